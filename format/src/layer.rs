@@ -1,0 +1,226 @@
+//! Layer records: how one layer's weights are coded, cut into tiles and described for an integer path.
+//!
+//! Weights are stored in *panels* of 8 consecutive output channels, `[k][8]`; panels never straddle groups and the last
+//! panel of a group is padded with zeros. `k` runs over the inputs of one output channel in [`KOrder`]. A depthwise
+//! layer (one input channel per group) has panels of 8 channels x taps, `[tap][8]`, which run across groups.
+//! The unit that can be decoded alone is a *tile*: whole panels, or a k-range of one panel, at most 64 Ki weights.
+
+/// Output channels of a panel.
+pub const PANEL: usize = 8;
+/// Most weights (padding included) of one tile.
+pub const MAX_TILE_WEIGHTS: usize = 65_536;
+/// Longest Huffman code, in bits.
+pub const MAX_CODE_LENGTH: u8 = 12;
+
+/// One layer's coded weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Name of the node in the original network; unique within the network.
+    pub name: String,
+    /// Geometry of the weights.
+    pub shape: LayerShape,
+    /// Order of `k` within a panel.
+    pub k_order: KOrder,
+    /// What a code means.
+    pub values: Values,
+    /// How zeros are carried.
+    pub index: Index,
+    /// Largest `|q|` of the layer (grid only, else 0).
+    pub max_abs_q: u8,
+    /// Grid with one step per layer or per output channel: `q` can feed a symmetric i8 kernel as it is.
+    pub symmetric_i8: bool,
+    /// Sum of `q` per output channel (grid only, else empty): the correction term of an integer kernel.
+    pub q_sums: Vec<i32>,
+    /// The tiles, in panel order then k order; together they cover the layer exactly.
+    pub tiles: Vec<Tile>,
+    /// What compression did to this layer.
+    pub record: CompressionRecord,
+}
+
+/// Geometry of a layer's weights, OIHW.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerShape {
+    /// Output channels, all groups together.
+    pub out_channels: u32,
+    /// Input channels of one group.
+    pub in_per_group: u32,
+    /// Kernel height and width; 1x1 for a linear layer.
+    pub kernel: [u32; 2],
+    /// Groups; divides `out_channels`.
+    pub groups: u32,
+}
+
+impl LayerShape {
+    /// One input channel per group and more than one group: panels run across groups.
+    pub fn is_depthwise(&self) -> bool {
+        self.in_per_group == 1 && self.groups > 1
+    }
+    /// Inputs of one output channel.
+    pub fn k(&self) -> usize {
+        self.in_per_group as usize * self.kernel[0] as usize * self.kernel[1] as usize
+    }
+    /// Panels of one group (of the whole layer when depthwise).
+    pub fn panels_per_group(&self) -> usize {
+        let channels = if self.is_depthwise() { self.out_channels } else { self.out_channels / self.groups.max(1) };
+        (channels as usize).div_ceil(PANEL)
+    }
+    /// Panels of the layer.
+    pub fn panels(&self) -> usize {
+        if self.is_depthwise() { self.panels_per_group() } else { self.panels_per_group() * self.groups as usize }
+    }
+    /// First output channel of a panel and how many of its 8 lanes are real.
+    pub fn panel_channels(&self, panel: usize) -> (usize, usize) {
+        let per_group = if self.is_depthwise() { self.out_channels } else { self.out_channels / self.groups.max(1) } as usize;
+        let (group, inner) = (panel / self.panels_per_group().max(1), panel % self.panels_per_group().max(1));
+        let first = inner * PANEL;
+        (group * per_group + first, per_group.saturating_sub(first).min(PANEL))
+    }
+    /// Weights without padding.
+    pub fn weights(&self) -> u64 {
+        u64::from(self.out_channels) * self.in_per_group as u64 * u64::from(self.kernel[0]) * u64::from(self.kernel[1])
+    }
+}
+
+/// Order of `k` within a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KOrder {
+    /// `k = (ic * kh + y) * kw + x`
+    ChannelMajor,
+    /// `k = (y * kw + x) * ic_count + ic`
+    TapMajor,
+}
+
+/// What a code means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// IEEE binary32, no codes.
+    Raw32,
+    /// IEEE binary16, no codes.
+    Raw16,
+    /// Code `c` is `values[c]`, bit-exact; at most 256.
+    Codebook {
+        /// The values.
+        values: Vec<f32>,
+        /// The code whose value is exactly zero, if there is one.
+        zero_code: Option<u8>,
+    },
+    /// Code `c` in `0..2^bits` is `min + c * delta`, computed in f32 as one multiplication and one addition.
+    Minmax {
+        /// Value of code 0.
+        min: f32,
+        /// Distance of neighbouring codes.
+        delta: f32,
+        /// 1 to 8.
+        bits: u8,
+        /// The code that stands for exactly zero (its value is 0.0 whatever `min + c * delta` rounds to), if there is one.
+        zero_code: Option<u8>,
+    },
+    /// Code `q` in -127..=127 is `q * step`, computed in f32; zero is 0.
+    Grid {
+        /// The steps.
+        steps: Steps,
+    },
+}
+
+/// Steps of a grid; finite, positive.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Steps {
+    /// One for the layer.
+    Layer(f32),
+    /// One per output channel.
+    Channel(Vec<f32>),
+    /// One per output channel and block of `len` consecutive k: `[out_channel][ceil(k / len)]`.
+    Block {
+        /// Length of a block in k.
+        len: u32,
+        /// The steps.
+        steps: Vec<f32>,
+    },
+}
+
+/// How zeros are carried, and which code tables are used.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Index {
+    /// Raw values, every weight present.
+    Raw,
+    /// Zero is a symbol like the others.
+    Dense {
+        /// Code table of the values.
+        values: TableId,
+    },
+    /// One byte per k whose bit `i` says that channel `i` of the panel is present.
+    Mask {
+        /// Code table of the mask bytes; none: stored raw.
+        mask: Option<TableId>,
+        /// Code table of the present values.
+        values: TableId,
+    },
+    /// n-bit distance to the previous present weight; 2^n - 1 zeros followed by a filler.
+    Gaps {
+        /// n, from 2 to 8.
+        bits: u8,
+        /// Code table of the gaps.
+        gaps: TableId,
+        /// Code table of the values.
+        values: TableId,
+    },
+}
+
+/// Index into the container's pool of code tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u32);
+
+/// One tile: decodable alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// First panel.
+    pub panel: u32,
+    /// Whole panels covered (1 when the tile is a k-range).
+    pub panels: u32,
+    /// First k.
+    pub k: u32,
+    /// Number of k; the layer's k when the tile holds whole panels.
+    pub k_len: u32,
+    /// Byte offset within the network's weights section.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+    /// CRC-32C of those bytes.
+    pub crc: u32,
+    /// Present weights (fillers included for `gaps`; all for dense and raw).
+    pub present: u32,
+    /// Largest `|q|` of the tile (grid only, else 0).
+    pub max_abs_q: u8,
+}
+
+impl Tile {
+    /// Weights including padding lanes.
+    pub fn weights(&self) -> usize {
+        self.panels as usize * self.k_len as usize * PANEL
+    }
+}
+
+/// What compression did to a layer; for reports, never read by the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct CompressionRecord {
+    /// Weights that are exactly zero.
+    pub zeros: u64,
+    /// Fixed width of a value, in bits (32 for raw).
+    pub value_bits: u8,
+    /// Fixed width of an index entry, in bits (0 when there is none).
+    pub index_bits: u8,
+    /// Filler zeros the seed's relative index would need (gaps of `index_bits`).
+    pub fillers: u64,
+    /// Bits of the coded values, tables not included.
+    pub value_payload_bits: u64,
+    /// Bits of the value table (shared tables charged to their first user).
+    pub value_table_bits: u64,
+    /// Bits of the coded index.
+    pub index_payload_bits: u64,
+    /// Bits of the index table.
+    pub index_table_bits: u64,
+    /// Cosine between the original float weights and the decoded ones.
+    pub cosine: f32,
+    /// Largest absolute difference between them.
+    pub max_error: f32,
+}

@@ -1,0 +1,5 @@
+//! The `.dcz` container. Specification: `docs/format.md`.
+pub mod graph;
+pub mod layer;
+/// Self-test input generator.
+pub mod selftest {}
