@@ -1,1 +1,2 @@
-//! stub
+//! Runs convolutional networks from `.dcz` files.
+pub mod shape;
