@@ -1,4 +1,5 @@
 //! The `.dcz` container. Specification: `docs/format.md`.
+pub mod codec;
 pub mod graph;
 pub mod layer;
 /// Self-test input generator.

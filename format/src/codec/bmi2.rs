@@ -1,0 +1,86 @@
+//! The decoder's inner loops compiled for CPUs with BMI2 (and BMI1, LZCNT, POPCNT): bit deposit for the expansion, shifts
+//! by any register, hardware bit counts. A [`Bmi2`] value is the proof that the CPU has them.
+//!
+//! AMD CPUs before Zen 3 have a slow `pdep` (microcode); they still gain from the other instructions and get equal bytes.
+//! This is the only file of the codec with `unsafe`.
+
+use std::arch::x86_64::_pdep_u64;
+
+use super::expand::{count_bits, expand_with, splat};
+use super::streams::{self, Bounds};
+use super::{CodecError, DecodeTable};
+
+/// Proof of BMI1, BMI2, LZCNT and POPCNT.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bmi2(());
+
+impl Bmi2 {
+    /// The proof, if this CPU gives it.
+    pub(super) fn detect() -> Option<Bmi2> {
+        (is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt"))
+        .then_some(Bmi2(()))
+    }
+
+    /// [`streams::decode`].
+    pub(super) fn decode(
+        self,
+        table: &DecodeTable,
+        bytes: &[u8],
+        bounds: &Bounds,
+        out: &mut [u8],
+    ) -> Result<(), CodecError> {
+        // SAFETY: `self` exists only where `detect` found every feature that `decode` is compiled for.
+        unsafe { decode(table, bytes, bounds, out) }
+    }
+
+    /// [`super::expand::expand_portable`].
+    pub(super) fn expand(self, codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
+        // SAFETY: `self` exists only where `detect` found every feature that `expand` is compiled for.
+        unsafe { expand(codes, mask, present, fill) }
+    }
+
+    /// [`count_bits`].
+    pub(super) fn count_bits(self, mask: &[u8]) -> usize {
+        // SAFETY: `self` exists only where `detect` found every feature that `count` is compiled for.
+        unsafe { count(mask) }
+    }
+}
+
+#[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
+fn decode(
+    table: &DecodeTable,
+    bytes: &[u8],
+    bounds: &Bounds,
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    streams::decode(table, bytes, bounds, out)
+}
+
+#[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
+fn expand(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
+    if fill == 0 {
+        expand_with(codes, mask, present, |values, mask| {
+            _pdep_u64(values, lanes(mask))
+        });
+    } else {
+        expand_with(codes, mask, present, |values, mask| {
+            let lanes = lanes(mask);
+            _pdep_u64(values, lanes) | (splat(fill) & !lanes)
+        });
+    }
+}
+
+/// 0xff in the byte of every lane set.
+#[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
+#[inline]
+fn lanes(mask: u8) -> u64 {
+    _pdep_u64(u64::from(mask), splat(1)) * 0xff
+}
+
+#[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
+fn count(mask: &[u8]) -> usize {
+    count_bits(mask)
+}

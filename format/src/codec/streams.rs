@@ -1,0 +1,233 @@
+//! Decoding of a symbol stream: four sub-streams side by side, several symbols per look-up.
+//!
+//! A prefix decoder waits for itself: the next look-up needs the length of the last code. Four independent sub-streams,
+//! each a contiguous quarter of the symbols, give the CPU four chains to overlap, and the multi-symbol table makes each
+//! link worth up to six symbols. The fast loop loads 64 bits per sub-stream at any byte position, makes 4 look-ups at width
+//! 12 (at most 7 + 48 bits) or 5 at width 11 (7 + 55), and writes eight bytes per look-up, of which those past the count
+//! are overwritten by the next. A bit set at the top of the window finds the bits consumed without adding them up. The
+//! number of iterations that cannot leave a quarter is computed beforehand, so nothing is tested inside but two slice
+//! bounds. What remains is decoded per sub-stream, at the end symbol by symbol.
+//!
+//! A load may see the next sub-stream's bytes; if codes run past the end of their own, the position shows it at the end.
+//! It loses where quarters differ much in density (one chain finishes alone) and on streams of a few dozen symbols.
+//! After zstd's huff0; measured in `bench decode`.
+
+use super::CodecError;
+use super::table::{BITS_MASK, COUNT_SHIFT, DecodeTable, MAX_SYMBOLS};
+
+/// Sub-streams of a symbol stream.
+pub(super) const SUB_STREAMS: usize = 4;
+
+/// Byte bounds of the sub-streams within the tile: sub-stream `i` is `bounds[i]..bounds[i + 1]`.
+pub(super) type Bounds = [usize; SUB_STREAMS + 1];
+
+/// Symbols of each sub-stream but the last ones.
+pub(super) fn quarter(symbols: usize) -> usize {
+    symbols.div_ceil(SUB_STREAMS)
+}
+
+/// Decodes `out.len()` symbols and checks that every sub-stream ends with its last code and zero padding.
+///
+/// `bytes` is the whole tile; `bounds` lie inside it, in ascending order.
+#[inline(always)]
+pub(super) fn decode(
+    table: &DecodeTable,
+    bytes: &[u8],
+    bounds: &Bounds,
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    if let Some(symbol) = table.single() {
+        return decode_single(symbol, bytes, bounds, out);
+    }
+    if let Some(entries) = table.entries::<2048>() {
+        run::<2048, 5, 36>(table, entries, bytes, bounds, out)
+    } else if let Some(entries) = table.entries::<4096>() {
+        run::<4096, 4, 29>(table, entries, bytes, bounds, out)
+    } else {
+        Err(CodecError::TableNotBuilt)
+    }
+}
+
+/// A code of one symbol: one zero bit each.
+fn decode_single(
+    symbol: u8,
+    bytes: &[u8],
+    bounds: &Bounds,
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    let quarter = quarter(out.len());
+    for (i, ends) in bounds.windows(2).enumerate() {
+        let symbols = out.len().saturating_sub(i * quarter).min(quarter);
+        let (start, end) = (ends[0], ends[1]);
+        let needed = start + symbols.div_ceil(8);
+        if needed > end {
+            return Err(CodecError::SubStreamOverrun { offset: end });
+        }
+        if needed < end {
+            return Err(CodecError::SubStreamUnused { offset: needed });
+        }
+        let wrong = bytes
+            .get(start..end)
+            .unwrap_or_default()
+            .iter()
+            .position(|byte| *byte != 0);
+        if let Some(wrong) = wrong {
+            return Err(CodecError::InvalidCode {
+                offset: start + wrong,
+            });
+        }
+    }
+    out.fill(symbol);
+    Ok(())
+}
+
+/// Where a sub-stream stands: bits from the start of the tile, symbols from the start of `out`.
+#[derive(Clone, Copy)]
+struct Position {
+    bit: usize,
+    at: usize,
+}
+
+/// `STEPS` look-ups from one load. `WINDOW` is `7 * (STEPS - 1) + 8`: the bytes of `out` that they may touch (7 is what a
+/// 3-bit count can say, so that the compiler sees the bound). None when input or output ends before that.
+#[inline(always)]
+fn steps<const N: usize, const STEPS: usize, const WINDOW: usize>(
+    entries: &[u64; N],
+    bytes: &[u8],
+    out: &mut [u8],
+    position: Position,
+) -> Option<Position> {
+    let Position { bit, at } = position;
+    let chunk = bytes.get(bit / 8..)?.first_chunk::<8>()?;
+    let window = out.get_mut(at..)?.first_chunk_mut::<WINDOW>()?;
+    let mut ahead = (u64::from_le_bytes(*chunk) | (1 << 63)) >> (bit % 8);
+    let mut written = 0usize;
+    for _ in 0..STEPS {
+        let entry = entries[ahead as usize & (N - 1)];
+        window[written..written + 8].copy_from_slice(&(entry >> 8).to_le_bytes());
+        written += (entry >> COUNT_SHIFT) as usize;
+        ahead >>= entry & BITS_MASK;
+    }
+    Some(Position {
+        bit: (bit & !7) + ahead.leading_zeros() as usize,
+        at: at + written,
+    })
+}
+
+#[inline(always)]
+fn run<const N: usize, const STEPS: usize, const WINDOW: usize>(
+    table: &DecodeTable,
+    entries: &[u64; N],
+    bytes: &[u8],
+    bounds: &Bounds,
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    let quarter = quarter(out.len());
+    let end = |i: usize| ((i + 1) * quarter).min(out.len());
+    let ends = [end(0), end(1), end(2), end(3)];
+    let start = |i: usize| Position {
+        bit: bounds[i] * 8,
+        at: (i * quarter).min(out.len()),
+    };
+    let [mut a, mut b, mut c, mut d] = [start(0), start(1), start(2), start(3)];
+
+    // Rounds of iterations that no sub-stream can leave its quarter in; each round uses up most of what is left.
+    'rounds: loop {
+        let safe = |position: Position, end: usize| {
+            (end - position.at).saturating_sub(WINDOW - MAX_SYMBOLS * STEPS) / (MAX_SYMBOLS * STEPS)
+        };
+        let iterations = safe(a, ends[0])
+            .min(safe(b, ends[1]))
+            .min(safe(c, ends[2]))
+            .min(safe(d, ends[3]));
+        if iterations == 0 {
+            break;
+        }
+        for _ in 0..iterations {
+            let Some(next) = steps::<N, STEPS, WINDOW>(entries, bytes, out, a) else {
+                break 'rounds;
+            };
+            a = next;
+            let Some(next) = steps::<N, STEPS, WINDOW>(entries, bytes, out, b) else {
+                break 'rounds;
+            };
+            b = next;
+            let Some(next) = steps::<N, STEPS, WINDOW>(entries, bytes, out, c) else {
+                break 'rounds;
+            };
+            c = next;
+            let Some(next) = steps::<N, STEPS, WINDOW>(entries, bytes, out, d) else {
+                break 'rounds;
+            };
+            d = next;
+        }
+    }
+    for (i, position) in [a, b, c, d].into_iter().enumerate() {
+        finish::<N, STEPS, WINDOW>(
+            table,
+            entries,
+            bytes,
+            bounds[i + 1],
+            &mut out[..ends[i]],
+            position,
+        )?;
+    }
+    Ok(())
+}
+
+/// Decodes the rest of one sub-stream, which fills `out` to its end, and checks how it ends.
+fn finish<const N: usize, const STEPS: usize, const WINDOW: usize>(
+    table: &DecodeTable,
+    entries: &[u64; N],
+    bytes: &[u8],
+    end: usize,
+    out: &mut [u8],
+    mut position: Position,
+) -> Result<(), CodecError> {
+    while let Some(next) = steps::<N, STEPS, WINDOW>(entries, bytes, out, position) {
+        position = next;
+    }
+    let Position { mut bit, mut at } = position;
+    while let Some(place) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) {
+        let entry =
+            entries[load_padded(bytes, bit / 8).wrapping_shr((bit % 8) as u32) as usize & (N - 1)];
+        *place = (entry >> 8).to_le_bytes();
+        at += (entry >> COUNT_SHIFT) as usize;
+        bit += (entry & BITS_MASK) as usize;
+    }
+    for place in out.iter_mut().skip(at) {
+        let entry =
+            entries[load_padded(bytes, bit / 8).wrapping_shr((bit % 8) as u32) as usize & (N - 1)];
+        *place = (entry >> 8) as u8;
+        bit += usize::from(table.length(*place));
+    }
+    let end_bit = end * 8;
+    if bit > end_bit {
+        return Err(CodecError::SubStreamOverrun { offset: end });
+    }
+    if bit.div_ceil(8) < end {
+        return Err(CodecError::SubStreamUnused {
+            offset: bit.div_ceil(8),
+        });
+    }
+    if bit < end_bit
+        && bytes
+            .get(bit / 8)
+            .is_some_and(|byte| byte >> (bit % 8) != 0)
+    {
+        return Err(CodecError::Padding { offset: bit / 8 });
+    }
+    Ok(())
+}
+
+/// Eight bytes from `at`, zeros past the end.
+#[inline(always)]
+pub(super) fn load_padded(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or_default();
+    if let Some(chunk) = rest.first_chunk::<8>() {
+        return u64::from_le_bytes(*chunk);
+    }
+    rest.iter()
+        .rev()
+        .fold(0, |word, byte| (word << 8) | u64::from(*byte))
+}
