@@ -27,11 +27,27 @@ pub struct Map {
 impl Map {
     /// Plain `[n][c][h][w]`.
     pub fn nchw(n: usize, c: usize, h: usize, w: usize) -> Map {
-        Map { n, c, h, w, batch: c * h * w, channel: h * w, row: w }
+        Map {
+            n,
+            c,
+            h,
+            w,
+            batch: c * h * w,
+            channel: h * w,
+            row: w,
+        }
     }
     /// The runtime's `[n][h][c][w]`.
     pub fn rows(n: usize, c: usize, h: usize, w: usize) -> Map {
-        Map { n, c, h, w, batch: c * h * w, channel: w, row: c * w }
+        Map {
+            n,
+            c,
+            h,
+            w,
+            batch: c * h * w,
+            channel: w,
+            row: c * w,
+        }
     }
     /// Elements, gaps not counted.
     pub fn len(&self) -> usize {
@@ -52,10 +68,20 @@ impl Map {
     pub fn at(&self, n: usize, c: usize, h: usize) -> usize {
         n * self.batch + c * self.channel + h * self.row
     }
+    /// The four sizes for the functions of [`crate::layout`].
+    pub fn dims(&self) -> crate::layout::Dims {
+        [1, 1, self.n, self.c, self.h, self.w]
+    }
+    /// The four strides for the functions of [`crate::layout`].
+    pub fn strides(&self) -> crate::layout::Dims {
+        [0, 0, self.batch, self.channel, self.row, 1]
+    }
     /// The same memory order as plain NCHW.
     pub fn is_nchw(&self) -> bool {
         let plain = Map::nchw(self.n, self.c, self.h, self.w);
-        (self.n == 1 || self.batch == plain.batch) && (self.c == 1 || self.channel == plain.channel) && (self.h == 1 || self.row == plain.row)
+        (self.n == 1 || self.batch == plain.batch)
+            && (self.c == 1 || self.channel == plain.channel)
+            && (self.h == 1 || self.row == plain.row)
     }
 }
 

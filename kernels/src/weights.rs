@@ -68,3 +68,24 @@ pub enum Steps<'a> {
         steps: &'a [f32],
     },
 }
+
+impl WeightTile<'_> {
+    /// One weight: panel of the tile, k of the tile, lane. Slow; for tests and tools.
+    pub fn weight(&self, panel: usize, k: usize, lane: usize) -> f32 {
+        let at = (panel * self.k_len + k) * PANEL + lane;
+        match self.values {
+            TileValues::F32(values) => values[at],
+            TileValues::I8 { q, steps } => {
+                let step = match steps {
+                    Steps::Layer(step) => step,
+                    Steps::Channel(steps) => steps[panel * PANEL + lane],
+                    Steps::Block { len, blocks, steps } => {
+                        steps[(panel * blocks + (self.k0 + k) / len) * PANEL + lane]
+                    }
+                };
+                f32::from(q[at]) * step
+            }
+            TileValues::Lut { codes, lut } => lut[usize::from(codes[at])],
+        }
+    }
+}

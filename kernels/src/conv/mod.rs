@@ -1,0 +1,238 @@
+//! Convolution of a decoded tile of weights.
+//!
+//! One table, [`ALGOS`], lists the algorithms; a new one is a file and a line there, and the test
+//! suite runs it by itself. Names follow `conv_{algo}_{dtype}_{tile}_{isa}` ([`kernel_name`]).
+//!
+//! Bit rule: an output is a sum over k in the order of the tile, cut into blocks by
+//! [`blocks::KBlocks`] (which looks at the layer and the tile only); a block is one chain of
+//! multiply-adds from zero, and its result is added to the output. Every algorithm follows it, so
+//! they agree bit for bit, whatever the split into rows, the layout or the position of a pixel.
+
+use crate::activation::Epilogue;
+use crate::shape::{View, ViewMut};
+use crate::simd::Isa;
+use crate::weights::{PANEL, WeightTile};
+use std::ops::Range;
+
+/// Geometry of a convolution of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Input channels, all groups together.
+    pub in_channels: usize,
+    /// Output channels, all groups together.
+    pub out_channels: usize,
+    /// Groups.
+    pub groups: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// (vertical, horizontal)
+    pub stride: [usize; 2],
+    /// (vertical, horizontal)
+    pub dilation: [usize; 2],
+    /// Rows of zeros above the input.
+    pub pad_top: usize,
+    /// Columns of zeros left of the input.
+    pub pad_left: usize,
+    /// Input rows.
+    pub in_h: usize,
+    /// Input columns.
+    pub in_w: usize,
+    /// Output rows.
+    pub out_h: usize,
+    /// Output columns.
+    pub out_w: usize,
+}
+
+impl ConvShape {
+    /// Input channels of a group.
+    pub fn in_per_group(&self) -> usize {
+        self.in_channels / self.groups.max(1)
+    }
+    /// Output channels of a group.
+    pub fn out_per_group(&self) -> usize {
+        self.out_channels / self.groups.max(1)
+    }
+    /// One input channel per group and more than one group: panels run across groups.
+    pub fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.in_channels
+    }
+    /// Positions of the kernel.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+    /// Inputs of one output.
+    pub fn k(&self) -> usize {
+        self.in_per_group() * self.taps()
+    }
+    /// Panels of a group (of the layer when depthwise).
+    pub fn panels_per_group(&self) -> usize {
+        let channels = if self.is_depthwise() {
+            self.out_channels
+        } else {
+            self.out_per_group()
+        };
+        channels.div_ceil(PANEL)
+    }
+    /// Panels of the layer.
+    pub fn panels(&self) -> usize {
+        self.panels_per_group() * if self.is_depthwise() { 1 } else { self.groups }
+    }
+    /// First output channel of a panel and how many of its lanes are real.
+    pub fn panel_channels(&self, panel: usize) -> (usize, usize) {
+        if self.is_depthwise() {
+            return (
+                panel * PANEL,
+                (self.out_channels - panel * PANEL).min(PANEL),
+            );
+        }
+        let (group, inner) = (
+            panel / self.panels_per_group(),
+            panel % self.panels_per_group(),
+        );
+        let first = inner * PANEL;
+        (
+            group * self.out_per_group() + first,
+            (self.out_per_group() - first).min(PANEL),
+        )
+    }
+}
+
+/// The algorithms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConvAlgo {
+    /// Packed input, register tiles of channels x pixels.
+    Gemm,
+    /// Zero weights are skipped.
+    DirectSparse,
+    /// One input channel per output channel.
+    Depthwise,
+}
+
+/// What the output holds before the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Anything: it is overwritten.
+    Zero,
+    /// Something to add to: the sum of earlier k-ranges, or a residual.
+    Accumulate,
+}
+
+/// One algorithm of the table.
+pub struct Algo {
+    /// Which one.
+    pub algo: ConvAlgo,
+    /// `conv_{algo}_{dtype}_{tile}`
+    pub name: &'static str,
+    /// Whether it can compute the shape.
+    pub supports: fn(&ConvShape) -> bool,
+}
+
+/// Every algorithm.
+pub const ALGOS: &[Algo] = &[
+    Algo {
+        algo: ConvAlgo::Gemm,
+        name: "conv_gemm_f32_8x24",
+        supports: |s| !s.is_depthwise(),
+    },
+    Algo {
+        algo: ConvAlgo::DirectSparse,
+        name: "conv_sparse_f32_1x64",
+        supports: |s| !s.is_depthwise(),
+    },
+    Algo {
+        algo: ConvAlgo::Depthwise,
+        name: "conv_depthwise_f32_2x32",
+        supports: ConvShape::is_depthwise,
+    },
+];
+
+/// Full name of a kernel.
+pub fn kernel_name(algo: ConvAlgo, isa: Isa) -> String {
+    let name = ALGOS.iter().find(|a| a.algo == algo).map_or("", |a| a.name);
+    format!("{name}_{}", isa.name())
+}
+
+/// Whether an algorithm can compute a shape.
+pub fn supports(algo: ConvAlgo, shape: &ConvShape) -> bool {
+    ALGOS.iter().any(|a| a.algo == algo && (a.supports)(shape))
+}
+
+/// f32 elements of scratch [`conv_tile`] needs for tiles of at most `tile_panels` panels and
+/// `tile_k` inputs and at most `rows` output rows.
+pub fn workspace(
+    algo: ConvAlgo,
+    shape: &ConvShape,
+    tile_panels: usize,
+    tile_k: usize,
+    rows: usize,
+) -> usize {
+    let _ = (algo, shape, tile_panels, tile_k, rows);
+    0
+}
+
+/// Adds one tile's products to output rows `rows` of one image (`input.map.n == 1`).
+///
+/// `out.map.h == rows.len()` and `out.data` starts at row `rows.start`; only the channels of the
+/// tile's panels are touched. `epilogue` (its slices cover all output channels) comes with the
+/// last k-range only.
+///
+/// # Panics
+/// When a slice, a map or the scratch is smaller than the shape demands, or the algorithm does
+/// not support the shape: a mistake of the caller, never of a file.
+#[expect(clippy::too_many_arguments)]
+pub fn conv_tile(
+    isa: Isa,
+    algo: ConvAlgo,
+    shape: &ConvShape,
+    tile: &WeightTile<'_>,
+    input: View<'_>,
+    rows: Range<usize>,
+    out: &mut ViewMut<'_>,
+    start: Start,
+    epilogue: Option<&Epilogue<'_>>,
+    scratch: &mut [f32],
+) {
+    let _ = (isa, algo, scratch);
+    let (kw, per_group) = (shape.kernel[1], shape.in_per_group());
+    for p in 0..tile.panels {
+        let (first, lanes) = shape.panel_channels(tile.first_panel + p);
+        for lane in 0..lanes {
+            let oc = first + lane;
+            for (i, oy) in rows.clone().enumerate() {
+                for ox in 0..shape.out_w {
+                    let mut sum = 0f32;
+                    for j in 0..tile.k_len {
+                        let k = tile.k0 + j;
+                        let (ic, tap) = match tile.order {
+                            crate::KOrder::ChannelMajor => (k / shape.taps(), k % shape.taps()),
+                            crate::KOrder::TapMajor => (k % per_group, k / per_group),
+                        };
+                        let ic = ic + oc / shape.out_per_group() * per_group;
+                        let y = oy * shape.stride[0] + tap / kw * shape.dilation[0];
+                        let x = ox * shape.stride[1] + tap % kw * shape.dilation[1];
+                        if y < shape.pad_top
+                            || x < shape.pad_left
+                            || y - shape.pad_top >= shape.in_h
+                            || x - shape.pad_left >= shape.in_w
+                        {
+                            continue;
+                        }
+                        sum += tile.weight(p, j, lane)
+                            * input.data
+                                [input.map.at(0, ic, y - shape.pad_top) + x - shape.pad_left];
+                    }
+                    let at = out.map.at(0, oc, i) + ox;
+                    let v = &mut out.data[at..at + 1];
+                    v[0] = if start == Start::Zero {
+                        sum
+                    } else {
+                        v[0] + sum
+                    };
+                    if let Some(e) = epilogue {
+                        e.apply(oc, v);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Spatial resampling: nearest and bilinear, with ONNX coordinate rules.
+//!
+//! Coordinates are computed in f32 per row and column, as onnxruntime does; the separable weights
+//! are applied vertically inside each output element, so no intermediate row is needed.
+
+use crate::shape::{View, ViewMut};
+use std::ops::Range;
+
+/// Interpolation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeMode {
+    /// Rounds down.
+    NearestFloor,
+    /// Rounds up.
+    NearestCeil,
+    /// Half rounds down.
+    NearestPreferFloor,
+    /// Half rounds up.
+    NearestPreferCeil,
+    /// Bilinear, edges clamped.
+    Linear,
+}
+
+/// Where an output coordinate lies in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeCoordinates {
+    /// `x / scale`
+    Asymmetric,
+    /// `(x + 0.5) / scale - 0.5`
+    HalfPixel,
+    /// The same, and 0 where the output has one element.
+    PytorchHalfPixel,
+    /// `x * (in - 1) / (out - 1)`
+    AlignCorners,
+}
+
+/// A resampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResizeShape {
+    /// Interpolation.
+    pub mode: ResizeMode,
+    /// Coordinate rule.
+    pub coordinates: ResizeCoordinates,
+    /// (vertical, horizontal) scale that enters the coordinates; `out / in` when sizes are given.
+    pub scale: [f32; 2],
+    /// Rows of the whole output.
+    pub out_h: usize,
+}
+
+/// The two inputs of an output along one axis and the weight of the second.
+#[derive(Clone, Copy)]
+struct Sample {
+    low: usize,
+    high: usize,
+    weight: f32,
+}
+
+fn sample(shape: &ResizeShape, axis: usize, o: usize, out_len: usize, in_len: usize) -> Sample {
+    let scale = shape.scale[axis];
+    let half_pixel = || (o as f32 + 0.5) / scale - 0.5;
+    let x = match shape.coordinates {
+        ResizeCoordinates::Asymmetric => o as f32 / scale,
+        ResizeCoordinates::HalfPixel => half_pixel(),
+        ResizeCoordinates::PytorchHalfPixel if out_len <= 1 => 0.0,
+        ResizeCoordinates::PytorchHalfPixel => half_pixel(),
+        ResizeCoordinates::AlignCorners if out_len <= 1 => 0.0,
+        ResizeCoordinates::AlignCorners => o as f32 * (in_len - 1) as f32 / (out_len - 1) as f32,
+    };
+    let last = (in_len - 1) as f32;
+    let nearest = |rounded: f32| {
+        let i = rounded.clamp(0.0, last) as usize;
+        Sample {
+            low: i,
+            high: i,
+            weight: 0.0,
+        }
+    };
+    match shape.mode {
+        ResizeMode::NearestFloor => nearest(x.floor()),
+        ResizeMode::NearestCeil => nearest(x.ceil()),
+        ResizeMode::NearestPreferFloor => nearest((x - 0.5).ceil()),
+        ResizeMode::NearestPreferCeil => nearest((x + 0.5).floor()),
+        ResizeMode::Linear => {
+            let x = x.clamp(0.0, last);
+            let low = x as usize;
+            Sample {
+                low,
+                high: (low + 1).min(in_len - 1),
+                weight: x - low as f32,
+            }
+        }
+    }
+}
+
+/// Output rows `rows` of every image and channel: `out.map.h == rows.len()`, `out.data` starts at
+/// row `rows.start`. The input must not be empty.
+pub fn resize(shape: &ResizeShape, input: View<'_>, rows: Range<usize>, out: &mut ViewMut<'_>) {
+    let (im, om) = (input.map, out.map);
+    for n in 0..om.n {
+        for (i, oy) in rows.clone().enumerate() {
+            let y = sample(shape, 0, oy, shape.out_h, im.h);
+            for ox in 0..om.w {
+                let x = sample(shape, 1, ox, om.w, im.w);
+                for c in 0..om.c {
+                    let top = &input.data[im.at(n, c, y.low)..][..im.w];
+                    let value = if shape.mode == ResizeMode::Linear {
+                        let bottom = &input.data[im.at(n, c, y.high)..][..im.w];
+                        let mix =
+                            |row: &[f32]| row[x.low] * (1.0 - x.weight) + row[x.high] * x.weight;
+                        mix(top) * (1.0 - y.weight) + mix(bottom) * y.weight
+                    } else {
+                        top[x.low]
+                    };
+                    out.data[om.at(n, c, i) + ox] = value;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! x86-64 with AVX2 and FMA: the only file of this crate with `unsafe`.
+//!
+//! Every method is `#[inline(always)]` and meant to be inlined into [`Avx2Fma::run`]'s inner
+//! function, whose feature list must match the detector's.
+
+use super::{Simd, Work};
+use std::arch::x86_64::*;
+
+/// Proof that this processor has AVX2 and FMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx2Fma(());
+
+impl Avx2Fma {
+    /// The proof, if the processor has both.
+    pub fn detect() -> Option<Avx2Fma> {
+        let present = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        present.then_some(Avx2Fma(()))
+    }
+
+    /// Runs `work` in a function compiled for AVX2 and FMA.
+    #[inline(always)]
+    pub(super) fn run<W: Work>(self, work: W) -> W::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn inner<W: Work>(token: Avx2Fma, work: W) -> W::Output {
+            work.run(token)
+        }
+        // SAFETY: `self` exists, so the processor has AVX2 and FMA.
+        unsafe { inner(self, work) }
+    }
+}
+
+impl Simd for Avx2Fma {
+    type V = __m256;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2; 8 readable values, no alignment needed.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m256, to: &mut [f32; 8]) {
+        // SAFETY: `self` proves AVX2; 8 writable values, no alignment needed.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: `self` proves FMA.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn from_i8(self, q: &[i8; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2; `_mm_loadl_epi64` reads exactly the 8 bytes.
+        unsafe {
+            let bytes = _mm_loadl_epi64(q.as_ptr().cast());
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2; `_mm_loadl_epi64` reads exactly the 8 bytes; every index is
+        // a byte, so every gathered element lies within the 256 values.
+        unsafe {
+            let bytes = _mm_loadl_epi64(codes.as_ptr().cast());
+            _mm256_i32gather_ps::<4>(lut.as_ptr(), _mm256_cvtepu8_epi32(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [__m256; 8]) -> [__m256; 8] {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let pairs = [
+                _mm256_unpacklo_ps(r[0], r[1]),
+                _mm256_unpackhi_ps(r[0], r[1]),
+                _mm256_unpacklo_ps(r[2], r[3]),
+                _mm256_unpackhi_ps(r[2], r[3]),
+                _mm256_unpacklo_ps(r[4], r[5]),
+                _mm256_unpackhi_ps(r[4], r[5]),
+                _mm256_unpacklo_ps(r[6], r[7]),
+                _mm256_unpackhi_ps(r[6], r[7]),
+            ];
+            let quads = [
+                _mm256_shuffle_ps::<0x44>(pairs[0], pairs[2]),
+                _mm256_shuffle_ps::<0xee>(pairs[0], pairs[2]),
+                _mm256_shuffle_ps::<0x44>(pairs[1], pairs[3]),
+                _mm256_shuffle_ps::<0xee>(pairs[1], pairs[3]),
+                _mm256_shuffle_ps::<0x44>(pairs[4], pairs[6]),
+                _mm256_shuffle_ps::<0xee>(pairs[4], pairs[6]),
+                _mm256_shuffle_ps::<0x44>(pairs[5], pairs[7]),
+                _mm256_shuffle_ps::<0xee>(pairs[5], pairs[7]),
+            ];
+            [
+                _mm256_permute2f128_ps::<0x20>(quads[0], quads[4]),
+                _mm256_permute2f128_ps::<0x20>(quads[1], quads[5]),
+                _mm256_permute2f128_ps::<0x20>(quads[2], quads[6]),
+                _mm256_permute2f128_ps::<0x20>(quads[3], quads[7]),
+                _mm256_permute2f128_ps::<0x31>(quads[0], quads[4]),
+                _mm256_permute2f128_ps::<0x31>(quads[1], quads[5]),
+                _mm256_permute2f128_ps::<0x31>(quads[2], quads[6]),
+                _mm256_permute2f128_ps::<0x31>(quads[3], quads[7]),
+            ]
+        }
+    }
+}

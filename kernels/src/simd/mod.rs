@@ -1,0 +1,104 @@
+//! Instruction sets. Kernels are written once over [`Simd`], a handful of operations on vectors of
+//! 8 f32, and run through [`Isa::run`], which enters a function compiled for the instruction set.
+//! A new instruction set is one file that implements [`Simd`] and one arm in [`Isa`].
+//!
+//! The value of an instruction set type is the proof that the processor has it: the only way to
+//! get one is its `detect`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2Fma;
+pub use portable::Portable;
+
+/// The instruction set a kernel runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: no fused multiply-add, the same bits on every processor and for every compile
+    /// flag.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2Fma(Avx2Fma),
+}
+
+impl Isa {
+    /// The fastest instruction set of this processor.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = Avx2Fma::detect() {
+            return Isa::Avx2Fma(token);
+        }
+        Isa::Portable
+    }
+
+    /// `"portable"` or `"avx2"`; none when the name is unknown or this processor lacks it.
+    pub fn from_name(name: &str) -> Option<Isa> {
+        match name {
+            "portable" => Some(Isa::Portable),
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => Avx2Fma::detect().map(Isa::Avx2Fma),
+            _ => None,
+        }
+    }
+
+    /// The name [`Isa::from_name`] takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Fma(_) => "avx2",
+        }
+    }
+
+    /// Every instruction set this processor can run, for tests and benches.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        ["portable", "avx2"].into_iter().filter_map(Isa::from_name)
+    }
+
+    /// Runs `work` compiled for this instruction set.
+    #[inline(always)]
+    pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
+        match self {
+            Isa::Portable => work.run(Portable),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Fma(token) => token.run(work),
+        }
+    }
+}
+
+/// A piece of work that can be compiled for any instruction set. `run` and all it calls that is
+/// generic over [`Simd`] must be `#[inline(always)]`, or it falls out of the instruction set.
+pub(crate) trait Work {
+    /// What it returns.
+    type Output;
+    /// Does it.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Operations on vectors of 8 f32.
+pub(crate) trait Simd: Copy {
+    /// 8 lanes.
+    type V: Copy;
+    /// Eight times the same value.
+    fn splat(self, value: f32) -> Self::V;
+    /// 8 consecutive values.
+    fn load(self, from: &[f32; 8]) -> Self::V;
+    /// 8 consecutive values.
+    fn store(self, v: Self::V, to: &mut [f32; 8]);
+    /// `a + b`
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`: one rounding where the instruction set has it, two on the portable tier.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Signed bytes to f32.
+    fn from_i8(self, q: &[i8; 8]) -> Self::V;
+    /// `lut[code]` per lane.
+    fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> Self::V;
+    /// Rows become columns.
+    fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
+}

@@ -1,0 +1,58 @@
+//! The portable tier over `wide`. Multiplication and addition stay separate: `wide`'s fused form
+//! depends on compile flags, and this tier promises equal bits everywhere.
+
+use super::Simd;
+use wide::f32x8;
+
+/// The instruction set every processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portable;
+
+impl Simd for Portable {
+    type V = f32x8;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> f32x8 {
+        f32x8::splat(value)
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; 8]) -> f32x8 {
+        f32x8::new(*from)
+    }
+
+    #[inline(always)]
+    fn store(self, v: f32x8, to: &mut [f32; 8]) {
+        *to = v.to_array();
+    }
+
+    #[inline(always)]
+    fn add(self, a: f32x8, b: f32x8) -> f32x8 {
+        a + b
+    }
+
+    #[inline(always)]
+    fn mul(self, a: f32x8, b: f32x8) -> f32x8 {
+        a * b
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
+        a * b + c
+    }
+
+    #[inline(always)]
+    fn from_i8(self, q: &[i8; 8]) -> f32x8 {
+        f32x8::new(q.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> f32x8 {
+        f32x8::new(codes.map(|code| lut[usize::from(code)]))
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [f32x8; 8]) -> [f32x8; 8] {
+        f32x8::transpose(rows)
+    }
+}
