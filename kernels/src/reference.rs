@@ -1,5 +1,5 @@
 //! One naive oracle per operation: f64 accumulation, plain NCHW slices, no cleverness. Slow by
-//! design; never optimised. Allocates, so it is for tests and tools only.
+//! design; never optimised. Inputs are f32 or f64. Allocates, so it is for tests and tools only.
 
 use crate::activation::Activation;
 use crate::binary::BinaryKind;
@@ -11,7 +11,11 @@ use crate::resize::{ResizeCoordinates, ResizeMode, ResizeShape};
 /// Convolution of one image `[in_channels][in_h][in_w]` with weights `[out][in/group][kh][kw]`.
 /// Returns `[out_channels][out_h][out_w]` and, in the same order, the sum of the magnitudes of all
 /// products: the unit of an error bound.
-pub fn conv(shape: &ConvShape, weights: &[f32], input: &[f32]) -> (Vec<f64>, Vec<f64>) {
+pub fn conv<T: Copy + Into<f64>>(
+    shape: &ConvShape,
+    weights: &[f32],
+    input: &[T],
+) -> (Vec<f64>, Vec<f64>) {
     let (per_group, [kh, kw]) = (shape.in_per_group(), shape.kernel);
     let (mut sums, mut sizes) = (Vec::new(), Vec::new());
     for oc in 0..shape.out_channels {
@@ -32,7 +36,7 @@ pub fn conv(shape: &ConvShape, weights: &[f32], input: &[f32]) -> (Vec<f64>, Vec
                             }
                             let w = weights[((oc * per_group + ic) * kh + ky) * kw + kx];
                             let v = input[((first + ic) * shape.in_h + y) * shape.in_w + x];
-                            let product = f64::from(w) * f64::from(v);
+                            let product = f64::from(w) * v.into();
                             sum += product;
                             size += product.abs();
                         }
@@ -99,7 +103,12 @@ pub fn binary(kind: BinaryKind, a: f64, b: f64) -> f64 {
 }
 
 /// Windowed pooling of `[planes][in_h][in_w]`.
-pub fn pool(shape: &PoolShape, input: &[f32], in_hw: [usize; 2], out_hw: [usize; 2]) -> Vec<f64> {
+pub fn pool<T: Copy + Into<f64>>(
+    shape: &PoolShape,
+    input: &[T],
+    in_hw: [usize; 2],
+    out_hw: [usize; 2],
+) -> Vec<f64> {
     let [h, w] = in_hw;
     let [top, left, bottom, right] = shape.pads;
     let mut out = Vec::new();
@@ -116,7 +125,7 @@ pub fn pool(shape: &PoolShape, input: &[f32], in_hw: [usize; 2], out_hw: [usize;
                             padded += 1;
                         }
                         if y >= top && y < top + h && x >= left && x < left + w {
-                            let v = f64::from(plane[(y - top) * w + x - left]);
+                            let v: f64 = plane[(y - top) * w + x - left].into();
                             (best, sum, inside) = (best.max(v), sum + v, inside + 1);
                         }
                     }
@@ -137,19 +146,24 @@ pub fn pool(shape: &PoolShape, input: &[f32], in_hw: [usize; 2], out_hw: [usize;
 }
 
 /// One value per plane of `plane` elements.
-pub fn global_pool(kind: PoolKind, input: &[f32], plane: usize) -> Vec<f64> {
-    let of = |values: &[f32]| match kind {
+pub fn global_pool<T: Copy + Into<f64>>(kind: PoolKind, input: &[T], plane: usize) -> Vec<f64> {
+    let of = |values: &[T]| match kind {
         PoolKind::Max => values
             .iter()
-            .map(|&v| f64::from(v))
+            .map(|&v| v.into())
             .fold(f64::NEG_INFINITY, f64::max),
-        PoolKind::Average => values.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64,
+        PoolKind::Average => values.iter().map(|&v| v.into()).sum::<f64>() / plane as f64,
     };
     input.chunks_exact(plane).map(of).collect()
 }
 
 /// Resampling of `[planes][in_h][in_w]`.
-pub fn resize(shape: &ResizeShape, input: &[f32], in_hw: [usize; 2], out_w: usize) -> Vec<f64> {
+pub fn resize<T: Copy + Into<f64>>(
+    shape: &ResizeShape,
+    input: &[T],
+    in_hw: [usize; 2],
+    out_w: usize,
+) -> Vec<f64> {
     let [h, w] = in_hw;
     let position = |axis: usize, o: usize, out_len: usize, in_len: usize| {
         let (o, scale) = (o as f64, f64::from(shape.scale[axis]));
@@ -174,7 +188,7 @@ pub fn resize(shape: &ResizeShape, input: &[f32], in_hw: [usize; 2], out_w: usiz
     };
     let mut out = Vec::new();
     for plane in input.chunks_exact(h * w) {
-        let at = |y: usize, x: usize| f64::from(plane[y.min(h - 1) * w + x.min(w - 1)]);
+        let at = |y: usize, x: usize| -> f64 { plane[y.min(h - 1) * w + x.min(w - 1)].into() };
         for oy in 0..shape.out_h {
             let y = position(0, oy, shape.out_h, h);
             for ox in 0..out_w {
@@ -196,7 +210,7 @@ pub fn resize(shape: &ResizeShape, input: &[f32], in_hw: [usize; 2], out_w: usiz
 }
 
 /// `exp(x) / sum(exp(x))` along an axis.
-pub fn softmax(axis: Axis, data: &[f32]) -> Vec<f64> {
+pub fn softmax<T: Copy + Into<f64>>(axis: Axis, data: &[T]) -> Vec<f64> {
     along(axis, data, |line| {
         let max = line.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = line.iter().map(|x| (x - max).exp()).sum();
@@ -205,7 +219,12 @@ pub fn softmax(axis: Axis, data: &[f32]) -> Vec<f64> {
 }
 
 /// `x / max(norm(x), epsilon)` along an axis.
-pub fn lp_normalize(norm: Norm, epsilon: f32, axis: Axis, data: &[f32]) -> Vec<f64> {
+pub fn lp_normalize<T: Copy + Into<f64>>(
+    norm: Norm,
+    epsilon: f32,
+    axis: Axis,
+    data: &[T],
+) -> Vec<f64> {
     along(axis, data, |line| {
         let size = match norm {
             Norm::L1 => line.iter().map(|x| x.abs()).sum::<f64>(),
@@ -217,8 +236,8 @@ pub fn lp_normalize(norm: Norm, epsilon: f32, axis: Axis, data: &[f32]) -> Vec<f
     })
 }
 
-fn along(axis: Axis, data: &[f32], f: impl Fn(&mut [f64])) -> Vec<f64> {
-    let mut out: Vec<f64> = data.iter().map(|&v| f64::from(v)).collect();
+fn along<T: Copy + Into<f64>>(axis: Axis, data: &[T], f: impl Fn(&mut [f64])) -> Vec<f64> {
+    let mut out: Vec<f64> = data.iter().map(|&v| v.into()).collect();
     for o in 0..axis.outer {
         for i in 0..axis.inner {
             let at = |k: usize| (o * axis.len + k) * axis.inner + i;
