@@ -555,3 +555,21 @@ pub struct Provenance {
     /// Licence identifier or text of the weights.
     pub licence: String,
 }
+
+impl Precision {
+    /// Bytes of one value.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Precision::F16 => 2,
+            Precision::F32 => 4,
+        }
+    }
+}
+
+impl Constant {
+    /// Number of values; [`None`] when it does not fit (never in an opened container).
+    pub fn value_count(&self) -> Option<usize> {
+        let values = crate::limits::product(self.dims.iter().map(|dim| u64::from(*dim)))?;
+        usize::try_from(values).ok()
+    }
+}

@@ -61,23 +61,44 @@ impl LayerShape {
     }
     /// Panels of one group (of the whole layer when depthwise).
     pub fn panels_per_group(&self) -> usize {
-        let channels = if self.is_depthwise() { self.out_channels } else { self.out_channels / self.groups.max(1) };
+        let channels = if self.is_depthwise() {
+            self.out_channels
+        } else {
+            self.out_channels / self.groups.max(1)
+        };
         (channels as usize).div_ceil(PANEL)
     }
     /// Panels of the layer.
     pub fn panels(&self) -> usize {
-        if self.is_depthwise() { self.panels_per_group() } else { self.panels_per_group() * self.groups as usize }
+        if self.is_depthwise() {
+            self.panels_per_group()
+        } else {
+            self.panels_per_group() * self.groups as usize
+        }
     }
     /// First output channel of a panel and how many of its 8 lanes are real.
     pub fn panel_channels(&self, panel: usize) -> (usize, usize) {
-        let per_group = if self.is_depthwise() { self.out_channels } else { self.out_channels / self.groups.max(1) } as usize;
-        let (group, inner) = (panel / self.panels_per_group().max(1), panel % self.panels_per_group().max(1));
+        let per_group = if self.is_depthwise() {
+            self.out_channels
+        } else {
+            self.out_channels / self.groups.max(1)
+        } as usize;
+        let (group, inner) = (
+            panel / self.panels_per_group().max(1),
+            panel % self.panels_per_group().max(1),
+        );
         let first = inner * PANEL;
-        (group * per_group + first, per_group.saturating_sub(first).min(PANEL))
+        (
+            group * per_group + first,
+            per_group.saturating_sub(first).min(PANEL),
+        )
     }
     /// Weights without padding.
     pub fn weights(&self) -> u64 {
-        u64::from(self.out_channels) * self.in_per_group as u64 * u64::from(self.kernel[0]) * u64::from(self.kernel[1])
+        u64::from(self.out_channels)
+            * self.in_per_group as u64
+            * u64::from(self.kernel[0])
+            * u64::from(self.kernel[1])
     }
 }
 

@@ -40,6 +40,11 @@ pub fn gap_histogram(mask: &[u8], bits: u8, counts: &mut Histogram) -> Result<u6
     Ok(all)
 }
 
+/// Place of a gap width among those counted.
+fn gap_slot(bits: u8) -> usize {
+    usize::from(bits.clamp(*GAP_BITS.start(), *GAP_BITS.end()) - GAP_BITS.start())
+}
+
 /// Counts of a layer for all index modes.
 #[derive(Clone, Debug)]
 pub struct LayerHistogram {
@@ -143,13 +148,23 @@ impl LayerHistogram {
 
     /// Cost of `gaps` of `bits` bits; `filler` is the value symbol of a filler. The bits are limited to 2..=8.
     pub fn gaps(&self, bits: u8, filler: u8, max_len: u8) -> ModeCost {
-        let bits = bits.clamp(*GAP_BITS.start(), *GAP_BITS.end());
-        let i = usize::from(bits - GAP_BITS.start());
-        let fillers = self.fillers[i];
-        let (mut gaps, mut values) = (self.gaps[i], self.present);
-        gaps[(1usize << bits) - 1] += fillers;
+        let fillers = self.gap_fillers(bits);
+        let mut values = self.present;
         values[usize::from(filler)] += fillers;
-        self.cost(Some(&gaps), 0, &values, fillers, max_len)
+        self.cost(Some(&self.gap_counts(bits)), 0, &values, fillers, max_len)
+    }
+
+    /// Fillers that gaps of `bits` bits (limited to 2..=8) need.
+    pub fn gap_fillers(&self, bits: u8) -> u64 {
+        self.fillers[gap_slot(bits)]
+    }
+
+    /// Counts of the gaps of `bits` bits (limited to 2..=8), fillers included.
+    pub fn gap_counts(&self, bits: u8) -> Histogram {
+        let slot = gap_slot(bits);
+        let mut counts = self.gaps[slot];
+        counts[(4usize << slot) - 1] += self.fillers[slot];
+        counts
     }
 
     fn cost(

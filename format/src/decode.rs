@@ -1,0 +1,395 @@
+//! Decoding tiles into caller's buffers.
+//!
+//! [`TileDecoder`] owns everything decoding needs: two decode tables, a mask, the scratch of the codec and, when the
+//! source is not addressable, a buffer for coded bytes. All of it is sized by the largest tile and the widest table of
+//! one network and allocated once. Each tile's checksum is verified before its bytes are interpreted.
+//!
+//! F32 output of a coded layer needs no second buffer: the codes (one byte each) are decoded into the last quarter of
+//! the output and widened from the front in blocks; the value at index i ends at byte 4i + 4, which never passes the
+//! codes not yet read.
+
+use crate::codec::{CodecError, CodecScratch, DecodeTable, TileCoding, decode_tile};
+use crate::container::Container;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::LayerId;
+use crate::layer::*;
+use crate::values::TileForm;
+use half::slice::HalfFloatSliceExt;
+
+/// Where a tile goes: `panels * k_len * 8` elements, `[panel][k][8]`.
+#[derive(Debug)]
+pub enum TileOut<'a> {
+    /// Codes, for [`TileForm::I8`] (as `q as u8`) and [`TileForm::Lut`].
+    Codes(&'a mut [u8]),
+    /// Values, for every layer.
+    F32(&'a mut [f32]),
+}
+
+/// Decodes the tiles of one network of one container; see the [module](self).
+#[derive(Debug)]
+pub struct TileDecoder {
+    net: usize,
+    index: Slot,
+    values: Slot,
+    /// Layer whose tables are built.
+    selected: Option<LayerId>,
+    mask: Box<[u8]>,
+    coded: Box<[u8]>,
+    scratch: CodecScratch,
+}
+
+/// A decode table and the table of the pool that it was built from.
+#[derive(Debug)]
+struct Slot {
+    id: Option<TableId>,
+    table: Option<DecodeTable>,
+}
+
+impl Slot {
+    fn new(width: u8) -> Self {
+        Slot {
+            id: None,
+            table: (width > 0).then(|| DecodeTable::new(width)),
+        }
+    }
+    fn build(&mut self, container: &Container, id: TableId) -> Result<()> {
+        if self.id == Some(id) {
+            return Ok(());
+        }
+        self.id = None;
+        let (Some(table), Some(coded)) = (&mut self.table, container.tables().get(id.0 as usize))
+        else {
+            return Err(foreign());
+        };
+        table
+            .build(&coded.lengths, coded.width)
+            .map_err(|e| Error::new(ErrorKind::CodeTable, e.to_string()))?;
+        self.id = Some(id);
+        Ok(())
+    }
+    fn get(&self) -> Result<&DecodeTable> {
+        self.table
+            .as_ref()
+            .filter(|_| self.id.is_some())
+            .ok_or_else(foreign)
+    }
+    fn bytes(&self) -> usize {
+        self.table.as_ref().map_or(0, DecodeTable::bytes)
+    }
+}
+
+fn foreign() -> Error {
+    Error::new(
+        ErrorKind::NoSuchItem,
+        "the decoder was made for another container or network",
+    )
+}
+
+impl TileDecoder {
+    /// Allocates for the largest tile of the network.
+    pub fn new(container: &Container, net: usize) -> Result<TileDecoder> {
+        let network = container.network(net)?;
+        let width = |id: TableId| {
+            container
+                .tables()
+                .get(id.0 as usize)
+                .map_or(0, |table| table.width)
+        };
+        let (mut index_width, mut values_width) = (0, 0);
+        let (mut groups, mut coded, mut pairs) = (0, 0, 0);
+        for layer in &network.layers {
+            let (index, values) = layer.index.tables();
+            index_width = index_width.max(index.map_or(0, width));
+            values_width = values_width.max(values.map_or(0, width));
+            for tile in &layer.tiles {
+                coded = coded.max(tile.len as usize);
+                if layer.index != Index::Raw {
+                    groups = groups.max(tile.weights() / PANEL);
+                }
+                if matches!(layer.index, Index::Gaps { .. }) {
+                    pairs = pairs.max(tile.present as usize);
+                }
+            }
+        }
+        if container.source().bytes().is_some() {
+            coded = 0;
+        }
+        Ok(TileDecoder {
+            net,
+            index: Slot::new(index_width),
+            values: Slot::new(values_width),
+            selected: None,
+            mask: vec![0; groups].into_boxed_slice(),
+            coded: vec![0; coded].into_boxed_slice(),
+            scratch: CodecScratch::new(pairs),
+        })
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes()
+            + self.values.bytes()
+            + self.mask.len()
+            + self.coded.len()
+            + self.scratch.bytes()
+    }
+
+    /// Builds the code tables of a layer unless they are built already; allocates nothing. [`decode`](Self::decode)
+    /// does it by itself; calling it ahead only moves the time.
+    pub fn select(&mut self, container: &Container, net: usize, layer: LayerId) -> Result<()> {
+        if net != self.net {
+            return Err(foreign());
+        }
+        if self.selected == Some(layer) {
+            return Ok(());
+        }
+        self.selected = None;
+        let record = container.layer(net, layer)?;
+        let (index, values) = record.index.tables();
+        let mut build = || {
+            index.map_or(Ok(()), |id| self.index.build(container, id))?;
+            values.map_or(Ok(()), |id| self.values.build(container, id))
+        };
+        build().map_err(|e| e.in_layer(&record.name))?;
+        self.selected = Some(layer);
+        Ok(())
+    }
+
+    /// Verifies and decodes a tile; allocates nothing.
+    pub fn decode(
+        &mut self,
+        container: &Container,
+        net: usize,
+        layer: LayerId,
+        tile: usize,
+        out: TileOut<'_>,
+    ) -> Result<()> {
+        self.select(container, net, layer)?;
+        let record = container.layer(net, layer)?;
+        let (tile, range) = container.tile(net, layer, tile)?;
+        self.decode_tile(container, record, tile, range.start, out)
+            .map_err(|error| {
+                let error = error.in_layer(&record.name).at(range.start);
+                match container.weights_section(net) {
+                    Some(section) => error.in_section(section),
+                    None => error,
+                }
+            })
+    }
+
+    /// The mask of the tile decoded last: bit i of byte `panel * k_len + k` tells whether lane i is present.
+    pub(crate) fn mask(&self, tile: &Tile) -> &[u8] {
+        self.mask.get(..tile.weights() / PANEL).unwrap_or(&[])
+    }
+
+    fn decode_tile(
+        &mut self,
+        container: &Container,
+        layer: &Layer,
+        tile: &Tile,
+        start: u64,
+        out: TileOut<'_>,
+    ) -> Result<()> {
+        let weights = tile.weights();
+        let (len, codes_wanted) = match &out {
+            TileOut::Codes(codes) => (codes.len(), true),
+            TileOut::F32(values) => (values.len(), false),
+        };
+        if len != weights {
+            return Err(Error::new(
+                ErrorKind::BufferSize,
+                format!("{len} elements for a tile of {weights}"),
+            ));
+        }
+        if codes_wanted && layer.form() == TileForm::F32 {
+            return Err(Error::new(ErrorKind::NoCodes, ""));
+        }
+        let coded_len = tile.len as usize;
+        let bytes = match container.source().bytes() {
+            Some(bytes) => {
+                let rest = usize::try_from(start)
+                    .ok()
+                    .and_then(|start| bytes.get(start..));
+                rest.and_then(|rest| rest.get(..coded_len))
+                    .ok_or_else(foreign)?
+            }
+            None => {
+                let buffer = self.coded.get_mut(..coded_len).ok_or_else(foreign)?;
+                container
+                    .source()
+                    .read_at(start, buffer)
+                    .map_err(|e| Error::io(e, "reading a tile"))?;
+                buffer
+            }
+        };
+        if crc32c::crc32c(bytes) != tile.crc {
+            return Err(Error::new(
+                ErrorKind::TileChecksum,
+                format!("panel {}, k {}", tile.panel, tile.k),
+            ));
+        }
+        let coding = match layer.index {
+            Index::Raw => {
+                let TileOut::F32(values) = out else {
+                    return Err(Error::new(ErrorKind::NoCodes, ""));
+                };
+                match layer.values {
+                    Values::Raw16 => widen_f16(bytes, values),
+                    _ => widen_f32(bytes, values),
+                }
+                return Ok(());
+            }
+            Index::Dense { .. } => TileCoding::Dense {
+                values: self.values.get()?,
+            },
+            Index::Mask { mask, .. } => TileCoding::Mask {
+                mask: mask.map(|_| self.index.get()).transpose()?,
+                values: self.values.get()?,
+            },
+            Index::Gaps { bits, .. } => TileCoding::Gaps {
+                bits,
+                gaps: self.index.get()?,
+                values: self.values.get()?,
+            },
+        };
+        let mask = self.mask.get_mut(..weights / PANEL).ok_or_else(foreign)?;
+        let (panels, k_len) = (tile.panels as usize, tile.k_len as usize);
+        let fill = layer.fill_code().unwrap_or(0);
+        let mut run = |codes: &mut [u8], mask: &mut [u8]| {
+            decode_tile(
+                &coding,
+                panels,
+                k_len,
+                tile.present,
+                fill,
+                bytes,
+                codes,
+                mask,
+                &mut self.scratch,
+            )
+            .map_err(|e| stream_error(e, start))
+        };
+        match out {
+            TileOut::Codes(codes) => run(codes, mask),
+            TileOut::F32(values) => {
+                let all: &mut [u8] = bytemuck::cast_slice_mut(values);
+                let (_, codes) = all.split_at_mut(weights * 3);
+                run(codes, mask)?;
+                widen_codes(layer, tile, mask, values)
+            }
+        }
+    }
+}
+
+impl Index {
+    /// Index table and value table.
+    pub(crate) fn tables(&self) -> (Option<TableId>, Option<TableId>) {
+        match *self {
+            Index::Raw => (None, None),
+            Index::Dense { values } => (None, Some(values)),
+            Index::Mask { mask, values } => (mask, Some(values)),
+            Index::Gaps { gaps, values, .. } => (Some(gaps), Some(values)),
+        }
+    }
+}
+
+/// What the codec says, in the terms of the container.
+fn stream_error(error: CodecError, tile_start: u64) -> Error {
+    let kind = match error {
+        CodecError::Truncated { .. } => ErrorKind::StreamTruncated,
+        CodecError::TrailingBytes { .. } => ErrorKind::StreamTrailing,
+        CodecError::SubStreamOverrun { .. } => ErrorKind::StreamOverrun,
+        CodecError::SubStreamUnused { .. } => ErrorKind::StreamUnused,
+        CodecError::Padding { .. } => ErrorKind::StreamPadding,
+        CodecError::InvalidCode { .. } => ErrorKind::StreamCode,
+        CodecError::MaskCount { .. } => ErrorKind::MaskCount,
+        CodecError::GapOverrun { .. } => ErrorKind::GapOverrun,
+        CodecError::PresentCount { .. } => ErrorKind::TilePresent,
+        CodecError::GapBits { .. } => ErrorKind::GapBits,
+        CodecError::GapSymbol { .. } => ErrorKind::GapTable,
+        CodecError::TileSize { .. } => ErrorKind::TileSize,
+        CodecError::BufferLength { .. } => ErrorKind::BufferSize,
+        CodecError::ScratchCapacity { .. }
+        | CodecError::TableCapacity { .. }
+        | CodecError::TableNotBuilt => ErrorKind::NoSuchItem,
+        CodecError::MissingCode { .. } => ErrorKind::Input,
+        _ => ErrorKind::CodeTable,
+    };
+    Error::new(kind, error.to_string()).at(tile_start + error.offset().unwrap_or(0) as u64)
+}
+
+/// Little-endian binary32.
+pub(crate) fn widen_f32(bytes: &[u8], out: &mut [f32]) {
+    for (value, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *value = f32::from_le_bytes(*bytes);
+    }
+}
+
+/// Little-endian binary16.
+pub(crate) fn widen_f16(bytes: &[u8], out: &mut [f32]) {
+    const BLOCK: usize = 64;
+    let mut halves = [half::f16::ZERO; BLOCK];
+    for (values, bytes) in out.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
+        for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *half = half::f16::from_le_bytes(*bytes);
+        }
+        halves[..values.len()].convert_to_f32_slice(values);
+    }
+}
+
+/// Codes in the last quarter of `values` become the values, in place, front to back.
+fn widen_codes(layer: &Layer, tile: &Tile, mask: &[u8], values: &mut [f32]) -> Result<()> {
+    /// k of a block.
+    const BLOCK: usize = 16;
+    let lut = layer.values.lut();
+    let absent_is_zero = layer.is_sparse() && layer.fill_code().is_none();
+    let weights = values.len();
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+    let (first, last) = (tile.k as usize, (tile.k + tile.k_len) as usize);
+    let mut position = 0;
+    for panel in 0..tile.panels as usize {
+        let mut k = first;
+        while k < last {
+            let (steps, next) = match &lut {
+                Some(_) => ([0.0; PANEL], last),
+                None => layer
+                    .lane_steps(tile.panel as usize + panel, k)
+                    .ok_or_else(foreign)?,
+            };
+            let end = next.min(last).min(k + BLOCK);
+            let len = (end - k) * PANEL;
+            let mut codes = [0u8; BLOCK * PANEL];
+            let codes = &mut codes[..len];
+            codes.copy_from_slice(&bytes[3 * weights + position..][..len]);
+            let out: &mut [[u8; 4]] = bytes[4 * position..][..4 * len].as_chunks_mut().0;
+            match &lut {
+                Some(lut) => {
+                    for (out, code) in out.iter_mut().zip(&*codes) {
+                        *out = lut[usize::from(*code)].to_ne_bytes();
+                    }
+                    if absent_is_zero {
+                        for (i, out) in out.iter_mut().enumerate() {
+                            if mask[(position + i) / PANEL] >> (i % PANEL) & 1 == 0 {
+                                *out = [0; 4];
+                            }
+                        }
+                    }
+                }
+                None => {
+                    for (out, codes) in out
+                        .as_chunks_mut::<PANEL>()
+                        .0
+                        .iter_mut()
+                        .zip(codes.as_chunks::<PANEL>().0)
+                    {
+                        for ((out, code), step) in out.iter_mut().zip(codes).zip(&steps) {
+                            *out = (f32::from(*code as i8) * step).to_ne_bytes();
+                        }
+                    }
+                }
+            }
+            (position, k) = (position + len, end);
+        }
+    }
+    Ok(())
+}
