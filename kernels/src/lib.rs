@@ -12,6 +12,7 @@
 pub mod activation;
 pub mod binary;
 pub mod conv;
+mod expand;
 pub mod layout;
 pub mod linear;
 pub mod math;

@@ -1,15 +1,26 @@
-//! Fully connected layers.
+//! Fully connected layers: a panel of weights times a row of inputs, one output channel per lane.
+//!
+//! A chain of multiply-adds is as slow as its latency, so 8 chains run at once. They are (panel,
+//! block of k) pairs: blocks are independent sums by the bit rule of [`crate::conv`], so even a
+//! single long panel keeps 8 chains busy, and their results are added in block order. Weights are
+//! expanded once for all rows. Cost: the weights are read once; bound by decoding and memory for
+//! one row, and not meant for many rows (a 1x1 convolution does that better).
 
 use crate::activation::Epilogue;
 use crate::conv::Start;
-use crate::simd::Isa;
-use crate::weights::{PANEL, WeightTile};
+use crate::conv::blocks::{Block, K_BLOCK, KBlocks};
+use crate::expand::expand;
+use crate::simd::{Isa, Simd, Work};
+use crate::weights::{KOrder, PANEL, WeightTile};
+
+/// Chains at once.
+const CHAINS: usize = 8;
 
 /// f32 elements of scratch [`linear_tile`] needs for tiles of at most `tile_panels` panels and
-/// `tile_k` inputs and any number of rows.
+/// `tile_k` inputs and any number of rows. (Today's kernel needs the same for all.)
 pub fn linear_workspace(tile_panels: usize, tile_k: usize) -> usize {
     let _ = (tile_panels, tile_k);
-    0
+    CHAINS * K_BLOCK * PANEL
 }
 
 /// Adds one tile's products to `n` rows of outputs.
@@ -35,23 +46,153 @@ pub fn linear_tile(
     epilogue: Option<&Epilogue<'_>>,
     scratch: &mut [f32],
 ) {
-    let _ = (isa, scratch);
-    let channels = (out_channels - tile.first_panel * PANEL).min(tile.panels * PANEL);
-    for i in 0..n {
-        for c in 0..channels {
-            let mut sum = 0f32;
-            for j in 0..tile.k_len {
-                sum += tile.weight(c / PANEL, j, c % PANEL) * x[i * in_stride + tile.k0 + j];
+    let channels = out_channels
+        .saturating_sub(tile.first_panel * PANEL)
+        .min(tile.panels * PANEL);
+    let rows = Rows {
+        n,
+        x,
+        in_stride,
+        y,
+        out_stride,
+    };
+    let weights = scratch[..CHAINS * K_BLOCK * PANEL].as_chunks_mut().0;
+    isa.run(Linear {
+        tile,
+        channels,
+        rows,
+        start,
+        epilogue,
+        weights,
+    });
+}
+
+/// Inputs and outputs of a call.
+struct Rows<'a> {
+    n: usize,
+    x: &'a [f32],
+    in_stride: usize,
+    y: &'a mut [f32],
+    out_stride: usize,
+}
+
+struct Linear<'a> {
+    tile: &'a WeightTile<'a>,
+    channels: usize,
+    rows: Rows<'a>,
+    start: Start,
+    epilogue: Option<&'a Epilogue<'a>>,
+    weights: &'a mut [[f32; PANEL]],
+}
+
+/// One chain: a block of a panel.
+#[derive(Clone, Copy, Default)]
+struct Chain {
+    panel: usize,
+    at: usize,
+    len: usize,
+}
+
+impl Work for Linear<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        // One tap: the two orders of k are the same.
+        let order = WeightTile {
+            order: KOrder::ChannelMajor,
+            ..*self.tile
+        };
+        let blocks = KBlocks::new(&order, 1, 1);
+        let mut pairs = (0..self.tile.panels).flat_map(|panel| {
+            blocks
+                .clone()
+                .map(move |Block { at, len, .. }| Chain { panel, at, len })
+        });
+        loop {
+            let mut chains = [Chain::default(); CHAINS];
+            let mut count = 0;
+            for (chain, next) in chains.iter_mut().zip(&mut pairs) {
+                *chain = next;
+                count += 1;
             }
-            let v = &mut y[i * out_stride + c..][..1];
-            v[0] = if start == Start::Zero {
-                sum
-            } else {
-                v[0] + sum
-            };
-            if let Some(e) = epilogue {
-                e.apply(c, v);
+            if count == 0 {
+                break;
+            }
+            for (i, c) in chains[..count].iter().enumerate() {
+                let to = &mut self.weights[i * K_BLOCK..];
+                expand(simd, self.tile, c.panel, c.at, c.len, to);
+            }
+            for row in 0..self.rows.n {
+                self.add(simd, row, &chains[..count]);
             }
         }
     }
+}
+
+impl Linear<'_> {
+    /// Adds the sums of the chains to one row.
+    #[inline(always)]
+    fn add<S: Simd>(&mut self, simd: S, row: usize, chains: &[Chain]) {
+        let x = &self.rows.x[row * self.rows.in_stride + self.tile.k0..][..self.tile.k_len];
+        let sums = run_chains(simd, self.weights, x, chains);
+        let y = &mut self.rows.y[row * self.rows.out_stride..][..self.channels];
+        for (chain, sums) in chains.iter().zip(&sums) {
+            let first = chain.panel * PANEL;
+            let overwrite = chain.at == 0 && self.start == Start::Zero;
+            let finished = chain.at + chain.len == self.tile.k_len;
+            for (lane, y) in y[first..].iter_mut().take(PANEL).enumerate() {
+                *y = if overwrite {
+                    sums[lane]
+                } else {
+                    *y + sums[lane]
+                };
+            }
+            if let Some(epilogue) = self.epilogue.filter(|_| finished) {
+                for (lane, y) in y[first..].iter_mut().take(PANEL).enumerate() {
+                    epilogue.apply(first + lane, std::slice::from_mut(y));
+                }
+            }
+        }
+    }
+}
+
+/// The sums of up to 8 chains.
+#[inline(always)]
+fn run_chains<S: Simd>(
+    simd: S,
+    weights: &[[f32; PANEL]],
+    x: &[f32],
+    chains: &[Chain],
+) -> [[f32; PANEL]; CHAINS] {
+    let mut sums = [[0.0; PANEL]; CHAINS];
+    // All chains side by side as far as the shortest reaches, the rest one by one.
+    let mut common = 0;
+    if chains.len() == CHAINS {
+        common = chains.iter().map(|c| c.len).min().unwrap_or(0);
+        let mut w = [weights; CHAINS];
+        let mut xs = [x; CHAINS];
+        for i in 0..CHAINS {
+            w[i] = &weights[i * K_BLOCK..][..common];
+            xs[i] = &x[chains[i].at..][..common];
+        }
+        let mut acc = [simd.splat(0.0); CHAINS];
+        for k in 0..common {
+            for i in 0..CHAINS {
+                acc[i] = simd.mul_add(simd.load(&w[i][k]), simd.splat(xs[i][k]), acc[i]);
+            }
+        }
+        for i in 0..CHAINS {
+            simd.store(acc[i], &mut sums[i]);
+        }
+    }
+    for (i, chain) in chains.iter().enumerate() {
+        let mut acc = simd.load(&sums[i]);
+        for k in common..chain.len {
+            let w = simd.load(&weights[i * K_BLOCK + k]);
+            acc = simd.mul_add(w, simd.splat(x[chain.at + k]), acc);
+        }
+        simd.store(acc, &mut sums[i]);
+    }
+    sums
 }

@@ -8,6 +8,13 @@
 //! multiply-adds from zero, and its result is added to the output. Every algorithm follows it, so
 //! they agree bit for bit, whatever the split into rows, the layout or the position of a pixel.
 
+pub mod blocks;
+mod depthwise;
+mod gemm;
+mod plane;
+mod sparse;
+mod store;
+
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
@@ -125,40 +132,52 @@ pub struct Algo {
     pub name: &'static str,
     /// Whether it can compute the shape.
     pub supports: fn(&ConvShape) -> bool,
+    /// f32 elements of scratch for (shape, panels of a tile, output rows of a call).
+    workspace: fn(&ConvShape, usize, usize) -> usize,
+    run: for<'a, 'b> fn(Isa, Call<'a, 'b>),
 }
 
-/// Every algorithm.
+/// Every algorithm. The first one that supports a shape is a sound default.
 pub const ALGOS: &[Algo] = &[
     Algo {
         algo: ConvAlgo::Gemm,
         name: "conv_gemm_f32_8x24",
-        supports: |s| !s.is_depthwise(),
+        supports: |shape| !shape.is_depthwise(),
+        workspace: gemm::workspace,
+        run: |isa, call| isa.run(gemm::Gemm(call)),
     },
     Algo {
         algo: ConvAlgo::DirectSparse,
-        name: "conv_sparse_f32_1x64",
-        supports: |s| !s.is_depthwise(),
+        name: "conv_sparse_f32_1x32",
+        supports: |shape| !shape.is_depthwise(),
+        workspace: sparse::workspace,
+        run: |isa, call| isa.run(sparse::Sparse(call)),
     },
     Algo {
         algo: ConvAlgo::Depthwise,
         name: "conv_depthwise_f32_2x32",
         supports: ConvShape::is_depthwise,
+        workspace: |shape, _, rows| depthwise::workspace(shape, rows),
+        run: |isa, call| isa.run(depthwise::Depthwise(call)),
     },
 ];
 
+fn entry(algo: ConvAlgo) -> Option<&'static Algo> {
+    ALGOS.iter().find(|a| a.algo == algo)
+}
+
 /// Full name of a kernel.
 pub fn kernel_name(algo: ConvAlgo, isa: Isa) -> String {
-    let name = ALGOS.iter().find(|a| a.algo == algo).map_or("", |a| a.name);
-    format!("{name}_{}", isa.name())
+    format!("{}_{}", entry(algo).map_or("", |a| a.name), isa.name())
 }
 
 /// Whether an algorithm can compute a shape.
 pub fn supports(algo: ConvAlgo, shape: &ConvShape) -> bool {
-    ALGOS.iter().any(|a| a.algo == algo && (a.supports)(shape))
+    entry(algo).is_some_and(|a| (a.supports)(shape))
 }
 
 /// f32 elements of scratch [`conv_tile`] needs for tiles of at most `tile_panels` panels and
-/// `tile_k` inputs and at most `rows` output rows.
+/// calls of at most `rows` output rows. (`tile_k` does not matter to today's algorithms.)
 pub fn workspace(
     algo: ConvAlgo,
     shape: &ConvShape,
@@ -166,15 +185,27 @@ pub fn workspace(
     tile_k: usize,
     rows: usize,
 ) -> usize {
-    let _ = (algo, shape, tile_panels, tile_k, rows);
-    0
+    let _ = tile_k;
+    entry(algo).map_or(0, |a| (a.workspace)(shape, tile_panels, rows))
+}
+
+/// The arguments of [`conv_tile`], checked.
+struct Call<'a, 'b> {
+    shape: &'a ConvShape,
+    tile: &'a WeightTile<'a>,
+    input: View<'a>,
+    rows: Range<usize>,
+    out: &'a mut ViewMut<'b>,
+    start: Start,
+    epilogue: Option<&'a Epilogue<'a>>,
+    scratch: &'a mut [f32],
 }
 
 /// Adds one tile's products to output rows `rows` of one image (`input.map.n == 1`).
 ///
 /// `out.map.h == rows.len()` and `out.data` starts at row `rows.start`; only the channels of the
 /// tile's panels are touched. `epilogue` (its slices cover all output channels) comes with the
-/// last k-range only.
+/// last k-range only. `scratch` may hold anything; see [`workspace`].
 ///
 /// # Panics
 /// When a slice, a map or the scratch is smaller than the shape demands, or the algorithm does
@@ -192,47 +223,52 @@ pub fn conv_tile(
     epilogue: Option<&Epilogue<'_>>,
     scratch: &mut [f32],
 ) {
-    let _ = (isa, algo, scratch);
-    let (kw, per_group) = (shape.kernel[1], shape.in_per_group());
-    for p in 0..tile.panels {
-        let (first, lanes) = shape.panel_channels(tile.first_panel + p);
-        for lane in 0..lanes {
-            let oc = first + lane;
-            for (i, oy) in rows.clone().enumerate() {
-                for ox in 0..shape.out_w {
-                    let mut sum = 0f32;
-                    for j in 0..tile.k_len {
-                        let k = tile.k0 + j;
-                        let (ic, tap) = match tile.order {
-                            crate::KOrder::ChannelMajor => (k / shape.taps(), k % shape.taps()),
-                            crate::KOrder::TapMajor => (k % per_group, k / per_group),
-                        };
-                        let ic = ic + oc / shape.out_per_group() * per_group;
-                        let y = oy * shape.stride[0] + tap / kw * shape.dilation[0];
-                        let x = ox * shape.stride[1] + tap % kw * shape.dilation[1];
-                        if y < shape.pad_top
-                            || x < shape.pad_left
-                            || y - shape.pad_top >= shape.in_h
-                            || x - shape.pad_left >= shape.in_w
-                        {
-                            continue;
-                        }
-                        sum += tile.weight(p, j, lane)
-                            * input.data
-                                [input.map.at(0, ic, y - shape.pad_top) + x - shape.pad_left];
-                    }
-                    let at = out.map.at(0, oc, i) + ox;
-                    let v = &mut out.data[at..at + 1];
-                    v[0] = if start == Start::Zero {
-                        sum
-                    } else {
-                        v[0] + sum
-                    };
-                    if let Some(e) = epilogue {
-                        e.apply(oc, v);
-                    }
-                }
-            }
-        }
+    let Some(entry) = entry(algo).filter(|a| (a.supports)(shape)) else {
+        panic!("{algo:?} does not support {shape:?}");
+    };
+    let (im, om) = (input.map, out.map);
+    assert_eq!(
+        (im.c, im.h, im.w),
+        (shape.in_channels, shape.in_h, shape.in_w),
+        "input map"
+    );
+    assert_eq!(
+        (om.c, om.h, om.w),
+        (shape.out_channels, rows.len(), shape.out_w),
+        "output map"
+    );
+    assert!(
+        im.span() <= input.data.len() && om.span() <= out.data.len(),
+        "maps beyond slices"
+    );
+    assert!(rows.end <= shape.out_h && tile.first_panel + tile.panels <= shape.panels());
+    assert!(
+        tile.k0 + tile.k_len <= shape.k(),
+        "tile beyond the layer's k"
+    );
+    if om.is_empty() || tile.panels == 0 || tile.k_len == 0 {
+        return;
     }
+    (entry.run)(
+        isa,
+        Call {
+            shape,
+            tile,
+            input,
+            rows,
+            out,
+            start,
+            epilogue,
+            scratch,
+        },
+    );
+}
+
+/// The first `rows` rows of `N` elements of the scratch, and the rest.
+fn split_scratch<const N: usize>(
+    scratch: &mut [f32],
+    rows: usize,
+) -> (&mut [[f32; N]], &mut [f32]) {
+    let (head, rest) = scratch.split_at_mut(rows * N);
+    (head.as_chunks_mut().0, rest)
 }

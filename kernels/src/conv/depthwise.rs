@@ -1,0 +1,152 @@
+//! Depthwise convolution: one input channel per output channel, 8 channels of `[tap][8]` weights
+//! per panel.
+//!
+//! The input channels of a panel are packed as for the dense kernel (halo, phases of the stride);
+//! a chain runs over the taps for 4 vectors of pixels of 2 channels, or for one vector of all 8
+//! channels where rows are short. Output channel `o` reads input channel `o / multiplier`. Bound by
+//! loads, one per multiply-add; a 3x3 layer moves about as many bytes as it computes.
+
+use super::blocks::{K_BLOCK, KBlocks};
+use super::gemm::{eight, windows};
+use super::plane::{Band, Plane};
+use super::store::{GROUP, Pixels, Sums, Target, Vectors};
+use super::{Call, ConvShape, Start, split_scratch};
+use crate::expand::expand;
+use crate::simd::{Simd, Work};
+use crate::weights::PANEL;
+
+/// f32 elements of scratch.
+pub(super) fn workspace(shape: &ConvShape, rows: usize) -> usize {
+    K_BLOCK * PANEL + K_BLOCK + Plane::workspace_depthwise(shape, PANEL, rows)
+}
+
+/// The call as work for an instruction set.
+pub(super) struct Depthwise<'a, 'b>(pub Call<'a, 'b>);
+
+impl Work for Depthwise<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Call {
+            shape,
+            tile,
+            input,
+            rows,
+            out,
+            start,
+            epilogue,
+            scratch,
+        } = self.0;
+        let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
+        let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
+        let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+        let multiplier = shape.out_per_group();
+        for p in 0..tile.panels {
+            let (first, lanes) = shape.panel_channels(tile.first_panel + p);
+            let channels = first / multiplier..(first + lanes - 1) / multiplier + 1;
+            for mut block in KBlocks::new(tile, 1, shape.taps()) {
+                expand(simd, tile, p, block.at, block.len, weights);
+                block.channels = channels.clone();
+                let plane = Plane::new(shape, &block, rows.len());
+                block.channels = 0..1;
+                plane.offsets(shape, &block, tile.order, offsets);
+                let mut planes = [0; PANEL];
+                for (lane, plane_at) in planes.iter_mut().enumerate().take(lanes) {
+                    *plane_at = ((first + lane) / multiplier - channels.start) * plane.channel;
+                }
+                let taps = Taps {
+                    weights: &weights[..block.len],
+                    offsets,
+                };
+                for band in Band::all(shape, &plane, &rows) {
+                    plane.pack(shape, input, channels.clone(), &band, plane_data);
+                    let mut vectors = Vectors::new(&band, plane.is_flat(band.columns.len()));
+                    let mut target = Target {
+                        out: &mut *out,
+                        first_row: rows.start,
+                        band,
+                        accumulate: block.at > 0 || start == Start::Accumulate,
+                        epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                    };
+                    let mut left = vectors.count();
+                    while left > 0 {
+                        let mut pixels = [Pixels::default(); GROUP];
+                        let mut bases = [0; GROUP];
+                        let count = if left >= GROUP { GROUP } else { 1 };
+                        for j in 0..count {
+                            pixels[j] = vectors.next();
+                            bases[j] = plane.base(pixels[j].row, pixels[j].column);
+                        }
+                        left -= count;
+                        let mut sums: Sums = [[0.0; _]; PANEL];
+                        if count == GROUP {
+                            taps.chains::<S, 2, GROUP, 0>(
+                                simd, plane_data, planes, bases, &mut sums,
+                            );
+                            taps.chains::<S, 2, GROUP, 2>(
+                                simd, plane_data, planes, bases, &mut sums,
+                            );
+                            taps.chains::<S, 2, GROUP, 4>(
+                                simd, plane_data, planes, bases, &mut sums,
+                            );
+                            taps.chains::<S, 2, GROUP, 6>(
+                                simd, plane_data, planes, bases, &mut sums,
+                            );
+                        } else {
+                            let bases = [bases[0]];
+                            taps.chains::<S, 8, 1, 0>(simd, plane_data, planes, bases, &mut sums);
+                        }
+                        for (lane, sums) in sums.iter_mut().enumerate().take(lanes) {
+                            target.store(simd, first + lane, sums, &pixels[..count]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The taps of a block of one panel.
+struct Taps<'a> {
+    weights: &'a [[f32; PANEL]],
+    offsets: &'a [u32],
+}
+
+impl Taps<'_> {
+    /// Chains of `L` channels from lane `LANE` on, times `NV` vectors of pixels.
+    #[inline(always)]
+    fn chains<S: Simd, const L: usize, const NV: usize, const LANE: usize>(
+        &self,
+        simd: S,
+        data: &[f32],
+        planes: [usize; PANEL],
+        bases: [usize; NV],
+        sums: &mut Sums,
+    ) {
+        let mut acc = [[simd.splat(0.0); NV]; L];
+        let mut last = 0;
+        for i in 0..L {
+            last = last.max(planes[LANE + i]);
+        }
+        let len = data.len() - last;
+        let mut channels = [[data; NV]; L];
+        for i in 0..L {
+            channels[i] = windows(&data[planes[LANE + i]..][..len], bases);
+        }
+        for (w, &offset) in self.weights.iter().zip(self.offsets) {
+            for i in 0..L {
+                let w = simd.splat(w[LANE + i]);
+                for j in 0..NV {
+                    let x = simd.load(eight(channels[i][j], offset as usize));
+                    acc[i][j] = simd.mul_add(w, x, acc[i][j]);
+                }
+            }
+        }
+        for i in 0..L {
+            for (v, to) in acc[i].into_iter().zip(sums[LANE + i].as_chunks_mut().0) {
+                simd.store(v, to);
+            }
+        }
+    }
+}

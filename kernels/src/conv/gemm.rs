@@ -1,0 +1,327 @@
+//! Dense convolution: register tiles of channels x pixels over packed planes.
+//!
+//! ```text
+//! for chunk of at most 8 panels of one group
+//!   for block of k                      (blocks.rs: at most 192 products)
+//!     expand the chunk's weights        (codes -> f32, once per block)
+//!     for band of pixels                (plane.rs: at most 64 KiB of input, packed once)
+//!       for group of 24 pixels
+//!         for panel of the chunk        8 channels x 24 pixels from registers, then add to out
+//! ```
+//! Two kernels with the same bits: a pixel per lane (vectors of input, weights broadcast) where a
+//! row of output fills vectors well, and a channel per lane (vectors of weights, input broadcast)
+//! for narrow maps. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
+//! panels and tile. It loses to sparse kernels when most weights are zero, and to Winograd on
+//! large 3x3 maps with memory to spare. After Goto & van de Geijn (2008), and the indirect
+//! convolution of Dukhan (2019), whose pointers are offsets here.
+
+use super::blocks::{Block, K_BLOCK, KBlocks};
+use super::plane::{Band, Plane};
+use super::store::{Pixels, Sums, Target, Vectors};
+use super::{Call, ConvShape, split_scratch};
+use crate::expand::expand;
+use crate::simd::{Simd, Work};
+use crate::weights::PANEL;
+
+/// Panels that share a packed plane.
+const CHUNK: usize = 8;
+
+/// f32 elements of scratch.
+pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize {
+    let weights = panels.clamp(1, CHUNK) * K_BLOCK * PANEL;
+    weights + K_BLOCK + Plane::workspace(shape, rows)
+}
+
+/// The call as work for an instruction set.
+pub(super) struct Gemm<'a, 'b>(pub Call<'a, 'b>);
+
+impl Work for Gemm<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Call {
+            shape,
+            tile,
+            input,
+            rows,
+            out,
+            start,
+            epilogue,
+            scratch,
+        } = self.0;
+        let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
+        let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
+        let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+        let per_group = shape.panels_per_group();
+        let mut panel = 0;
+        while panel < tile.panels {
+            let group = (tile.first_panel + panel) / per_group;
+            let in_group = per_group - (tile.first_panel + panel) % per_group;
+            let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
+            panel = chunk.end;
+            for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
+                for (i, p) in chunk.clone().enumerate() {
+                    expand(
+                        simd,
+                        tile,
+                        p,
+                        block.at,
+                        block.len,
+                        &mut weights[i * K_BLOCK..],
+                    );
+                }
+                let plane = Plane::new(shape, &block, rows.len());
+                plane.offsets(shape, &block, tile.order, offsets);
+                let channels = group * shape.in_per_group() + block.channels.start;
+                let channels = channels..channels + block.channels.len();
+                for band in Band::all(shape, &plane, &rows) {
+                    plane.pack(shape, input, channels.clone(), &band, plane_data);
+                    let flat = plane.is_flat(band.columns.len());
+                    let panels = Panels {
+                        shape,
+                        first: tile.first_panel + chunk.start,
+                        weights: &*weights,
+                        count: chunk.len(),
+                        block: &block,
+                        offsets: &offsets[..block.len],
+                        plane: &plane,
+                        data: &*plane_data,
+                    };
+                    let mut target = Target {
+                        out: &mut *out,
+                        first_row: rows.start,
+                        band,
+                        accumulate: block.at > 0 || start == super::Start::Accumulate,
+                        epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                    };
+                    let pixels = target.band.rows.len() * target.band.columns.len();
+                    let vectors = Vectors::new(&target.band, flat);
+                    if pixels * 10 >= vectors.count() * 8 * 7 {
+                        panels.pixel_lanes(simd, vectors, &mut target);
+                    } else {
+                        panels.channel_lanes(simd, pixels, &mut target);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A chunk of panels and a packed band.
+struct Panels<'a> {
+    shape: &'a ConvShape,
+    /// First panel within the layer, and how many.
+    first: usize,
+    count: usize,
+    /// Panel `i` starts at `i * K_BLOCK`.
+    weights: &'a [[f32; PANEL]],
+    block: &'a Block,
+    offsets: &'a [u32],
+    plane: &'a Plane,
+    data: &'a [f32],
+}
+
+impl Panels<'_> {
+    #[inline(always)]
+    fn weights(&self, i: usize) -> &[[f32; PANEL]] {
+        &self.weights[i * K_BLOCK..][..self.block.len]
+    }
+
+    #[inline(always)]
+    fn pixel_lanes<S: Simd>(&self, simd: S, mut vectors: Vectors, target: &mut Target<'_, '_>) {
+        let mut left = vectors.count();
+        while left > 0 {
+            match left {
+                1 => self.pixel_group::<S, 1>(simd, &mut vectors, target),
+                // Two groups of two keep the registers busier than three and one.
+                2 | 4 => self.pixel_group::<S, 2>(simd, &mut vectors, target),
+                _ => self.pixel_group::<S, 3>(simd, &mut vectors, target),
+            }
+            left -= match left {
+                1 => 1,
+                2 | 4 => 2,
+                _ => 3,
+            };
+        }
+    }
+
+    /// `NV` vectors of pixels times every panel.
+    #[inline(always)]
+    fn pixel_group<S: Simd, const NV: usize>(
+        &self,
+        simd: S,
+        vectors: &mut Vectors,
+        target: &mut Target<'_, '_>,
+    ) {
+        let mut pixels = [Pixels::default(); NV];
+        let mut bases = [0; NV];
+        for j in 0..NV {
+            pixels[j] = vectors.next();
+            bases[j] = self.plane.base(pixels[j].row, pixels[j].column);
+        }
+        let windows = windows(self.data, bases);
+        for i in 0..self.count {
+            let weights = self.weights(i);
+            let mut sums: Sums = [[0.0; _]; PANEL];
+            if NV == 1 {
+                // One vector: all 8 channels at once, or the chains would be too few.
+                pixel_tile::<S, NV, 8, 0>(simd, weights, self.offsets, windows, &mut sums);
+            } else {
+                pixel_tile::<S, NV, 4, 0>(simd, weights, self.offsets, windows, &mut sums);
+                pixel_tile::<S, NV, 4, 4>(simd, weights, self.offsets, windows, &mut sums);
+            }
+            let (first, lanes) = self.shape.panel_channels(self.first + i);
+            for (lane, sums) in sums.iter_mut().enumerate().take(lanes) {
+                target.store(simd, first + lane, sums, &pixels);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn channel_lanes<S: Simd>(&self, simd: S, pixels: usize, target: &mut Target<'_, '_>) {
+        let mut at = 0;
+        while at < pixels {
+            let left = pixels - at;
+            let mut i = 0;
+            let n = if left >= 8 && self.count == 1 {
+                8
+            } else if left >= 4 {
+                4
+            } else {
+                1
+            };
+            while i < self.count {
+                let panels = self.count - i;
+                i += match (n, panels) {
+                    (8, _) => self.channel_group::<S, 1, 8>(simd, i, at, target),
+                    (4, 1) => self.channel_group::<S, 1, 4>(simd, i, at, target),
+                    (4, _) => self.channel_group::<S, 2, 4>(simd, i, at, target),
+                    (_, 1..4) => self.channel_group::<S, 1, 1>(simd, i, at, target),
+                    (_, 4..8) => self.channel_group::<S, 4, 1>(simd, i, at, target),
+                    _ => self.channel_group::<S, 8, 1>(simd, i, at, target),
+                };
+            }
+            at += n;
+        }
+    }
+
+    /// `N` pixels from pixel `at` of the band on times `P` panels from panel `i` on; returns `P`.
+    #[inline(always)]
+    fn channel_group<S: Simd, const P: usize, const N: usize>(
+        &self,
+        simd: S,
+        i: usize,
+        at: usize,
+        target: &mut Target<'_, '_>,
+    ) -> usize {
+        let columns = target.band.columns.len();
+        let mut bases = [0; N];
+        for (j, base) in bases.iter_mut().enumerate() {
+            *base = self.plane.base((at + j) / columns, (at + j) % columns);
+        }
+        let mut weights = [self.weights; P];
+        for (j, w) in weights.iter_mut().enumerate() {
+            *w = self.weights(i + j);
+        }
+        let pixels = [Pixels {
+            row: at / columns,
+            column: at % columns,
+            len: N,
+        }];
+        let sums = channel_tile(simd, weights, self.offsets, windows(self.data, bases));
+        for (j, sums) in sums.into_iter().enumerate() {
+            let mut rows = [simd.splat(0.0); 8];
+            rows[..N].copy_from_slice(&sums);
+            let by_channel = simd.transpose(rows);
+            let (first, lanes) = self.shape.panel_channels(self.first + i + j);
+            for (lane, &v) in by_channel.iter().enumerate().take(lanes) {
+                let mut sums = [0.0; _];
+                simd.store(v, &mut sums.as_chunks_mut().0[0]);
+                target.store(simd, first + lane, &mut sums, &pixels);
+            }
+        }
+        P
+    }
+}
+
+/// The data from each base on, all of one length, so that one comparison checks an offset for all.
+#[inline(always)]
+pub(super) fn windows<const N: usize>(data: &[f32], bases: [usize; N]) -> [&[f32]; N] {
+    let mut last = 0;
+    for base in bases {
+        last = last.max(base);
+    }
+    let len = data.len() - last;
+    let mut windows = [data; N];
+    for j in 0..N {
+        windows[j] = &data[bases[j]..][..len];
+    }
+    windows
+}
+
+/// 8 values of a window.
+#[inline(always)]
+pub(super) fn eight(window: &[f32], offset: usize) -> &[f32; 8] {
+    &window[offset..offset + 8].as_chunks().0[0]
+}
+
+/// Chains of `MR` channels, from lane `LANE` of the panel on, times `NV` vectors of pixels.
+#[inline(always)]
+fn pixel_tile<S: Simd, const NV: usize, const MR: usize, const LANE: usize>(
+    simd: S,
+    weights: &[[f32; PANEL]],
+    offsets: &[u32],
+    windows: [&[f32]; NV],
+    sums: &mut Sums,
+) {
+    let mut acc = [[simd.splat(0.0); NV]; MR];
+    for (w, &offset) in weights.iter().zip(offsets) {
+        let mut x = [simd.splat(0.0); NV];
+        for j in 0..NV {
+            x[j] = simd.load(eight(windows[j], offset as usize));
+        }
+        for i in 0..MR {
+            let w = simd.splat(w[LANE + i]);
+            for j in 0..NV {
+                acc[i][j] = simd.mul_add(w, x[j], acc[i][j]);
+            }
+        }
+    }
+    for i in 0..MR {
+        let to = sums[LANE + i].as_chunks_mut().0;
+        for j in 0..NV {
+            simd.store(acc[i][j], &mut to[j]);
+        }
+    }
+}
+
+/// Chains of `P` panels times `N` pixels.
+#[inline(always)]
+fn channel_tile<S: Simd, const P: usize, const N: usize>(
+    simd: S,
+    weights: [&[[f32; PANEL]]; P],
+    offsets: &[u32],
+    windows: [&[f32]; N],
+) -> [[S::V; N]; P] {
+    let mut acc = [[simd.splat(0.0); N]; P];
+    let len = offsets.len();
+    let mut panels = weights;
+    for i in 0..P {
+        panels[i] = &weights[i][..len];
+    }
+    for k in 0..len {
+        let offset = offsets[k] as usize;
+        let mut w = [simd.splat(0.0); P];
+        for i in 0..P {
+            w[i] = simd.load(&panels[i][k]);
+        }
+        for j in 0..N {
+            let x = simd.splat(windows[j][offset]);
+            for i in 0..P {
+                acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+            }
+        }
+    }
+    acc
+}

@@ -1,0 +1,367 @@
+//! Packed input: virtual im2col without the copies.
+//!
+//! For one block of k and one band of output pixels, the rows and columns of the input that the
+//! block's taps can reach are copied once per channel into a small dense *plane* with its halo of
+//! zeros. Columns are split by phase (x mod stride), so that 8 neighbouring output pixels read 8
+//! neighbouring values for every tap, whatever the stride. The im2col row of any k is then the
+//! plane shifted by a constant, [`Plane::offset`]: an input value is copied about once instead of
+//! once per tap, and kernels see one flat array, a table of offsets and a base per vector of
+//! pixels. Layout, padding, stride, dilation and groups end here.
+
+use super::ConvShape;
+use super::blocks::{Block, K_BLOCK};
+use crate::shape::View;
+use crate::weights::KOrder;
+use std::ops::Range;
+
+/// Elements a plane may take, unless the smallest possible band needs more: 64 KiB, so that it
+/// shares an L2 cache with the weights.
+const TARGET: usize = 16 * 1024;
+/// Columns of the smallest band.
+const MIN_COLUMNS: usize = 24;
+/// Vectors may read this far behind the last value.
+pub(super) const SLACK: usize = 16;
+
+/// The bounding box of a block's taps.
+#[derive(Clone, Copy, Debug)]
+struct TapBox {
+    ky: usize,
+    kx: usize,
+    height: usize,
+    width: usize,
+}
+
+impl TapBox {
+    fn new(shape: &ConvShape, taps: &Range<usize>) -> TapBox {
+        let kw = shape.kernel[1];
+        let (first, last) = (taps.start, taps.end - 1);
+        let height = last / kw - first / kw + 1;
+        let (kx, width) = if height == 1 {
+            (first % kw, taps.len())
+        } else {
+            (0, kw)
+        };
+        TapBox {
+            ky: first / kw,
+            kx,
+            height,
+            width,
+        }
+    }
+}
+
+/// Geometry of the planes of one block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plane {
+    taps: TapBox,
+    /// Output rows and columns of a full band.
+    pub band_rows: usize,
+    pub band_columns: usize,
+    /// Plane rows between two output rows, and input rows between two plane rows.
+    row_step: usize,
+    source_step: usize,
+    phases: usize,
+    phase_len: usize,
+    /// Distance of two rows and of two channels.
+    pitch: usize,
+    pub channel: usize,
+}
+
+impl Plane {
+    /// The planes of `block` for `rows` output rows.
+    pub fn new(shape: &ConvShape, block: &Block, rows: usize) -> Plane {
+        Plane::fit(
+            shape,
+            TapBox::new(shape, &block.taps),
+            block.channels.len(),
+            rows,
+        )
+    }
+
+    /// The largest band within [`TARGET`].
+    fn fit(shape: &ConvShape, taps: TapBox, channels: usize, rows: usize) -> Plane {
+        let (rows, columns) = (rows.max(1), shape.out_w.max(1));
+        let size = |r: usize, c: usize| channels * Plane::sized(shape, taps, r, c).channel;
+        let fits = |r: usize, c: usize| size(r, c) <= TARGET;
+        let columns = if fits(1, columns) {
+            columns
+        } else {
+            // One row is linear in its columns: solve, then round down to whole register tiles.
+            let (one, two) = (size(1, 1), size(1, 2));
+            let most = TARGET.saturating_sub(one) / (two - one).max(1) + 1;
+            (most / MIN_COLUMNS * MIN_COLUMNS).clamp(MIN_COLUMNS, columns.max(MIN_COLUMNS))
+        }
+        .min(columns);
+        let (one, two) = (size(1, columns), size(2, columns));
+        let most = TARGET.saturating_sub(one) / (two - one).max(1) + 1;
+        // Balanced: bands of equal height.
+        let height = rows.div_ceil(rows.div_ceil(most.min(rows)));
+        Plane::sized(shape, taps, height, columns)
+    }
+
+    fn sized(shape: &ConvShape, taps: TapBox, rows: usize, columns: usize) -> Plane {
+        let ([sy, sx], [dy, dx]) = (shape.stride, shape.dilation);
+        let (row_step, source_step, height) = if taps.height == 1 {
+            (1, sy, rows)
+        } else {
+            (sy, 1, (rows - 1) * sy + (taps.height - 1) * dy + 1)
+        };
+        let reach = (taps.width - 1) * dx;
+        let phases = sx.min(reach + 1);
+        let phase_len = columns + reach / sx;
+        let pitch = phases * phase_len;
+        Plane {
+            taps,
+            band_rows: rows,
+            band_columns: columns,
+            row_step,
+            source_step,
+            phases,
+            phase_len,
+            pitch,
+            channel: pitch * height,
+        }
+    }
+
+    /// Most elements the planes of any block of the layer can take, [`SLACK`] included.
+    pub fn workspace(shape: &ConvShape, rows: usize) -> usize {
+        let [kh, kw] = shape.kernel;
+        let (taps, channels) = (shape.taps().max(1), shape.in_per_group().max(1));
+        // Channel-major: some channels, all taps.
+        let all_taps = Plane::largest(shape, [kh, kw], (K_BLOCK / taps).clamp(1, channels), rows);
+        // Tap-major: all channels and few taps, or some channels of one tap.
+        let few = (K_BLOCK / channels).clamp(1, taps);
+        let few = if few == 1 {
+            [1, 1]
+        } else {
+            [(few / kw + 2).min(kh), kw]
+        };
+        let few_taps = Plane::largest(shape, few, channels.min(K_BLOCK), rows);
+        all_taps.max(few_taps) + SLACK
+    }
+
+    /// The same for blocks of `channels` input channels and any taps.
+    pub fn workspace_depthwise(shape: &ConvShape, channels: usize, rows: usize) -> usize {
+        Plane::largest(shape, shape.kernel, channels, rows) + SLACK
+    }
+
+    fn largest(
+        shape: &ConvShape,
+        [height, width]: [usize; 2],
+        channels: usize,
+        rows: usize,
+    ) -> usize {
+        let taps = TapBox {
+            ky: 0,
+            kx: 0,
+            height: height.max(1),
+            width: width.max(1),
+        };
+        let columns = shape.out_w.max(1);
+        let size = |r: usize, c: usize| channels * Plane::sized(shape, taps, r, c).channel;
+        size(rows.max(1), columns).min(size(1, columns.min(MIN_COLUMNS)).max(TARGET))
+    }
+
+    /// Distance from a pixel's base to the value tap `tap` of channel `c` of the block reads.
+    #[inline(always)]
+    fn offset(&self, shape: &ConvShape, c: usize, tap: usize) -> usize {
+        let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
+        let y = if self.taps.height == 1 {
+            0
+        } else {
+            (ky - self.taps.ky) * shape.dilation[0]
+        };
+        let x = (kx - self.taps.kx) * shape.dilation[1];
+        let sx = shape.stride[1];
+        let column = if sx == 1 {
+            x
+        } else {
+            x % sx * self.phase_len + x / sx
+        };
+        c * self.channel + y * self.pitch + column
+    }
+
+    /// [`Plane::offset`] of every k of the block.
+    pub fn offsets(&self, shape: &ConvShape, block: &Block, order: KOrder, out: &mut [u32]) {
+        let (channels, taps) = (block.channels.len(), block.taps.len());
+        match order {
+            KOrder::ChannelMajor => {
+                let (head, _) = out.split_at_mut(taps);
+                for (to, tap) in head.iter_mut().zip(block.taps.clone()) {
+                    *to = self.offset(shape, 0, tap) as u32;
+                }
+                for i in taps..block.len {
+                    out[i] = out[i - taps] + self.channel as u32;
+                }
+            }
+            KOrder::TapMajor => {
+                for (line, tap) in out.chunks_mut(channels).zip(block.taps.clone()) {
+                    let first = self.offset(shape, 0, tap);
+                    for (c, to) in line.iter_mut().enumerate() {
+                        *to = (first + c * self.channel) as u32;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the windows of output pixel (row, column) of the band start.
+    #[inline(always)]
+    pub fn base(&self, row: usize, column: usize) -> usize {
+        row * self.row_step * self.pitch + column
+    }
+
+    /// Whether the pixels of a band of `columns` columns lie behind each other across rows.
+    pub fn is_flat(&self, columns: usize) -> bool {
+        self.row_step * self.pitch == columns
+    }
+
+    /// Copies the input of `channels` (of the whole input) for a band of output pixels.
+    #[inline(always)]
+    pub fn pack(
+        &self,
+        shape: &ConvShape,
+        input: View<'_>,
+        channels: Range<usize>,
+        band: &Band,
+        out: &mut [f32],
+    ) {
+        let rows = if self.taps.height == 1 {
+            band.rows.len()
+        } else {
+            (band.rows.len() - 1) * self.row_step + (self.taps.height - 1) * shape.dilation[0] + 1
+        };
+        let top = (band.rows.start * shape.stride[0] + self.taps.ky * shape.dilation[0]) as isize
+            - shape.pad_top as isize;
+        let left = (band.columns.start * shape.stride[1] + self.taps.kx * shape.dilation[1])
+            as isize
+            - shape.pad_left as isize;
+        // A narrower last band leaves the end of each row unused.
+        let len = self.phase_len - (self.band_columns - band.columns.len());
+        let sx = shape.stride[1];
+        for phase in 0..self.phases {
+            let clip = Clip::new(left + phase as isize, sx, len, shape.in_w);
+            let phase_at = phase * self.phase_len;
+            for (i, channel) in channels.clone().enumerate() {
+                for r in 0..rows {
+                    let at = i * self.channel + r * self.pitch + phase_at;
+                    let y = top + (r * self.source_step) as isize;
+                    if y < 0 || y as usize >= shape.in_h {
+                        out[at..at + len].fill(0.0);
+                        continue;
+                    }
+                    let from = &input.data[input.map.at(0, channel, y as usize)..];
+                    if sx == 1 {
+                        // One phase, rows in ascending order: running over the end of a row does
+                        // no harm, the next one (or the slack) takes it.
+                        clip.copy_dense(from, &mut out[at..at + len + SLACK]);
+                    } else {
+                        clip.copy_strided(from, sx, &mut out[at..at + len]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Which part of a plane row lies within the input.
+#[derive(Clone, Copy)]
+struct Clip {
+    /// Zeros before, values, length of the row, and the input column of the first value.
+    before: usize,
+    values: usize,
+    len: usize,
+    first: usize,
+}
+
+impl Clip {
+    fn new(start: isize, step: usize, len: usize, in_w: usize) -> Clip {
+        let before = if start < 0 {
+            start.unsigned_abs().div_ceil(step).min(len)
+        } else {
+            0
+        };
+        let first = (start + (before * step) as isize).max(0) as usize;
+        let values = in_w.saturating_sub(first).div_ceil(step).min(len - before);
+        Clip {
+            before,
+            values,
+            len,
+            first: if values == 0 { 0 } else { first },
+        }
+    }
+
+    /// Copies in whole vectors of 8; `to` has [`SLACK`] elements behind the row.
+    #[inline(always)]
+    fn copy_dense(&self, from: &[f32], to: &mut [f32]) {
+        let vectors = self.values.div_ceil(8) * 8;
+        let end = self.before + self.values;
+        if self.before > 8 || self.len - end > 8 || self.first + vectors > from.len() {
+            to[..self.before].fill(0.0);
+            to[self.before..end].copy_from_slice(&from[self.first..self.first + self.values]);
+            to[end..self.len].fill(0.0);
+            return;
+        }
+        if self.before > 0 {
+            to[..8].copy_from_slice(&[0.0; 8]);
+        }
+        let source = from[self.first..self.first + vectors].as_chunks::<8>().0;
+        let target = to[self.before..self.before + vectors]
+            .as_chunks_mut::<8>()
+            .0;
+        for (t, s) in target.iter_mut().zip(source) {
+            *t = *s;
+        }
+        if end < self.len {
+            to[end..end + 8].copy_from_slice(&[0.0; 8]);
+        }
+    }
+
+    #[inline(always)]
+    fn copy_strided(&self, from: &[f32], step: usize, to: &mut [f32]) {
+        let end = self.before + self.values;
+        to[..self.before].fill(0.0);
+        to[end..self.len].fill(0.0);
+        let target = &mut to[self.before..end];
+        let source = &from[self.first..];
+        if step == 2
+            && let Some(pairs) = source.as_chunks::<2>().0.get(..target.len())
+        {
+            for (t, pair) in target.iter_mut().zip(pairs) {
+                *t = pair[0];
+            }
+        } else {
+            for (i, t) in target.iter_mut().enumerate() {
+                *t = source[i * step];
+            }
+        }
+    }
+}
+
+/// A rectangle of output pixels.
+#[derive(Clone, Debug)]
+pub(super) struct Band {
+    /// Output rows.
+    pub rows: Range<usize>,
+    /// Output columns.
+    pub columns: Range<usize>,
+}
+
+impl Band {
+    /// The bands that cover `rows` in the size `plane` was made for.
+    pub fn all(
+        shape: &ConvShape,
+        plane: &Plane,
+        rows: &Range<usize>,
+    ) -> impl Iterator<Item = Band> {
+        let (rows, width) = (rows.clone(), shape.out_w);
+        let (height, step) = (plane.band_rows, plane.band_columns);
+        rows.clone().step_by(height).flat_map(move |y| {
+            let end = rows.end;
+            (0..width).step_by(step).map(move |x| Band {
+                rows: y..(y + height).min(end),
+                columns: x..(x + step).min(width),
+            })
+        })
+    }
+}
