@@ -1,2 +1,48 @@
-//! Runs convolutional networks from `.dcz` files.
+//! Runs convolutional networks from `.dcz` files: weights are decoded tile by tile from the mapped
+//! file while they are used, into a small arena.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), dcz::Error> {
+//! # let pixels = vec![0f32; 3 * 112 * 112];
+//! use dcz::{Model, Session, SessionOptions, TensorRef};
+//! let mut session = Session::new(&Model::open("face.dcz")?, SessionOptions::default())?;
+//! session.prepare(&[("data", &[1, 3, 112, 112])])?;
+//! let mut embedding = [0.0; 128];
+//! let input = TensorRef { dims: &[1, 3, 112, 112], data: &pixels };
+//! session.run(&[("data", input)], &mut [("embedding", &mut embedding)])?;
+//! # Ok(()) }
+//! ```
+//!
+//! * [`Model`]: an opened file; cheap to clone, `Send + Sync`, decodes nothing.
+//! * [`Session`]: [`prepare`](Session::prepare) plans and allocates, [`run`](Session::run) allocates
+//!   nothing. Results do not depend on threads or batch, bit for bit.
+//! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
+
+mod convert;
+pub mod error;
+mod exec;
+mod liveness;
+mod lower;
+pub mod memory;
+pub mod model;
+pub mod oracle;
+mod parts;
+pub mod plan;
+mod planner;
+pub mod profile;
+mod program;
+pub mod session;
 pub mod shape;
+pub mod threads;
+mod weights;
+
+pub use dcz_format::graph;
+pub use dcz_kernels::Isa;
+pub use error::{Error, ErrorKind};
+pub use liveness::Span;
+pub use memory::{ProcessMemory, process_memory};
+pub use model::Model;
+pub use plan::{Memory, Plan};
+pub use profile::Profile;
+pub use session::{MemoryBudget, SelfTestReport, Session, SessionOptions, TensorRef};
+pub use threads::Threads;

@@ -4,7 +4,8 @@
 //! that there is one definition of an output size. All arithmetic is checked: the records come from a file.
 
 use dcz_format::graph::{
-    ConstId, Conv, Dim, LayerId, Network, Op, Pads, Pool, ReshapeDim, Resize, ResizeSize, SliceRange, TensorId,
+    ConstId, Conv, Dim, LayerId, Network, Op, Pads, Pool, ReshapeDim, Resize, ResizeSize,
+    SliceRange, TensorId,
 };
 use dcz_format::layer::LayerShape;
 
@@ -103,7 +104,10 @@ pub struct Window {
 pub fn elements(dims: &[usize]) -> Result<usize, ShapeReason> {
     let mut product = 1usize;
     for &d in dims {
-        product = product.checked_mul(d).filter(|&p| p <= MAX_ELEMENTS).ok_or(ShapeReason::TooLarge)?;
+        product = product
+            .checked_mul(d)
+            .filter(|&p| p <= MAX_ELEMENTS)
+            .ok_or(ShapeReason::TooLarge)?;
     }
     Ok(product)
 }
@@ -112,16 +116,21 @@ pub fn elements(dims: &[usize]) -> Result<usize, ShapeReason> {
 pub fn default_inputs(network: &Network) -> Result<Vec<Dims>, ShapeError> {
     let mut shapes = Vec::with_capacity(network.inputs.len());
     for id in &network.inputs {
-        let tensor = network.tensors.get(id.0 as usize).ok_or_else(|| dangling("input", "a tensor"))?;
+        let tensor = network
+            .tensors
+            .get(id.0 as usize)
+            .ok_or_else(|| dangling("input", "a tensor"))?;
         let mut dims = Dims::with_capacity(tensor.dims.len());
         for dim in &tensor.dims {
             dims.push(match *dim {
                 Dim::Fixed(size) => size as usize,
-                Dim::Symbol(symbol) => network
-                    .symbols
-                    .get(symbol.0 as usize)
-                    .ok_or_else(|| dangling(&tensor.name, "a symbol"))?
-                    .default as usize,
+                Dim::Symbol(symbol) => {
+                    network
+                        .symbols
+                        .get(symbol.0 as usize)
+                        .ok_or_else(|| dangling(&tensor.name, "a symbol"))?
+                        .default as usize
+                }
             });
         }
         shapes.push(dims);
@@ -133,12 +142,19 @@ pub fn default_inputs(network: &Network) -> Result<Vec<Dims>, ShapeError> {
 /// and one size per symbol.
 pub fn check_inputs(network: &Network, inputs: &[Dims]) -> Result<(), ShapeError> {
     if inputs.len() != network.inputs.len() {
-        let reason = ShapeReason::Count { what: "inputs", wanted: network.inputs.len(), got: inputs.len() };
+        let reason = ShapeReason::Count {
+            what: "inputs",
+            wanted: network.inputs.len(),
+            got: inputs.len(),
+        };
         return Err(at(&network.name, reason));
     }
     let mut bound: Vec<Option<usize>> = vec![None; network.symbols.len()];
     for (id, dims) in network.inputs.iter().zip(inputs) {
-        let tensor = network.tensors.get(id.0 as usize).ok_or_else(|| dangling("input", "a tensor"))?;
+        let tensor = network
+            .tensors
+            .get(id.0 as usize)
+            .ok_or_else(|| dangling("input", "a tensor"))?;
         let wrong = |text: String| at(&tensor.name, ShapeReason::Input(text));
         if dims.len() != tensor.dims.len() || dims.is_empty() || dims.len() > MAX_RANK {
             return Err(wrong(format!(
@@ -158,7 +174,9 @@ pub fn check_inputs(network: &Network, inputs: &[Dims]) -> Result<(), ShapeError
                 Dim::Fixed(_) => {}
                 Dim::Symbol(symbol) => {
                     let index = symbol.0 as usize;
-                    let (Some(record), Some(slot)) = (network.symbols.get(index), bound.get_mut(index)) else {
+                    let (Some(record), Some(slot)) =
+                        (network.symbols.get(index), bound.get_mut(index))
+                    else {
                         return Err(dangling(&tensor.name, "a symbol"));
                     };
                     let (min, max) = (record.min.max(1) as usize, record.max as usize);
@@ -170,7 +188,10 @@ pub fn check_inputs(network: &Network, inputs: &[Dims]) -> Result<(), ShapeError
                         )));
                     }
                     if slot.is_some_and(|other| other != size) {
-                        return Err(wrong(format!("axis {axis} ({}) differs from that of another input", record.name)));
+                        return Err(wrong(format!(
+                            "axis {axis} ({}) differs from that of another input",
+                            record.name
+                        )));
                     }
                     *slot = Some(size);
                 }
@@ -184,16 +205,23 @@ pub fn check_inputs(network: &Network, inputs: &[Dims]) -> Result<(), ShapeError
 /// `[1, 3, H, W]`: the dimensions of a graph input as its record states them.
 pub fn describe(network: &Network, id: TensorId) -> String {
     let mut text = String::from("[");
-    let dims = network.tensors.get(id.0 as usize).map(|t| t.dims.as_slice()).unwrap_or_default();
+    let dims = network
+        .tensors
+        .get(id.0 as usize)
+        .map(|t| t.dims.as_slice())
+        .unwrap_or_default();
     for (i, dim) in dims.iter().enumerate() {
         if i > 0 {
             text.push_str(", ");
         }
         match *dim {
             Dim::Fixed(size) => text.push_str(&size.to_string()),
-            Dim::Symbol(symbol) => {
-                text.push_str(network.symbols.get(symbol.0 as usize).map_or("?", |s| s.name.as_str()))
-            }
+            Dim::Symbol(symbol) => text.push_str(
+                network
+                    .symbols
+                    .get(symbol.0 as usize)
+                    .map_or("?", |s| s.name.as_str()),
+            ),
         }
     }
     text.push(']');
@@ -206,7 +234,9 @@ pub fn infer(network: &Network, inputs: &[Dims]) -> Result<Vec<Dims>, ShapeError
     check_inputs(network, inputs)?;
     let mut shapes: Vec<Dims> = vec![Dims::new(); network.tensors.len()];
     for (id, dims) in network.inputs.iter().zip(inputs) {
-        *shapes.get_mut(id.0 as usize).ok_or_else(|| dangling("input", "a tensor"))? = dims.clone();
+        *shapes
+            .get_mut(id.0 as usize)
+            .ok_or_else(|| dangling("input", "a tensor"))? = dims.clone();
     }
     for node in &network.nodes {
         let mut operands: Vec<&[usize]> = Vec::with_capacity(node.inputs.len());
@@ -216,15 +246,21 @@ pub fn infer(network: &Network, inputs: &[Dims]) -> Result<Vec<Dims>, ShapeError
                 _ => return Err(dangling(&node.name, "a tensor")),
             }
         }
-        let out = infer_op(network, &node.op, &operands).map_err(|reason| at(&node.name, reason))?;
-        let slot = shapes.get_mut(node.output.0 as usize).ok_or_else(|| dangling(&node.name, "a tensor"))?;
+        let out =
+            infer_op(network, &node.op, &operands).map_err(|reason| at(&node.name, reason))?;
+        let slot = shapes
+            .get_mut(node.output.0 as usize)
+            .ok_or_else(|| dangling(&node.name, "a tensor"))?;
         if !slot.is_empty() {
             return Err(dangling(&node.name, "an output tensor of its own"));
         }
         *slot = out;
     }
     for output in &network.outputs {
-        if shapes.get(output.tensor.0 as usize).is_none_or(|dims| dims.is_empty()) {
+        if shapes
+            .get(output.tensor.0 as usize)
+            .is_none_or(|dims| dims.is_empty())
+        {
             return Err(dangling(&network.name, "an output tensor"));
         }
     }
@@ -239,22 +275,34 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
     }
     let x = *inputs.first().ok_or(ShapeReason::Arity(0))?;
     if x.is_empty() || x.len() > MAX_RANK {
-        return Err(ShapeReason::Rank { wanted: "1 to 6 dimensions", got: x.to_vec() });
+        return Err(ShapeReason::Rank {
+            wanted: "1 to 6 dimensions",
+            got: x.to_vec(),
+        });
     }
     let out = match op {
         Op::Conv(conv) => {
             let [n, c, h, w] = nchw(x)?;
             let layer = layer_shape(network, conv.layer)?;
-            let wanted = (layer.in_per_group as usize).checked_mul(layer.groups as usize).ok_or(ShapeReason::TooLarge)?;
+            let wanted = (layer.in_per_group as usize)
+                .checked_mul(layer.groups as usize)
+                .ok_or(ShapeReason::TooLarge)?;
             expect("input channels", wanted, c)?;
-            vector(network, conv.bias, "bias values", layer.out_channels as usize)?;
+            vector(
+                network,
+                conv.bias,
+                "bias values",
+                layer.out_channels as usize,
+            )?;
             let [v, u] = conv_windows(conv, layer.kernel, h, w)?;
             vec![n, layer.out_channels as usize, v.out, u.out]
         }
         Op::Linear { layer, bias } => {
             let shape = layer_shape(network, *layer)?;
             if shape.kernel != [1, 1] || shape.groups != 1 {
-                return Err(ShapeReason::Attribute("layer of a linear node: kernel and groups must be 1"));
+                return Err(ShapeReason::Attribute(
+                    "layer of a linear node: kernel and groups must be 1",
+                ));
             }
             let mut out = x.to_vec();
             if let Some(last) = out.last_mut() {
@@ -268,7 +316,14 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
         Op::Prelu { slope } => {
             let count = constant_elements(network, *slope)?;
             if count != 1 {
-                expect("slopes", *x.get(1).ok_or(ShapeReason::Axis { axis: 1, rank: x.len() })?, count)?;
+                expect(
+                    "slopes",
+                    *x.get(1).ok_or(ShapeReason::Axis {
+                        axis: 1,
+                        rank: x.len(),
+                    })?,
+                    count,
+                )?;
             }
             x.to_vec()
         }
@@ -284,9 +339,15 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
         }
         Op::GlobalPool(_) => {
             if x.len() < 3 {
-                return Err(ShapeReason::Rank { wanted: "at least 3 dimensions", got: x.to_vec() });
+                return Err(ShapeReason::Rank {
+                    wanted: "at least 3 dimensions",
+                    got: x.to_vec(),
+                });
             }
-            x.iter().enumerate().map(|(i, &d)| if i < 2 { d } else { 1 }).collect()
+            x.iter()
+                .enumerate()
+                .map(|(i, &d)| if i < 2 { d } else { 1 })
+                .collect()
         }
         Op::Pad { amounts, .. } => {
             expect("pairs of padding", x.len(), amounts.len())?;
@@ -301,7 +362,11 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
             let mut out = x.to_vec();
             for other in inputs.get(1..).unwrap_or_default() {
                 let fits = other.len() == x.len()
-                    && other.iter().zip(x).enumerate().all(|(i, (&a, &b))| i == axis || a == b);
+                    && other
+                        .iter()
+                        .zip(x)
+                        .enumerate()
+                        .all(|(i, (&a, &b))| i == axis || a == b);
                 if !fits {
                     return Err(ShapeReason::Mismatch(x.to_vec(), other.to_vec()));
                 }
@@ -331,7 +396,10 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
             let mut seen = [false; MAX_RANK];
             for range in ranges {
                 let axis = check_axis(range.axis as usize, x.len())?;
-                if std::mem::replace(seen.get_mut(axis).ok_or(ShapeReason::Attribute("axis"))?, true) {
+                if std::mem::replace(
+                    seen.get_mut(axis).ok_or(ShapeReason::Attribute("axis"))?,
+                    true,
+                ) {
                     return Err(ShapeReason::Attribute("axis (twice)"));
                 }
                 if let Some(d) = out.get_mut(axis) {
@@ -348,7 +416,10 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
         Op::Softmax { axis, axis_end } => {
             let (from, to) = (*axis as usize, *axis_end as usize);
             if from >= to || to > x.len() {
-                return Err(ShapeReason::Axis { axis: to.max(from), rank: x.len() });
+                return Err(ShapeReason::Axis {
+                    axis: to.max(from),
+                    rank: x.len(),
+                });
             }
             x.to_vec()
         }
@@ -361,7 +432,10 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
         }
     };
     if out.is_empty() || out.len() > MAX_RANK {
-        return Err(ShapeReason::Rank { wanted: "1 to 6 dimensions", got: out });
+        return Err(ShapeReason::Rank {
+            wanted: "1 to 6 dimensions",
+            got: out,
+        });
     }
     if out.contains(&0) {
         return Err(ShapeReason::Empty);
@@ -371,13 +445,32 @@ pub fn infer_op(network: &Network, op: &Op, inputs: &[&[usize]]) -> Result<Dims,
 }
 
 /// Vertical and horizontal windows of a convolution.
-pub fn conv_windows(conv: &Conv, kernel: [u32; 2], h: usize, w: usize) -> Result<[Window; 2], ShapeReason> {
-    windows([h, w], kernel, conv.strides, conv.dilations, &conv.pads, false)
+pub fn conv_windows(
+    conv: &Conv,
+    kernel: [u32; 2],
+    h: usize,
+    w: usize,
+) -> Result<[Window; 2], ShapeReason> {
+    windows(
+        [h, w],
+        kernel,
+        conv.strides,
+        conv.dilations,
+        &conv.pads,
+        false,
+    )
 }
 
 /// Vertical and horizontal windows of a pooling.
 pub fn pool_windows(pool: &Pool, h: usize, w: usize) -> Result<[Window; 2], ShapeReason> {
-    windows([h, w], pool.kernel, pool.strides, pool.dilations, &pool.pads, pool.ceil_mode)
+    windows(
+        [h, w],
+        pool.kernel,
+        pool.strides,
+        pool.dilations,
+        &pool.pads,
+        pool.ceil_mode,
+    )
 }
 
 fn windows(
@@ -393,13 +486,17 @@ fn windows(
     let [sh, sw] = strides.map(|v| v as usize);
     let [dh, dw] = dilations.map(|v| v as usize);
     let (vertical, horizontal) = match *pads {
-        Pads::Explicit([top, left, bottom, right]) => {
-            (Padding::Explicit(top as usize, bottom as usize), Padding::Explicit(left as usize, right as usize))
-        }
+        Pads::Explicit([top, left, bottom, right]) => (
+            Padding::Explicit(top as usize, bottom as usize),
+            Padding::Explicit(left as usize, right as usize),
+        ),
         Pads::SameUpper => (Padding::SameUpper, Padding::SameUpper),
         Pads::SameLower => (Padding::SameLower, Padding::SameLower),
     };
-    Ok([window(h, kh, sh, dh, vertical, ceil)?, window(w, kw, sw, dw, horizontal, ceil)?])
+    Ok([
+        window(h, kh, sh, dh, vertical, ceil)?,
+        window(w, kw, sw, dw, horizontal, ceil)?,
+    ])
 }
 
 #[derive(Clone, Copy)]
@@ -420,14 +517,22 @@ fn window(
     if kernel == 0 || stride == 0 || dilation == 0 || size == 0 {
         return Err(ShapeReason::Attribute("kernel, stride or dilation"));
     }
-    let extent =
-        (kernel - 1).checked_mul(dilation).and_then(|e| e.checked_add(1)).ok_or(ShapeReason::TooLarge)?;
+    let extent = (kernel - 1)
+        .checked_mul(dilation)
+        .and_then(|e| e.checked_add(1))
+        .ok_or(ShapeReason::TooLarge)?;
     match padding {
         Padding::Explicit(before, after) => {
             let padded = sum(&[size, before, after])?;
-            let room = padded.checked_sub(extent).ok_or(ShapeReason::Window { window: extent, size: padded })?;
+            let room = padded.checked_sub(extent).ok_or(ShapeReason::Window {
+                window: extent,
+                size: padded,
+            })?;
             if !ceil {
-                return Ok(Window { pad: before, out: room / stride + 1 });
+                return Ok(Window {
+                    pad: before,
+                    out: room / stride + 1,
+                });
             }
             let mut out = room.div_ceil(stride) + 1;
             // A window that would start in the trailing padding does not exist.
@@ -443,7 +548,11 @@ fn window(
                 .and_then(|c| c.checked_add(extent))
                 .ok_or(ShapeReason::TooLarge)?;
             let total = covered.saturating_sub(size);
-            let pad = if matches!(padding, Padding::SameUpper) { total / 2 } else { total.div_ceil(2) };
+            let pad = if matches!(padding, Padding::SameUpper) {
+                total / 2
+            } else {
+                total.div_ceil(2)
+            };
             Ok(Window { pad, out })
         }
     }
@@ -462,7 +571,11 @@ pub fn slice_axis(range: &SliceRange, len: usize) -> Result<(usize, usize), Shap
     let start = from(range.start, range.start_from_end);
     let end = from(range.end, range.end_from_end);
     let count = end.saturating_sub(start).div_ceil(range.step as usize);
-    if count == 0 { Err(ShapeReason::Empty) } else { Ok((start, count)) }
+    if count == 0 {
+        Err(ShapeReason::Empty)
+    } else {
+        Ok((start, count))
+    }
 }
 
 /// Output height and width of a resize.
@@ -485,7 +598,10 @@ pub fn resize_output(resize: &Resize, h: usize, w: usize) -> Result<[usize; 2], 
 pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Dims, ShapeReason> {
     let rank = a.len().max(b.len());
     let dim = |dims: &[usize], i: usize| {
-        (i + dims.len()).checked_sub(rank).and_then(|j| dims.get(j).copied()).unwrap_or(1)
+        (i + dims.len())
+            .checked_sub(rank)
+            .and_then(|j| dims.get(j).copied())
+            .unwrap_or(1)
     };
     let mut out = Dims::with_capacity(rank);
     for i in 0..rank {
@@ -508,7 +624,10 @@ fn reshape(x: &[usize], dims: &[ReshapeDim]) -> Result<Dims, ShapeReason> {
             ReshapeDim::Fixed(size) => size as usize,
             ReshapeDim::Input { from, to } => {
                 let range = x.get(from as usize..to as usize).filter(|r| !r.is_empty());
-                elements(range.ok_or(ShapeReason::Axis { axis: to as usize, rank: x.len() })?)?
+                elements(range.ok_or(ShapeReason::Axis {
+                    axis: to as usize,
+                    rank: x.len(),
+                })?)?
             }
             ReshapeDim::Rest if rest.is_none() => {
                 rest = Some(i);
@@ -524,17 +643,27 @@ fn reshape(x: &[usize], dims: &[ReshapeDim]) -> Result<Dims, ShapeReason> {
     if let Some(slot) = rest.and_then(|i| out.get_mut(i)) {
         *slot = total / known;
     }
-    if elements(&out)? == total { Ok(out) } else { Err(ShapeReason::Reshape(x.to_vec())) }
+    if elements(&out)? == total {
+        Ok(out)
+    } else {
+        Err(ShapeReason::Reshape(x.to_vec()))
+    }
 }
 
 /// The four dimensions of an NCHW tensor.
 pub fn nchw(dims: &[usize]) -> Result<[usize; 4], ShapeReason> {
-    <[usize; 4]>::try_from(dims).map_err(|_| ShapeReason::Rank { wanted: "4 dimensions", got: dims.to_vec() })
+    <[usize; 4]>::try_from(dims).map_err(|_| ShapeReason::Rank {
+        wanted: "4 dimensions",
+        got: dims.to_vec(),
+    })
 }
 
 /// Dimensions of a constant.
 pub fn constant_dims(network: &Network, id: ConstId) -> Result<Dims, ShapeReason> {
-    let constant = network.constants.get(id.0 as usize).ok_or(ShapeReason::Dangling("a constant"))?;
+    let constant = network
+        .constants
+        .get(id.0 as usize)
+        .ok_or(ShapeReason::Dangling("a constant"))?;
     Ok(constant.dims.iter().map(|&d| d as usize).collect())
 }
 
@@ -545,14 +674,27 @@ pub fn constant_elements(network: &Network, id: ConstId) -> Result<usize, ShapeR
 
 /// Geometry of a layer's weights.
 pub fn layer_shape(network: &Network, id: LayerId) -> Result<LayerShape, ShapeReason> {
-    let shape = network.layers.get(id.0 as usize).ok_or(ShapeReason::Dangling("a layer"))?.shape;
-    if shape.groups == 0 || shape.out_channels == 0 || shape.in_per_group == 0 || shape.out_channels % shape.groups != 0 {
+    let shape = network
+        .layers
+        .get(id.0 as usize)
+        .ok_or(ShapeReason::Dangling("a layer"))?
+        .shape;
+    if shape.groups == 0
+        || shape.out_channels == 0
+        || shape.in_per_group == 0
+        || shape.out_channels % shape.groups != 0
+    {
         return Err(ShapeReason::Attribute("layer shape"));
     }
     Ok(shape)
 }
 
-fn vector(network: &Network, id: Option<ConstId>, what: &'static str, wanted: usize) -> Result<(), ShapeReason> {
+fn vector(
+    network: &Network,
+    id: Option<ConstId>,
+    what: &'static str,
+    wanted: usize,
+) -> Result<(), ShapeReason> {
     match id {
         Some(id) => expect(what, wanted, constant_elements(network, id)?),
         None => Ok(()),
@@ -560,19 +702,33 @@ fn vector(network: &Network, id: Option<ConstId>, what: &'static str, wanted: us
 }
 
 fn expect(what: &'static str, wanted: usize, got: usize) -> Result<(), ShapeReason> {
-    if wanted == got { Ok(()) } else { Err(ShapeReason::Count { what, wanted, got }) }
+    if wanted == got {
+        Ok(())
+    } else {
+        Err(ShapeReason::Count { what, wanted, got })
+    }
 }
 
 fn check_axis(axis: usize, rank: usize) -> Result<usize, ShapeReason> {
-    if axis < rank { Ok(axis) } else { Err(ShapeReason::Axis { axis, rank }) }
+    if axis < rank {
+        Ok(axis)
+    } else {
+        Err(ShapeReason::Axis { axis, rank })
+    }
 }
 
 fn sum(parts: &[usize]) -> Result<usize, ShapeReason> {
-    parts.iter().try_fold(0usize, |a, &b| a.checked_add(b)).ok_or(ShapeReason::TooLarge)
+    parts
+        .iter()
+        .try_fold(0usize, |a, &b| a.checked_add(b))
+        .ok_or(ShapeReason::TooLarge)
 }
 
 fn at(place: &str, reason: ShapeReason) -> ShapeError {
-    ShapeError { place: place.to_string(), reason }
+    ShapeError {
+        place: place.to_string(),
+        reason,
+    }
 }
 
 fn dangling(place: &str, what: &'static str) -> ShapeError {
@@ -618,9 +774,15 @@ mod tests {
     fn same_padding() {
         let mut p = pool(3, 2, 0, false);
         p.pads = Pads::SameUpper;
-        assert_eq!(pool_windows(&p, 6, 5).unwrap(), [Window { pad: 0, out: 3 }, Window { pad: 1, out: 3 }]);
+        assert_eq!(
+            pool_windows(&p, 6, 5).unwrap(),
+            [Window { pad: 0, out: 3 }, Window { pad: 1, out: 3 }]
+        );
         p.pads = Pads::SameLower;
-        assert_eq!(pool_windows(&p, 6, 5).unwrap(), [Window { pad: 1, out: 3 }, Window { pad: 1, out: 3 }]);
+        assert_eq!(
+            pool_windows(&p, 6, 5).unwrap(),
+            [Window { pad: 1, out: 3 }, Window { pad: 1, out: 3 }]
+        );
     }
 
     #[test]
@@ -633,7 +795,14 @@ mod tests {
 
     #[test]
     fn slices() {
-        let mut r = SliceRange { axis: 0, start: 1, start_from_end: false, end: u32::MAX, end_from_end: false, step: 2 };
+        let mut r = SliceRange {
+            axis: 0,
+            start: 1,
+            start_from_end: false,
+            end: u32::MAX,
+            end_from_end: false,
+            step: 2,
+        };
         assert_eq!(slice_axis(&r, 6).unwrap(), (1, 3));
         r.start = 2;
         r.start_from_end = true;
@@ -646,8 +815,14 @@ mod tests {
     #[test]
     fn reshapes() {
         use ReshapeDim::{Fixed, Input, Rest};
-        assert_eq!(reshape(&[2, 3, 4], &[Input { from: 0, to: 1 }, Rest]).unwrap(), [2, 12]);
-        assert_eq!(reshape(&[2, 3, 4], &[Input { from: 0, to: 2 }, Fixed(4)]).unwrap(), [6, 4]);
+        assert_eq!(
+            reshape(&[2, 3, 4], &[Input { from: 0, to: 1 }, Rest]).unwrap(),
+            [2, 12]
+        );
+        assert_eq!(
+            reshape(&[2, 3, 4], &[Input { from: 0, to: 2 }, Fixed(4)]).unwrap(),
+            [6, 4]
+        );
         assert!(reshape(&[2, 3, 4], &[Rest, Fixed(5)]).is_err());
         assert!(reshape(&[2, 3, 4], &[Rest, Rest]).is_err());
         assert!(reshape(&[2, 3, 4], &[Input { from: 3, to: 2 }]).is_err());

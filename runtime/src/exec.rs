@@ -1,0 +1,746 @@
+//! Executes a program. Reads the plan's decisions and makes none; allocates nothing.
+//!
+//! A convolution takes its tiles in groups of one per thread: the threads decode the group in
+//! parallel, then every thread computes its own rows of the output for all tiles of the group
+//! (rows of the `[row][channel][column]` layout are contiguous, so the output is split without
+//! sharing). Of a linear layer with one row each thread owns whole panels and decodes and computes
+//! them without meeting the others; with more rows the rows are split like those of a convolution.
+//! A sum is never split between threads, and its order depends on the layer's tiles only.
+
+use crate::error::{Error, Result};
+use crate::parts::{Parts, each_rows, split_rows};
+use crate::program::{
+    ConvWork, Epilogue, Function, LinearWork, Place, Program, Rearrange, Step, Value, Work, align,
+    broadcast_strides,
+};
+use crate::session::TensorRef;
+use crate::threads::Team;
+use crate::weights::{LayerInfo, TileBuffer};
+use crate::{convert, error};
+use dcz_format::graph::{LayerId, Network};
+use dcz_format::layer::{Layer, PANEL};
+use dcz_format::{Container, TileDecoder};
+use dcz_kernels::{Activation, Isa, Map, Start, View, ViewMut};
+use dcz_kernels::{activation, binary, layout, norm, pool, resize};
+use std::ops::Range;
+use std::time::Instant;
+
+/// What one thread owns: a decoder, a decoded tile, and the outcome of its last job.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub decoder: TileDecoder,
+    pub tile: TileBuffer,
+    pub outcome: Result<()>,
+    /// Decoding time of this thread in the current step, when profiling.
+    pub decode_ns: u64,
+}
+
+/// Time of one step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepTime {
+    pub decode_ns: u64,
+    pub total_ns: u64,
+}
+
+/// The caller's tensors, and which of them each input and output of the network is.
+pub(crate) struct Io<'a, 'o, 'n, 'd> {
+    pub inputs: &'a [(&'a str, TensorRef<'a>)],
+    pub input_order: &'a [usize],
+    pub outputs: &'o mut [(&'n str, &'d mut [f32])],
+    pub output_order: &'a [Option<usize>],
+}
+
+impl<'a> Io<'a, '_, '_, '_> {
+    fn input(&self, index: usize) -> Result<&'a [f32]> {
+        let position = *self.input_order.get(index).ok_or_else(mismatch)?;
+        Ok(self.inputs.get(position).ok_or_else(mismatch)?.1.data)
+    }
+}
+
+/// Everything a run needs, borrowed from the session.
+pub(crate) struct Exec<'a> {
+    pub container: &'a Container,
+    pub net: usize,
+    pub network: &'a Network,
+    pub layers: &'a [LayerInfo],
+    pub constants: &'a [f32],
+    pub isa: Isa,
+    pub team: &'a Team,
+    pub arena: &'a mut [f32],
+    pub workers: &'a mut [Worker],
+    pub scratch: &'a mut [Box<[f32]>],
+    /// Drop the mapped pages of a layer after its use.
+    pub release: bool,
+    pub profiling: bool,
+}
+
+impl<'e> Exec<'e> {
+    /// Runs all steps. `times` has one entry per step when profiling.
+    pub(crate) fn run(
+        &mut self,
+        program: &Program,
+        io: &mut Io<'_, '_, '_, '_>,
+        times: &mut [StepTime],
+    ) -> Result<()> {
+        for (index, step) in program.steps.iter().enumerate() {
+            if self.profiling {
+                self.workers.iter_mut().for_each(|w| w.decode_ns = 0);
+                let begin = Instant::now();
+                self.step(program, step, io)?;
+                if let Some(time) = times.get_mut(index) {
+                    time.total_ns += nanos(begin);
+                    // Threads decode side by side: the longest one counts.
+                    time.decode_ns += self.workers.iter().map(|w| w.decode_ns).max().unwrap_or(0);
+                }
+            } else {
+                self.step(program, step, io)?;
+            }
+            if cfg!(debug_assertions) {
+                self.poison(program, index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a read of a dead buffer visible (debug builds).
+    fn poison(&mut self, program: &Program, index: usize) {
+        for buffer in program.frees.get(index).into_iter().flatten() {
+            let span = program.spans.get(*buffer);
+            if let Some(range) = span.and_then(|s| self.arena.get_mut(s.range())) {
+                range.fill(f32::NAN);
+            }
+        }
+    }
+
+    fn step(&mut self, program: &Program, step: &Step, io: &mut Io<'_, '_, '_, '_>) -> Result<()> {
+        let at = Operands { program, step };
+        let team = self.team;
+        match &step.work {
+            Work::Conv(work) => self.conv(work, at, io)?,
+            Work::Linear(work) => self.linear(work, at, io)?,
+            Work::Function(function) => {
+                let function = kernel_function(function, self.constants)?;
+                let out = at.in_place(self.arena, io)?;
+                let map = step.output.map();
+                if step.output.is_rows() {
+                    each_rows(
+                        team,
+                        step.threads,
+                        out,
+                        map,
+                        self.scratch,
+                        |_, rows, data| {
+                            let map = rows_of(map, rows.len());
+                            activation::activation_in_place(&function, &mut ViewMut { data, map });
+                        },
+                    )?;
+                } else {
+                    activation::activation_in_place(&function, &mut ViewMut { data: out, map });
+                }
+            }
+            Work::Binary(kind) => binary(*kind, at, self.arena, io)?,
+            Work::BinaryConst {
+                kind,
+                constant,
+                strides,
+                constant_first,
+            } => {
+                let constant = self.constants.get(constant.range()).ok_or_else(mismatch)?;
+                let (source, out) = at.unary(self.arena, io)?;
+                let x = binary::Operand {
+                    data: source,
+                    strides: at.broadcast(0)?,
+                };
+                let constant = binary::Operand {
+                    data: constant,
+                    strides: *strides,
+                };
+                let (a, b) = if *constant_first {
+                    (constant, x)
+                } else {
+                    (x, constant)
+                };
+                let dims = align(step.output.dims(), 1);
+                binary::binary(*kind, dims, a, b, out, step.output.strides_aligned());
+            }
+            Work::Pool(shape) => {
+                let (from, to) = (at.input(0)?.map(), step.output.map());
+                let (source, out) = at.unary(self.arena, io)?;
+                each_rows(
+                    team,
+                    step.threads,
+                    out,
+                    to,
+                    self.scratch,
+                    |image, rows, data| {
+                        let map = rows_of(to, rows.len());
+                        let input = image_of(source, from, image);
+                        pool::pool(shape, input, rows, &mut ViewMut { data, map });
+                    },
+                )?;
+            }
+            Work::GlobalPool(kind) => {
+                let map = at.input(0)?.map();
+                let (data, out) = at.unary(self.arena, io)?;
+                pool::global_pool(*kind, View { data, map }, out);
+            }
+            Work::Fill(value) => at.output(self.arena)?.fill(*value),
+            Work::Rearrange(copy) => {
+                let (source, out) = at.unary(self.arena, io)?;
+                rearrange(copy, source, out)?;
+            }
+            Work::Resize(shape) => {
+                let (from, to) = (at.input(0)?.map(), step.output.map());
+                let (source, out) = at.unary(self.arena, io)?;
+                each_rows(
+                    team,
+                    step.threads,
+                    out,
+                    to,
+                    self.scratch,
+                    |image, rows, data| {
+                        let map = rows_of(to, rows.len());
+                        let input = image_of(source, from, image);
+                        resize::resize(shape, input, rows, &mut ViewMut { data, map });
+                    },
+                )?;
+            }
+            Work::Softmax(axis) => norm::softmax(*axis, at.in_place(self.arena, io)?),
+            Work::LpNormalize {
+                axis,
+                norm,
+                epsilon,
+            } => {
+                norm::lp_normalize(*norm, *epsilon, *axis, at.in_place(self.arena, io)?);
+            }
+            Work::Export { output, copy } => {
+                if let Some(position) = *io.output_order.get(*output).ok_or_else(mismatch)? {
+                    let source = at.source(self.arena, io, &step.output)?;
+                    let (_, target) = io.outputs.get_mut(position).ok_or_else(mismatch)?;
+                    rearrange(copy, source, target)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn conv(&mut self, work: &ConvWork, at: Operands<'_>, io: &Io<'_, '_, '_, '_>) -> Result<()> {
+        let (layer, info, id) = self.layer(work.layer)?;
+        let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
+        let (from, to) = (at.input(0)?.map(), at.step.output.map());
+        let (source, out) = at.unary(self.arena, io)?;
+        let threads = at.step.threads.clamp(1, self.workers.len().max(1));
+        let (isa, team, tiles) = (self.isa, self.team, layer.tiles.len());
+        let coded = Coded {
+            container: self.container,
+            net: self.net,
+            id,
+            info,
+            timed: self.profiling,
+        };
+        for first in (0..tiles).step_by(threads) {
+            let count = threads.min(tiles - first);
+            let workers = self.workers.get_mut(..count).ok_or_else(mismatch)?;
+            let workers = decode_group(team, workers, &coded, first)?;
+            let rows = to.n * to.h;
+            split_rows(
+                team,
+                threads,
+                rows,
+                to.c * to.w,
+                out,
+                self.scratch,
+                |range, out, scratch| {
+                    for worker in workers {
+                        let (tile, record) = worker.tile.view(layer, info)?;
+                        let fresh = record.k == 0 && !work.accumulate;
+                        let start = if fresh {
+                            Start::Zero
+                        } else {
+                            Start::Accumulate
+                        };
+                        let last = record.k as usize + record.k_len as usize == info.k;
+                        per_image(range.clone(), to, out, |image, rows, data| {
+                            dcz_kernels::conv_tile(
+                                isa,
+                                work.algorithm,
+                                &work.shape,
+                                &tile,
+                                image_of(source, from, image),
+                                rows.clone(),
+                                &mut ViewMut {
+                                    data,
+                                    map: rows_of(to, rows.len()),
+                                },
+                                start,
+                                last.then_some(&epilogue),
+                                scratch,
+                            );
+                        })?;
+                    }
+                    Ok(())
+                },
+            )?;
+        }
+        self.release_layer(id, layer);
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        work: &LinearWork,
+        at: Operands<'_>,
+        io: &Io<'_, '_, '_, '_>,
+    ) -> Result<()> {
+        let (layer, info, id) = self.layer(work.layer)?;
+        let (x, y) = at.unary(self.arena, io)?;
+        let y = y.get_mut(..work.rows * work.outputs).ok_or_else(mismatch)?;
+        let threads = at.step.threads.clamp(1, self.workers.len().max(1));
+        let (team, tiles) = (self.team, layer.tiles.len());
+        let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
+        let job = LinearJob {
+            work,
+            layer,
+            info,
+            isa: self.isa,
+            epilogue,
+        };
+        let coded = Coded {
+            container: self.container,
+            net: self.net,
+            id,
+            info,
+            timed: self.profiling,
+        };
+        if work.rows == 1 {
+            // Each thread owns a range of whole panels.
+            let mut parts = Parts::new();
+            let (mut rest, mut channel, mut tile) = (y, 0, 0);
+            let threads_data = self.workers.iter_mut().zip(self.scratch.iter_mut());
+            for (part, (worker, scratch)) in (1..=threads).zip(threads_data) {
+                let end = panel_start(layer, tiles * part / threads);
+                let last = layer
+                    .tiles
+                    .get(end)
+                    .map_or(work.outputs, |t| t.panel as usize * PANEL);
+                let own = rest
+                    .split_off_mut(..last.saturating_sub(channel))
+                    .ok_or_else(mismatch)?;
+                parts.push((tile..end, channel, own, worker, scratch))?;
+                (channel, tile) = (last, end);
+            }
+            team.for_each(parts.used(), |_, part| {
+                if let Some((tiles, first, y, worker, scratch)) = part {
+                    let outcome = job.panels(&coded, tiles.clone(), x, *first, y, worker, scratch);
+                    worker.outcome = outcome;
+                }
+            });
+            for worker in self.workers.iter_mut() {
+                std::mem::replace(&mut worker.outcome, Ok(()))?;
+            }
+        } else {
+            for first in (0..tiles).step_by(threads) {
+                let count = threads.min(tiles - first);
+                let workers = self.workers.get_mut(..count).ok_or_else(mismatch)?;
+                let workers = decode_group(team, workers, &coded, first)?;
+                let (rows, len) = (work.rows, work.outputs);
+                split_rows(
+                    team,
+                    threads,
+                    rows,
+                    len,
+                    y,
+                    self.scratch,
+                    |range, y, scratch| {
+                        let x = x.get(range.start * work.inputs..).ok_or_else(mismatch)?;
+                        for worker in workers {
+                            job.tile(&worker.tile, x, range.len(), 0, y, scratch)?;
+                        }
+                        Ok(())
+                    },
+                )?;
+            }
+        }
+        self.release_layer(id, layer);
+        Ok(())
+    }
+
+    fn layer(&self, index: usize) -> Result<(&'e Layer, &'e LayerInfo, LayerId)> {
+        let (network, layers) = (self.network, self.layers);
+        let layer = network.layers.get(index).ok_or_else(mismatch)?;
+        Ok((
+            layer,
+            layers.get(index).ok_or_else(mismatch)?,
+            LayerId(index as u32),
+        ))
+    }
+
+    /// Gives mapped pages back; the next run reads them from the page cache again.
+    fn release_layer(&self, id: LayerId, layer: &Layer) {
+        if !self.release || layer.tiles.is_empty() {
+            return;
+        }
+        let first = self.container.tile(self.net, id, 0);
+        let last = self.container.tile(self.net, id, layer.tiles.len() - 1);
+        if let (Ok((_, first)), Ok((_, last))) = (first, last) {
+            self.container
+                .source()
+                .release(first.start, last.end.saturating_sub(first.start));
+        }
+    }
+}
+
+/// The coded weights of one layer.
+struct Coded<'a> {
+    container: &'a Container,
+    net: usize,
+    id: LayerId,
+    info: &'a LayerInfo,
+    timed: bool,
+}
+
+impl Coded<'_> {
+    fn decode(&self, worker: &mut Worker, tile: usize) -> Result<()> {
+        let begin = self.timed.then(Instant::now);
+        let Worker {
+            decoder,
+            tile: buffer,
+            ..
+        } = worker;
+        let outcome = buffer.decode(decoder, self.container, self.net, self.id, tile, self.info);
+        if let Some(begin) = begin {
+            worker.decode_ns += nanos(begin);
+        }
+        outcome
+    }
+}
+
+/// Decodes the tiles from `first` on, one per worker, in parallel.
+fn decode_group<'w>(
+    team: &Team,
+    workers: &'w mut [Worker],
+    coded: &Coded<'_>,
+    first: usize,
+) -> Result<&'w [Worker]> {
+    team.for_each(workers, |i, worker| {
+        let outcome = coded.decode(worker, first + i);
+        worker.outcome = outcome;
+    });
+    for worker in workers.iter_mut() {
+        std::mem::replace(&mut worker.outcome, Ok(()))?;
+    }
+    Ok(workers)
+}
+
+/// A linear layer as its threads see it.
+struct LinearJob<'a> {
+    work: &'a LinearWork,
+    layer: &'a Layer,
+    info: &'a LayerInfo,
+    isa: Isa,
+    epilogue: dcz_kernels::Epilogue<'a>,
+}
+
+impl LinearJob<'_> {
+    /// Decodes and computes tiles for one row; `y` starts at output channel `first`.
+    #[expect(clippy::too_many_arguments, reason = "the inner half of one loop")]
+    fn panels(
+        &self,
+        coded: &Coded<'_>,
+        tiles: Range<usize>,
+        x: &[f32],
+        first: usize,
+        y: &mut [f32],
+        worker: &mut Worker,
+        scratch: &mut [f32],
+    ) -> Result<()> {
+        for tile in tiles {
+            coded.decode(worker, tile)?;
+            self.tile(&worker.tile, x, 1, first, y, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// One decoded tile for `n` rows; `y` starts at output channel `first` of its first row.
+    fn tile(
+        &self,
+        buffer: &TileBuffer,
+        x: &[f32],
+        n: usize,
+        first: usize,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<()> {
+        let (tile, record) = buffer.view(self.layer, self.info)?;
+        let channel = tile.first_panel * PANEL;
+        let count = (tile.panels * PANEL).min(self.work.outputs - channel);
+        let part = |list: &'_ [f32]| list.get(channel..channel + count).is_some();
+        let epilogue = dcz_kernels::Epilogue {
+            bias: self
+                .epilogue
+                .bias
+                .and_then(|b| b.get(channel..channel + count)),
+            activation: match self.epilogue.activation {
+                Activation::Prelu(slopes) if slopes.len() > 1 && part(slopes) => {
+                    Activation::Prelu(&slopes[channel..channel + count])
+                }
+                other => other,
+            },
+        };
+        let fresh = record.k == 0 && !self.work.accumulate;
+        let last = record.k as usize + record.k_len as usize == self.info.k;
+        let y = y
+            .get_mut(channel.checked_sub(first).ok_or_else(mismatch)?..)
+            .ok_or_else(mismatch)?;
+        dcz_kernels::linear_tile(
+            self.isa,
+            &tile,
+            self.work.outputs,
+            x,
+            n,
+            self.work.inputs,
+            y,
+            self.work.outputs,
+            if fresh {
+                Start::Zero
+            } else {
+                Start::Accumulate
+            },
+            last.then_some(&epilogue),
+            scratch,
+        );
+        Ok(())
+    }
+}
+
+/// The first tile at or after `index` that begins a panel.
+fn panel_start(layer: &Layer, index: usize) -> usize {
+    let later = layer.tiles.iter().enumerate().skip(index);
+    later
+        .into_iter()
+        .find(|(_, tile)| tile.k == 0)
+        .map_or(layer.tiles.len(), |(i, _)| i)
+}
+
+/// The operands of a step as slices. An operand lies in the caller's memory or in the arena.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    program: &'a Program,
+    step: &'a Step,
+}
+
+impl Operands<'_> {
+    fn input(&self, index: usize) -> Result<Value> {
+        self.step.inputs.get(index).copied().ok_or_else(mismatch)
+    }
+
+    /// Strides of input `index` for broadcasting to the output.
+    fn broadcast(&self, index: usize) -> Result<[usize; crate::shape::MAX_RANK]> {
+        let value = self.input(index)?;
+        Ok(broadcast_strides(
+            &value.strides()[..value.rank],
+            value.dims(),
+        ))
+    }
+
+    fn span(&self, value: &Value) -> Result<Range<usize>> {
+        match value.place {
+            Place::Buffer(b) => Ok(self.program.spans.get(b).ok_or_else(mismatch)?.range()),
+            Place::Input(_) => Err(mismatch()),
+        }
+    }
+
+    fn source<'a>(
+        &self,
+        arena: &'a [f32],
+        io: &Io<'a, '_, '_, '_>,
+        value: &Value,
+    ) -> Result<&'a [f32]> {
+        match value.place {
+            Place::Input(index) => io.input(index),
+            Place::Buffer(_) => arena.get(self.span(value)?).ok_or_else(mismatch),
+        }
+    }
+
+    fn output<'a>(&self, arena: &'a mut [f32]) -> Result<&'a mut [f32]> {
+        arena
+            .get_mut(self.span(&self.step.output)?)
+            .ok_or_else(mismatch)
+    }
+
+    /// `value` and the output, which lie in different places.
+    fn pair<'a>(
+        &self,
+        arena: &'a mut [f32],
+        io: &Io<'a, '_, '_, '_>,
+        value: &Value,
+    ) -> Result<(&'a [f32], &'a mut [f32])> {
+        match value.place {
+            Place::Input(index) => Ok((io.input(index)?, self.output(arena)?)),
+            Place::Buffer(_) => {
+                let spans = [self.span(value)?, self.span(&self.step.output)?];
+                let [source, out] = arena.get_disjoint_mut(spans).map_err(|_| mismatch())?;
+                Ok((source, out))
+            }
+        }
+    }
+
+    /// The first input and the output, which lie in different places.
+    fn unary<'a>(
+        &self,
+        arena: &'a mut [f32],
+        io: &Io<'a, '_, '_, '_>,
+    ) -> Result<(&'a [f32], &'a mut [f32])> {
+        self.pair(arena, io, &self.input(0)?)
+    }
+
+    /// Both inputs and the output, which lies elsewhere.
+    fn binary<'a>(
+        &self,
+        arena: &'a mut [f32],
+        io: &Io<'a, '_, '_, '_>,
+    ) -> Result<(&'a [f32], &'a [f32], &'a mut [f32])> {
+        let (a, b) = (self.input(0)?, self.input(1)?);
+        if a.place == b.place {
+            let (both, out) = self.pair(arena, io, &a)?;
+            return Ok((both, both, out));
+        }
+        match (a.place, b.place) {
+            (Place::Input(first), _) => {
+                let (second, out) = self.pair(arena, io, &b)?;
+                Ok((io.input(first)?, second, out))
+            }
+            (_, Place::Input(second)) => {
+                let (first, out) = self.pair(arena, io, &a)?;
+                Ok((first, io.input(second)?, out))
+            }
+            _ => {
+                let spans = [
+                    self.span(&a)?,
+                    self.span(&b)?,
+                    self.span(&self.step.output)?,
+                ];
+                let [a, b, out] = arena.get_disjoint_mut(spans).map_err(|_| mismatch())?;
+                Ok((a, b, out))
+            }
+        }
+    }
+
+    /// The output, which holds the first input: it is the same buffer, or is filled by copying.
+    fn in_place<'a>(&self, arena: &'a mut [f32], io: &Io<'a, '_, '_, '_>) -> Result<&'a mut [f32]> {
+        let input = self.input(0)?;
+        if input.place == self.step.output.place {
+            return self.output(arena);
+        }
+        let (source, out) = self.pair(arena, io, &input)?;
+        out.copy_from_slice(source.get(..out.len()).ok_or_else(mismatch)?);
+        Ok(out)
+    }
+}
+
+fn binary(
+    kind: binary::BinaryKind,
+    at: Operands<'_>,
+    arena: &mut [f32],
+    io: &Io<'_, '_, '_, '_>,
+) -> Result<()> {
+    let (a, b, out) = (at.input(0)?, at.input(1)?, at.step.output);
+    // Lowering writes in place only over an operand of the output's order, with the other one
+    // elsewhere and of the same order.
+    if out.place == a.place {
+        let (other, target) = at.pair(arena, io, &b)?;
+        binary::binary_in_place(kind, target, other);
+    } else if out.place == b.place {
+        let (other, target) = at.pair(arena, io, &a)?;
+        binary::binary_in_place_reversed(kind, other, target);
+    } else {
+        let (first, second, target) = at.binary(arena, io)?;
+        let a = binary::Operand {
+            data: first,
+            strides: at.broadcast(0)?,
+        };
+        let b = binary::Operand {
+            data: second,
+            strides: at.broadcast(1)?,
+        };
+        binary::binary(
+            kind,
+            align(out.dims(), 1),
+            a,
+            b,
+            target,
+            out.strides_aligned(),
+        );
+    }
+    Ok(())
+}
+
+fn rearrange(copy: &Rearrange, source: &[f32], out: &mut [f32]) -> Result<()> {
+    let source = source.get(copy.in_offset..).ok_or_else(mismatch)?;
+    let out = out.get_mut(copy.out_offset..).ok_or_else(mismatch)?;
+    layout::copy_strided(copy.dims, source, copy.in_strides, out, copy.out_strides);
+    Ok(())
+}
+
+fn kernel_function<'c>(function: &Function, constants: &'c [f32]) -> Result<Activation<'c>> {
+    Ok(match function {
+        Function::Identity => Activation::None,
+        Function::Fixed(activation) => convert::function(*activation),
+        Function::Prelu(span) => {
+            Activation::Prelu(constants.get(span.range()).ok_or_else(mismatch)?)
+        }
+    })
+}
+
+fn kernel_epilogue<'c>(e: &Epilogue, constants: &'c [f32]) -> Result<dcz_kernels::Epilogue<'c>> {
+    let bias = match e.bias {
+        Some(span) => Some(constants.get(span.range()).ok_or_else(mismatch)?),
+        None => None,
+    };
+    Ok(dcz_kernels::Epilogue {
+        bias,
+        activation: kernel_function(&e.function, constants)?,
+    })
+}
+
+/// One image of a batch.
+fn image_of(data: &[f32], map: Map, image: usize) -> View<'_> {
+    View {
+        data: &data[image * map.batch..],
+        map: Map { n: 1, ..map },
+    }
+}
+
+/// `rows` rows of one image of a `[row][channel][column]` map.
+fn rows_of(map: Map, rows: usize) -> Map {
+    Map::rows(1, map.c, rows, map.w)
+}
+
+/// Cuts a range of rows counted through all images, whose data is `out`, into images.
+pub(crate) fn per_image(
+    range: Range<usize>,
+    map: Map,
+    out: &mut [f32],
+    mut f: impl FnMut(usize, Range<usize>, &mut [f32]),
+) -> Result<()> {
+    let (mut row, mut rest) = (range.start, out);
+    while row < range.end {
+        let (image, first) = (row / map.h, row % map.h);
+        let count = (map.h - first).min(range.end - row);
+        let own = rest
+            .split_off_mut(..count * map.c * map.w)
+            .ok_or_else(mismatch)?;
+        f(image, first..first + count, own);
+        row += count;
+    }
+    Ok(())
+}
+
+fn nanos(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cold]
+fn mismatch() -> error::Error {
+    Error::internal("program and arena do not fit")
+}

@@ -1,0 +1,91 @@
+//! Splits work over the rows of an output without sharing: every thread gets its own slice.
+
+use crate::error::{Error, Result};
+use crate::exec::per_image;
+use crate::threads::{MAX_THREADS, Team};
+use dcz_kernels::Map;
+use std::ops::Range;
+
+/// Up to [`MAX_THREADS`] pieces of work, on the stack.
+pub(crate) struct Parts<T> {
+    items: [Option<T>; MAX_THREADS],
+    len: usize,
+}
+
+impl<T> Parts<T> {
+    pub(crate) fn new() -> Self {
+        Parts {
+            items: [const { None }; MAX_THREADS],
+            len: 0,
+        }
+    }
+
+    pub(crate) fn push(&mut self, item: T) -> Result<()> {
+        let slot = self.items.get_mut(self.len);
+        *slot.ok_or_else(|| Error::internal("too many parts"))? = Some(item);
+        self.len += 1;
+        Ok(())
+    }
+
+    pub(crate) fn used(&mut self) -> &mut [Option<T>] {
+        &mut self.items[..self.len]
+    }
+}
+
+/// Splits `rows` rows of `row_len` elements into at most `threads` ranges and calls
+/// `f(range, its elements, scratch of the thread)` for each in parallel.
+pub(crate) fn split_rows<F>(
+    team: &Team,
+    threads: usize,
+    rows: usize,
+    row_len: usize,
+    out: &mut [f32],
+    scratch: &mut [Box<[f32]>],
+    f: F,
+) -> Result<()>
+where
+    F: Fn(Range<usize>, &mut [f32], &mut [f32]) -> Result<()> + Sync,
+{
+    let count = threads.min(scratch.len()).min(rows).max(1);
+    let mut parts = Parts::new();
+    let (mut rest, mut first) = (out, 0);
+    for (part, scratch) in (1..=count).zip(scratch) {
+        let end = rows * part / count;
+        let own = rest.split_off_mut(..(end - first) * row_len);
+        let own = own.ok_or_else(|| Error::internal("output shorter than its rows"))?;
+        parts.push((first..end, own, scratch, Ok(())))?;
+        first = end;
+    }
+    team.for_each(parts.used(), |_, part| {
+        if let Some((range, out, scratch, outcome)) = part {
+            *outcome = f(range.clone(), out, scratch);
+        }
+    });
+    for part in parts.used().iter_mut().flatten() {
+        std::mem::replace(&mut part.3, Ok(()))?;
+    }
+    Ok(())
+}
+
+/// The rows of a `[row][channel][column]` map, image by image: `f(image, rows, their elements)`.
+pub(crate) fn each_rows<F>(
+    team: &Team,
+    threads: usize,
+    out: &mut [f32],
+    map: Map,
+    scratch: &mut [Box<[f32]>],
+    f: F,
+) -> Result<()>
+where
+    F: Fn(usize, Range<usize>, &mut [f32]) + Sync,
+{
+    split_rows(
+        team,
+        threads,
+        map.n * map.h,
+        map.c * map.w,
+        out,
+        scratch,
+        |range, out, _| per_image(range, map, out, &f),
+    )
+}

@@ -1,0 +1,356 @@
+//! A plan as plain data: what every step does, where its tensors lie and what it costs in memory.
+//! `infer --plan` prints it, tests compare it, users paste it into reports.
+
+use crate::liveness::Span;
+use crate::program::{Layout, Place, Program, Value, Work};
+use dcz_format::graph::Network;
+use dcz_kernels::Isa;
+use serde::Serialize;
+use std::fmt::{self, Write};
+
+/// Every byte a session holds or allocates, by purpose. The caller's tensors, the parsed records of
+/// the model, thread stacks and mapped pages are not part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Activations: one allocation.
+    pub arena: u64,
+    /// Decode tables and decoded tiles of all threads.
+    pub decode: u64,
+    /// Scratch of the kernels of all threads.
+    pub workspace: u64,
+    /// Biases, slopes and other small constants.
+    pub constants: u64,
+    /// Look-up tables of layers, programs and plans in the cache.
+    pub tables: u64,
+    /// The sum.
+    pub total: u64,
+}
+
+impl Memory {
+    pub(crate) fn new(
+        arena: u64,
+        decode: u64,
+        workspace: u64,
+        constants: u64,
+        tables: u64,
+    ) -> Memory {
+        let total = arena + decode + workspace + constants + tables;
+        Memory {
+            arena,
+            decode,
+            workspace,
+            constants,
+            tables,
+            total,
+        }
+    }
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Location {
+    /// In the caller's input of this index.
+    Input(usize),
+    /// In the arena (f32 elements).
+    Arena(Span),
+    /// In the caller's output of this index.
+    Output(usize),
+}
+
+/// A tensor of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operand {
+    /// Where.
+    pub location: Location,
+    /// Dimensions.
+    pub dims: Vec<usize>,
+    /// `nchw` or `rows` (`[n][row][channel][column]`).
+    pub layout: &'static str,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlanStep {
+    /// Name of the node, or of the output for exports.
+    pub name: String,
+    /// Operation.
+    pub op: &'static str,
+    /// Name of the kernel, when there is a choice.
+    pub algorithm: Option<String>,
+    /// Names of further nodes whose work this step does.
+    pub fused: Vec<String>,
+    /// What it reads.
+    pub inputs: Vec<Operand>,
+    /// What it writes.
+    pub output: Operand,
+    /// The output takes the place of an operand, or is added to it.
+    pub in_place: bool,
+    /// Tiles of weights decoded.
+    pub tiles: usize,
+    /// Bytes of coded weights read.
+    pub coded_bytes: u64,
+    /// Threads used.
+    pub threads: usize,
+    /// Bytes of all activations alive during the step.
+    pub live_bytes: u64,
+}
+
+/// How a network is executed for given input shapes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Name of the network.
+    pub network: String,
+    /// Instruction set.
+    pub isa: &'static str,
+    /// Threads used at most.
+    pub threads: usize,
+    /// Name and dimensions of the inputs.
+    pub inputs: Vec<(String, Vec<usize>)>,
+    /// Name and dimensions of the outputs.
+    pub outputs: Vec<(String, Vec<usize>)>,
+    /// In execution order.
+    pub steps: Vec<PlanStep>,
+    /// Memory of the session with this plan.
+    pub memory: Memory,
+    /// The step with the largest live activations.
+    pub peak_step: usize,
+    /// Hash of everything that determines the bits of a result: equal numbers, equal bits. Threads,
+    /// batch size and budget are not part of it.
+    pub numeric_id: u64,
+}
+
+impl Plan {
+    /// Elements of the output of this name.
+    pub fn output_len(&self, name: &str) -> Option<usize> {
+        let (_, dims) = self.outputs.iter().find(|(n, _)| n == name)?;
+        Some(dims.iter().product())
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let operand = |o: &Operand| o.dims.len() * size_of::<usize>();
+        let step = |s: &PlanStep| {
+            let names: usize = s.fused.iter().map(|f| f.len() + size_of::<String>()).sum();
+            let inputs: usize = s
+                .inputs
+                .iter()
+                .map(|o| operand(o) + size_of::<Operand>())
+                .sum();
+            let own = s.name.len() + s.algorithm.as_ref().map_or(0, String::len);
+            size_of::<PlanStep>() + own + names + inputs + operand(&s.output)
+        };
+        self.steps.iter().map(step).sum()
+    }
+
+    pub(crate) fn describe(
+        network: &Network,
+        program: &Program,
+        isa: Isa,
+        threads: usize,
+        inputs: &[Vec<usize>],
+        output_dims: Vec<Vec<usize>>,
+    ) -> Plan {
+        let tensor = |id: dcz_format::graph::TensorId| {
+            network
+                .tensors
+                .get(id.0 as usize)
+                .map_or(String::new(), |t| t.name.clone())
+        };
+        let input_names = network.inputs.iter().map(|id| tensor(*id));
+        let output_names = network.outputs.iter().map(|o| tensor(o.tensor));
+        let steps: Vec<PlanStep> = (0..program.steps.len())
+            .map(|i| step(network, program, isa, i))
+            .collect();
+        let peak_step = (0..steps.len())
+            .max_by_key(|&i| (steps[i].live_bytes, std::cmp::Reverse(i)))
+            .unwrap_or(0);
+        Plan {
+            network: network.name.clone(),
+            isa: isa.name(),
+            threads,
+            inputs: input_names.zip(inputs.iter().cloned()).collect(),
+            outputs: output_names.zip(output_dims).collect(),
+            steps,
+            memory: Memory::default(),
+            peak_step,
+            numeric_id: numeric_id(network, program, isa, inputs),
+        }
+    }
+}
+
+fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanStep {
+    let step = &program.steps[index];
+    let node = |i: &usize| {
+        network
+            .nodes
+            .get(*i)
+            .map_or(String::new(), |n| n.name.clone())
+    };
+    let operand = |value: &Value| Operand {
+        location: match value.place {
+            Place::Input(i) => Location::Input(i),
+            Place::Buffer(b) => Location::Arena(program.spans.get(b).copied().unwrap_or_default()),
+        },
+        dims: value.dims().to_vec(),
+        layout: match value.layout {
+            Layout::Plain => "nchw",
+            Layout::Rows => "rows",
+        },
+    };
+    let (op, algorithm, layer, accumulate) = match &step.work {
+        Work::Conv(w) => (
+            "conv",
+            Some(dcz_kernels::kernel_name(w.algorithm, isa)),
+            Some(w.layer),
+            w.accumulate,
+        ),
+        Work::Linear(w) => ("linear", None, Some(w.layer), w.accumulate),
+        Work::Function(_) => ("activation", None, None, false),
+        Work::Binary(_) => ("binary", None, None, false),
+        Work::BinaryConst { .. } => ("binary_const", None, None, false),
+        Work::Pool(_) => ("pool", None, None, false),
+        Work::GlobalPool(_) => ("global_pool", None, None, false),
+        Work::Fill(_) => ("fill", None, None, false),
+        Work::Rearrange(_) => ("rearrange", None, None, false),
+        Work::Resize(_) => ("resize", None, None, false),
+        Work::Softmax(_) => ("softmax", None, None, false),
+        Work::LpNormalize { .. } => ("lp_normalize", None, None, false),
+        Work::Export { .. } => ("export", None, None, false),
+    };
+    let tiles = layer
+        .and_then(|l| network.layers.get(l))
+        .map_or(&[][..], |l| &l.tiles);
+    let mut output = operand(&step.output);
+    let mut in_place = accumulate || step.inputs.iter().any(|v| v.place == step.output.place);
+    let mut name = step.node.as_ref().map(node).unwrap_or_default();
+    if let Work::Export { output: index, .. } = step.work {
+        output.location = Location::Output(index);
+        output.layout = "nchw";
+        in_place = false;
+        let tensor = network
+            .outputs
+            .get(index)
+            .and_then(|o| network.tensors.get(o.tensor.0 as usize));
+        name = tensor.map_or(String::new(), |t| t.name.clone());
+    }
+    PlanStep {
+        name,
+        op,
+        algorithm,
+        fused: step.fused.iter().map(node).collect(),
+        inputs: step.inputs.iter().map(operand).collect(),
+        output,
+        in_place,
+        tiles: tiles.len(),
+        coded_bytes: tiles.iter().map(|t| u64::from(t.len)).sum(),
+        threads: step.threads,
+        live_bytes: program
+            .live
+            .get(index)
+            .map_or(0, |&n| n as u64 * size_of::<f32>() as u64),
+    }
+}
+
+/// FNV-1a over a textual description.
+struct Hasher(u64);
+
+impl Write for Hasher {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for byte in s.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
+    }
+}
+
+/// What the nodes compute, on which weights, in which order of sums. The batch is left out: it
+/// changes no bit.
+fn numeric_id(network: &Network, program: &Program, isa: Isa, inputs: &[Vec<usize>]) -> u64 {
+    let mut hash = Hasher(0xcbf2_9ce4_8422_2325);
+    // Writing to the hasher cannot fail.
+    let _ = write!(
+        hash,
+        "{} {} {:?}",
+        isa.name(),
+        env!("CARGO_PKG_VERSION"),
+        network.nodes
+    );
+    for dims in inputs {
+        let _ = write!(hash, " {:?}", dims.get(1..));
+    }
+    for constant in &network.constants {
+        let _ = write!(hash, " {:08x}", constant.crc);
+    }
+    for layer in &network.layers {
+        let _ = write!(hash, " {:?} {:?}", layer.values, layer.k_order);
+        for tile in &layer.tiles {
+            let _ = write!(hash, " {} {} {:08x}", tile.k, tile.k_len, tile.crc);
+        }
+    }
+    for step in &program.steps {
+        let _ = match &step.work {
+            Work::Conv(w) => write!(hash, " {:?} {} {:?}", w.algorithm, w.accumulate, step.fused),
+            Work::Linear(w) => write!(hash, " linear {} {:?}", w.accumulate, step.fused),
+            _ => Ok(()),
+        };
+    }
+    hash.0
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "network {} on {} with {} thread(s), numeric id {:016x}",
+            self.network, self.isa, self.threads, self.numeric_id
+        )?;
+        for (kind, list) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for (name, dims) in list {
+                writeln!(f, "{kind} {name} {dims:?}")?;
+            }
+        }
+        writeln!(
+            f,
+            "{:>4} {:<24} {:<12} {:<32} {:<16} {:>10} {:>9} {:>6} {:>3} {:>10}",
+            "step", "node", "op", "algorithm", "output", "offset", "bytes", "tiles", "thr", "live"
+        )?;
+        for (index, step) in self.steps.iter().enumerate() {
+            let dims: Vec<String> = step.output.dims.iter().map(usize::to_string).collect();
+            let elements: usize = step.output.dims.iter().product();
+            let offset = match step.output.location {
+                Location::Arena(span) => (span.offset * size_of::<f32>()).to_string(),
+                Location::Input(_) | Location::Output(_) => "caller".to_string(),
+            };
+            let mut algorithm = step.algorithm.clone().unwrap_or_default();
+            if step.in_place {
+                algorithm.push_str(" in place");
+            }
+            write!(
+                f,
+                "{index:>4} {:<24} {:<12} {:<32} {:<16} {offset:>10} {:>9} {:>6} {:>3} {:>10}",
+                step.name,
+                step.op,
+                algorithm.trim(),
+                dims.join("x"),
+                elements * size_of::<f32>(),
+                step.tiles,
+                step.threads,
+                step.live_bytes
+            )?;
+            if !step.fused.is_empty() {
+                write!(f, "  + {}", step.fused.join(" + "))?;
+            }
+            if index == self.peak_step {
+                f.write_str("  <- peak")?;
+            }
+            writeln!(f)?;
+        }
+        let m = &self.memory;
+        writeln!(
+            f,
+            "arena {} B, decode {} B, workspace {} B, constants {} B, tables {} B; total {} B",
+            m.arena, m.decode, m.workspace, m.constants, m.tables, m.total
+        )
+    }
+}

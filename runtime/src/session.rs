@@ -1,0 +1,701 @@
+//! Running a network: [`Session::prepare`] plans and allocates, [`Session::run`] computes and
+//! allocates nothing.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::{Exec, Io, StepTime, Worker};
+use crate::liveness::Span;
+use crate::lower::lower;
+use crate::model::Model;
+use crate::plan::{Memory, Plan};
+use crate::planner::{self, Fixed};
+use crate::profile::{Profile, StepProfile};
+use crate::program::Program;
+use crate::shape::{self, Dims};
+use crate::threads::{Team, Threads};
+use crate::weights::{LayerInfo, TileBuffer};
+use dcz_format::TileDecoder;
+use dcz_format::graph::{ConstId, Network};
+use dcz_kernels::Isa;
+use std::time::Duration;
+
+/// Output error that is accepted unless the caller asks otherwise, relative to the largest
+/// magnitude of an output.
+pub const MAX_RELATIVE_ERROR: f32 = 2e-5;
+
+/// How much memory a session may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryBudget {
+    /// As little as the network can do with.
+    Min,
+    /// Whatever is fastest.
+    #[default]
+    Max,
+    /// At most this many bytes (see [`Memory`] for what counts).
+    Bytes(u64),
+}
+
+/// Options of a session. Start from `default()` and set what differs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Name of the network; needed when the file has several.
+    pub network: Option<String>,
+    /// Where to compute.
+    pub threads: Threads,
+    /// How much memory to hold.
+    pub memory_budget: MemoryBudget,
+    /// Largest output error, relative to the largest magnitude of an output, that planning may
+    /// accept for speed.
+    pub max_relative_error: f32,
+    /// How long an idle thread of the session's own waits actively within a run.
+    pub spin: Duration,
+    /// Number of plans (one per set of input shapes) kept ready; at least 1.
+    pub plan_cache: usize,
+    /// Instruction set; `None`: the fastest, or what the environment variable `DCZ_ISA` names.
+    pub isa: Option<Isa>,
+    /// Give the mapped pages of a layer back after its use. Keeps the resident size small at the
+    /// price of mapping them again in the next run.
+    pub release_pages: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions {
+            network: None,
+            threads: Threads::Inline,
+            memory_budget: MemoryBudget::Max,
+            max_relative_error: MAX_RELATIVE_ERROR,
+            spin: Duration::from_micros(20),
+            plan_cache: 4,
+            isa: None,
+            release_pages: false,
+        }
+    }
+}
+
+impl SessionOptions {
+    /// Sets the network.
+    pub fn with_network(mut self, name: impl Into<String>) -> Self {
+        self.network = Some(name.into());
+        self
+    }
+    /// Sets where to compute.
+    pub fn with_threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+    /// Sets the memory budget.
+    pub fn with_memory_budget(mut self, budget: MemoryBudget) -> Self {
+        self.memory_budget = budget;
+        self
+    }
+    /// Sets the instruction set.
+    pub fn with_isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+    /// Sets the number of plans kept ready.
+    pub fn with_plan_cache(mut self, plans: usize) -> Self {
+        self.plan_cache = plans;
+        self
+    }
+    /// Sets whether mapped pages are given back after each layer.
+    pub fn with_release_pages(mut self, release: bool) -> Self {
+        self.release_pages = release;
+        self
+    }
+}
+
+/// A caller's input: dimensions and values in row-major (NCHW) order.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorRef<'a> {
+    /// Dimensions, outermost first.
+    pub dims: &'a [usize],
+    /// As many values as the dimensions say.
+    pub data: &'a [f32],
+}
+
+/// Outcome of a self-test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SelfTestReport {
+    /// Largest difference of a sampled output value from the f64 oracle, relative to the largest
+    /// magnitude of that output.
+    pub output_error: f64,
+    /// Difference of an output's Euclidean norm, relative to what a difference of the largest
+    /// magnitude in every element would give.
+    pub norm_error: f64,
+    /// Both errors must not exceed this.
+    pub tolerance: f64,
+    /// Values compared.
+    pub samples: usize,
+}
+
+impl SelfTestReport {
+    /// Tolerance of the self-test on every instruction set.
+    pub const TOLERANCE: f64 = 1e-4;
+
+    /// Both errors are within the tolerance (and are numbers).
+    pub fn passed(&self) -> bool {
+        self.output_error <= self.tolerance && self.norm_error <= self.tolerance
+    }
+}
+
+/// One network of a model, ready to run. `'static` and `Send`; make one per thread of a service.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    net: usize,
+    options: SessionOptions,
+    isa: Isa,
+    team: Team,
+    /// Loaded by the first `prepare`.
+    resources: Option<Resources>,
+    arena: Vec<f32>,
+    workers: Vec<Worker>,
+    scratch: Vec<Box<[f32]>>,
+    cache: Vec<Compiled>,
+    /// Counts uses of plans.
+    clock: u64,
+    profiling: bool,
+    /// Position of each network input among the caller's, in the current run.
+    input_order: Vec<usize>,
+    /// The same for outputs.
+    output_order: Vec<Option<usize>>,
+}
+
+/// What a session keeps of the file besides weights.
+#[derive(Debug)]
+struct Resources {
+    constants: Vec<f32>,
+    spans: Vec<Span>,
+    layers: Vec<LayerInfo>,
+}
+
+/// A plan in the cache.
+#[derive(Debug)]
+struct Compiled {
+    inputs: Vec<Dims>,
+    program: Program,
+    plan: Plan,
+    scratch: usize,
+    used: u64,
+    times: Vec<StepTime>,
+    timed_runs: u64,
+}
+
+impl Compiled {
+    fn heap_bytes(&self) -> u64 {
+        (self.program.heap_bytes() + self.plan.heap_bytes() + size_of_val(&*self.times)) as u64
+    }
+}
+
+impl Session {
+    /// A session of one network of `model`. Starts its threads; decodes and plans nothing.
+    pub fn new(model: &Model, options: SessionOptions) -> Result<Session> {
+        let net = model.find(options.network.as_deref())?;
+        let isa = match options.isa {
+            Some(isa) => isa,
+            None => isa_from_environment()?,
+        };
+        let team = Team::new(&options.threads, options.spin).map_err(|source| {
+            Error::from(ErrorKind::Io {
+                what: "starting a thread".into(),
+                source,
+            })
+        })?;
+        Ok(Session {
+            model: model.clone(),
+            net,
+            options,
+            isa,
+            team,
+            resources: None,
+            arena: Vec::new(),
+            workers: Vec::new(),
+            scratch: Vec::new(),
+            cache: Vec::new(),
+            clock: 0,
+            profiling: false,
+            input_order: Vec::new(),
+            output_order: Vec::new(),
+        })
+    }
+
+    /// The network's records.
+    pub fn network(&self) -> &Network {
+        &self.model.networks()[self.net]
+    }
+
+    /// Plans for inputs of these names and dimensions and allocates what running needs; a shape
+    /// prepared before is answered from the cache.
+    ///
+    /// Errors: shapes that do not fit the network, a budget that is too small (with the smallest
+    /// feasible one), damaged constants.
+    pub fn prepare(&mut self, shapes: &[(&str, &[usize])]) -> Result<&Plan> {
+        let inputs = self.by_network_order(shapes)?;
+        self.clock += 1;
+        let index = match self.cache.iter().position(|c| c.inputs == inputs) {
+            Some(index) => index,
+            None => self.compile(inputs)?,
+        };
+        let clock = self.clock;
+        let compiled = self
+            .cache
+            .get_mut(index)
+            .ok_or_else(|| Error::internal("plan cache"))?;
+        compiled.used = clock;
+        Ok(&compiled.plan)
+    }
+
+    /// [`prepare`](Session::prepare) for the default shapes: fixed sizes and the symbols' defaults.
+    pub fn prepare_default(&mut self) -> Result<&Plan> {
+        let model = self.model.clone();
+        let network = &model.networks()[self.net];
+        let dims = shape::default_inputs(network)?;
+        let names = network
+            .inputs
+            .iter()
+            .map(|id| network.tensors[id.0 as usize].name.as_str());
+        let shapes: Vec<(&str, &[usize])> = names.zip(dims.iter().map(Vec::as_slice)).collect();
+        self.prepare(&shapes)
+    }
+
+    /// Runs the network on prepared shapes. Inputs and outputs are matched by name, in any order;
+    /// outputs that are not asked for are not written. Allocates nothing.
+    pub fn run(
+        &mut self,
+        inputs: &[(&str, TensorRef<'_>)],
+        outputs: &mut [(&str, &mut [f32])],
+    ) -> Result<()> {
+        let index = self.bind(inputs, outputs)?;
+        let (Some(compiled), Some(resources)) = (self.cache.get_mut(index), &self.resources) else {
+            return Err(Error::internal("plan cache"));
+        };
+        self.clock += 1;
+        compiled.used = self.clock;
+        compiled.timed_runs += u64::from(self.profiling);
+        let mut exec = Exec {
+            container: self.model.container(),
+            net: self.net,
+            network: &self.model.networks()[self.net],
+            layers: &resources.layers,
+            constants: &resources.constants,
+            isa: self.isa,
+            team: &self.team,
+            arena: &mut self.arena,
+            workers: &mut self.workers,
+            scratch: &mut self.scratch,
+            release: self.options.release_pages,
+            profiling: self.profiling,
+        };
+        let mut io = Io {
+            inputs,
+            input_order: &self.input_order,
+            outputs,
+            output_order: &self.output_order,
+        };
+        let _active = self.team.begin();
+        exec.run(&compiled.program, &mut io, &mut compiled.times)
+    }
+
+    /// Runs the file's self-test: a generated input on the default shapes, sampled outputs and
+    /// norms compared with what the f64 oracle computed when the file was made.
+    pub fn self_test(&mut self) -> Result<SelfTestReport> {
+        let model = self.model.clone();
+        let network = &model.networks()[self.net];
+        let name = |id: dcz_format::graph::TensorId| network.tensors[id.0 as usize].name.as_str();
+        let Some(test) = &network.self_test else {
+            return Err(ErrorKind::NoSelfTest(network.name.clone()).into());
+        };
+        let plan = self.prepare_default()?;
+        let lens: Vec<usize> = plan
+            .outputs
+            .iter()
+            .map(|(_, d)| d.iter().product())
+            .collect();
+        let mut offset = 0;
+        let mut data = Vec::new();
+        for dims in shape::default_inputs(network)? {
+            let mut values = vec![0.0; dims.iter().product()];
+            dcz_format::selftest::generate(test, offset, &mut values);
+            offset += values.len() as u64;
+            data.push((dims, values));
+        }
+        let inputs: Vec<(&str, TensorRef<'_>)> = (network.inputs.iter().zip(&data))
+            .map(|(id, (dims, data))| (name(*id), TensorRef { dims, data }))
+            .collect();
+        let mut results: Vec<Vec<f32>> = lens.into_iter().map(|len| vec![0.0; len]).collect();
+        let mut outputs: Vec<(&str, &mut [f32])> = (network.outputs.iter().zip(&mut results))
+            .map(|(output, values)| (name(output.tensor), values.as_mut_slice()))
+            .collect();
+        self.run(&inputs, &mut outputs)?;
+        Ok(compare(test, &results))
+    }
+
+    /// Measures the time of every step of the runs that follow; forgets earlier measurements.
+    pub fn set_profiling(&mut self, on: bool) {
+        self.profiling = on;
+        for compiled in &mut self.cache {
+            compiled.times.fill(StepTime::default());
+            compiled.timed_runs = 0;
+        }
+    }
+
+    /// Mean times of the steps of the plan used last, over the runs made while profiling.
+    pub fn profile(&self) -> Option<Profile> {
+        let compiled = self
+            .cache
+            .iter()
+            .max_by_key(|c| c.used)
+            .filter(|c| c.timed_runs > 0)?;
+        let ms = |ns: u64| ns as f64 / 1e6 / compiled.timed_runs as f64;
+        let steps = compiled
+            .plan
+            .steps
+            .iter()
+            .zip(&compiled.times)
+            .map(|(step, time)| StepProfile {
+                name: step.name.clone(),
+                op: step.op,
+                algorithm: step.algorithm.clone(),
+                decode_ms: ms(time.decode_ns),
+                compute_ms: ms(time.total_ns.saturating_sub(time.decode_ns)),
+                live_bytes: step.live_bytes,
+            });
+        Some(Profile {
+            runs: compiled.timed_runs,
+            steps: steps.collect(),
+        })
+    }
+
+    /// Bytes the session holds now.
+    pub fn memory(&self) -> Memory {
+        let plans = self.cache.iter().map(Compiled::heap_bytes).sum();
+        match self.fixed(plans) {
+            Some(fixed) => {
+                let scratch = self.scratch.first().map_or(0, |s| s.len());
+                fixed.memory(self.arena.len(), scratch, self.workers.len())
+            }
+            None => Memory::default(),
+        }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn by_network_order(&self, shapes: &[(&str, &[usize])]) -> Result<Vec<Dims>> {
+        let network = self.network();
+        let mut inputs = Vec::with_capacity(network.inputs.len());
+        for id in &network.inputs {
+            let name = &network.tensors[id.0 as usize].name;
+            let found = shapes.iter().find(|(n, _)| n == name);
+            let (_, dims) = found.ok_or_else(|| tensor(format!("input {name} is missing")))?;
+            inputs.push(dims.to_vec());
+        }
+        if let Some((extra, _)) = shapes.iter().find(|(n, _)| !is_input(network, n)) {
+            return Err(tensor(format!("{} has no input {extra}", network.name)));
+        }
+        if shapes.len() != inputs.len() {
+            return Err(tensor("an input is given twice".into()));
+        }
+        Ok(inputs)
+    }
+
+    /// Lowers and plans, makes room in the cache, allocates. Answers the place in the cache.
+    fn compile(&mut self, inputs: Vec<Dims>) -> Result<usize> {
+        self.load()?;
+        let model = self.model.clone();
+        let network = &model.networks()[self.net];
+        let resources = self
+            .resources
+            .as_ref()
+            .ok_or_else(|| Error::internal("resources"))?;
+        let choose = |id: dcz_format::graph::LayerId, shape: &dcz_kernels::ConvShape| {
+            planner::choose(resources.layers.get(id.0 as usize), shape)
+        };
+        let mut program = lower(network, &inputs, &resources.spans, &choose)?;
+        let shapes = shape::infer(network, &inputs)?;
+        let output_dims = network
+            .outputs
+            .iter()
+            .map(|o| shapes[o.tensor.0 as usize].clone())
+            .collect();
+        let team = self.team.size();
+        planner::assign_threads(&mut program, network, team);
+        let plan = Plan::describe(network, &program, self.isa, team, &inputs, output_dims);
+        let mut compiled = Compiled {
+            inputs,
+            times: vec![StepTime::default(); program.steps.len()],
+            program,
+            plan,
+            scratch: 0,
+            used: self.clock,
+            timed_runs: 0,
+        };
+        while self.cache.len() >= self.options.plan_cache.max(1) {
+            self.evict();
+        }
+        // Plans of other shapes stay while the budget allows; they share arena and threads.
+        let threads = loop {
+            let kept: u64 = self.cache.iter().map(Compiled::heap_bytes).sum();
+            let fixed = self.fixed(kept + compiled.heap_bytes());
+            let fixed = fixed.ok_or_else(|| Error::internal("resources"))?;
+            let arena = self
+                .cache
+                .iter()
+                .map(|c| c.program.arena)
+                .max()
+                .unwrap_or(0);
+            let others = self.cache.iter().map(|c| c.scratch).max().unwrap_or(0);
+            let mut memory = |threads: usize| {
+                let scratch = planner::scratch(&compiled.program, network, threads).max(others);
+                fixed.memory(arena.max(compiled.program.arena), scratch, threads)
+            };
+            let budget = match self.options.memory_budget {
+                MemoryBudget::Max => None,
+                MemoryBudget::Min => Some(memory(1).total),
+                MemoryBudget::Bytes(bytes) => Some(bytes),
+            };
+            match planner::fit(team, budget, &mut memory) {
+                Ok(threads) => {
+                    compiled.plan.memory = memory(threads);
+                    break threads;
+                }
+                Err(_) if !self.cache.is_empty() => self.evict(),
+                Err(error) => return Err(error),
+            }
+        };
+        planner::assign_threads(&mut compiled.program, network, threads);
+        compiled.scratch = planner::scratch(&compiled.program, network, threads);
+        compiled.plan.threads = threads;
+        for (step, plan) in compiled.program.steps.iter().zip(&mut compiled.plan.steps) {
+            plan.threads = step.threads;
+        }
+        self.cache.push(compiled);
+        self.allocate(threads)?;
+        Ok(self.cache.len() - 1)
+    }
+
+    fn evict(&mut self) {
+        let oldest = (0..self.cache.len()).min_by_key(|&i| self.cache[i].used);
+        if let Some(index) = oldest {
+            self.cache.remove(index);
+        }
+    }
+
+    /// Constants, look-up tables and one decoder.
+    fn load(&mut self) -> Result<()> {
+        if self.resources.is_some() {
+            return Ok(());
+        }
+        let network = &self.model.networks()[self.net];
+        let mut spans = Vec::with_capacity(network.constants.len());
+        let mut total = 0usize;
+        for index in 0..network.constants.len() {
+            let len = shape::constant_elements(network, ConstId(index as u32))
+                .map_err(|_| Error::internal("constant"))?;
+            spans.push(Span { offset: total, len });
+            total += len;
+        }
+        let mut constants = vec![0.0; total];
+        for (index, span) in spans.iter().enumerate() {
+            let out = &mut constants[span.range()];
+            self.model
+                .container()
+                .constant(self.net, ConstId(index as u32), out)?;
+        }
+        self.input_order = vec![0; network.inputs.len()];
+        self.output_order = vec![None; network.outputs.len()];
+        let layers = network.layers.iter().map(LayerInfo::new).collect();
+        self.workers.push(self.worker()?);
+        self.resources = Some(Resources {
+            constants,
+            spans,
+            layers,
+        });
+        Ok(())
+    }
+
+    fn worker(&self) -> Result<Worker> {
+        let network = &self.model.networks()[self.net];
+        Ok(Worker {
+            decoder: TileDecoder::new(self.model.container(), self.net)?,
+            tile: TileBuffer::new(network),
+            outcome: Ok(()),
+            decode_ns: 0,
+        })
+    }
+
+    /// Brings arena, decoders and scratch to what the plans in the cache need.
+    fn allocate(&mut self, threads: usize) -> Result<()> {
+        let arena = self
+            .cache
+            .iter()
+            .map(|c| c.program.arena)
+            .max()
+            .unwrap_or(0);
+        let scratch = self.cache.iter().map(|c| c.scratch).max().unwrap_or(0);
+        let most = self
+            .cache
+            .iter()
+            .map(|c| c.plan.threads)
+            .max()
+            .unwrap_or(1)
+            .max(threads);
+        if self.arena.len() != arena {
+            // The old one goes first, so that the two never exist together.
+            self.arena = Vec::new();
+            self.arena = vec![0.0; arena];
+        }
+        if self.scratch.len() != most || self.scratch.iter().any(|s| s.len() != scratch) {
+            self.scratch.clear();
+            self.scratch
+                .resize_with(most, || vec![0.0; scratch].into_boxed_slice());
+        }
+        self.workers.truncate(most);
+        while self.workers.len() < most {
+            self.workers.push(self.worker()?);
+        }
+        Ok(())
+    }
+
+    fn fixed(&self, plans: u64) -> Option<Fixed> {
+        let (resources, worker) = (self.resources.as_ref()?, self.workers.first()?);
+        let tables: usize = resources.layers.iter().map(LayerInfo::bytes).sum();
+        let orders = size_of_val(&*self.input_order) + size_of_val(&*self.output_order);
+        Some(Fixed {
+            constants: size_of_val(&*resources.constants) as u64,
+            tables: (tables + size_of_val(&*resources.spans) + orders) as u64,
+            plans,
+            decoder: (worker.decoder.bytes() + size_of::<Worker>()) as u64,
+            tile: Fixed::tile_bytes(self.network()),
+        })
+    }
+
+    /// Finds the plan for the caller's inputs and checks names and lengths; allocates nothing
+    /// unless it fails.
+    fn bind(
+        &mut self,
+        inputs: &[(&str, TensorRef<'_>)],
+        outputs: &[(&str, &mut [f32])],
+    ) -> Result<usize> {
+        let network = &self.model.networks()[self.net];
+        let tensors = &network.tensors;
+        for (slot, id) in self.input_order.iter_mut().zip(&network.inputs) {
+            let name = &tensors[id.0 as usize].name;
+            let found = inputs.iter().position(|(n, _)| n == name);
+            *slot = found.ok_or_else(|| tensor(format!("input {name} is missing")))?;
+        }
+        if let Some((name, _)) = inputs.iter().find(|(n, _)| !is_input(network, n)) {
+            return Err(tensor(format!("{} has no input {name}", network.name)));
+        }
+        if inputs.len() != network.inputs.len() {
+            return Err(tensor(format!(
+                "{} inputs for {}",
+                inputs.len(),
+                network.inputs.len()
+            )));
+        }
+        let fits = |c: &Compiled| {
+            let mut order = self.input_order.iter().zip(&c.inputs);
+            order.all(|(&at, dims)| inputs[at].1.dims == dims.as_slice())
+        };
+        let index = self.cache.iter().position(fits).ok_or_else(|| {
+            let shapes: Vec<String> = inputs
+                .iter()
+                .map(|(n, t)| format!("{n} {:?}", t.dims))
+                .collect();
+            Error::from(ErrorKind::Unprepared(shapes.join(", ")))
+        })?;
+        let program = &self.cache[index].program;
+        for (&at, &len) in self.input_order.iter().zip(&program.input_lens) {
+            let (name, input) = inputs[at];
+            if input.data.len() != len {
+                let text = format!(
+                    "input {name} has {} values, {len} are needed",
+                    input.data.len()
+                );
+                return Err(tensor(text));
+            }
+        }
+        self.output_order.fill(None);
+        for (position, (name, data)) in outputs.iter().enumerate() {
+            let index = network
+                .outputs
+                .iter()
+                .position(|o| tensors[o.tensor.0 as usize].name == *name);
+            let Some(index) = index else {
+                return Err(tensor(format!("{} has no output {name}", network.name)));
+            };
+            if self.output_order[index].replace(position).is_some() {
+                return Err(tensor(format!("output {name} is given twice")));
+            }
+            let len = program.output_lens[index];
+            if data.len() != len {
+                let text = format!(
+                    "output {name} has room for {} values, {len} are made",
+                    data.len()
+                );
+                return Err(tensor(text));
+            }
+        }
+        Ok(index)
+    }
+}
+
+fn is_input(network: &Network, name: &str) -> bool {
+    network
+        .inputs
+        .iter()
+        .any(|id| network.tensors[id.0 as usize].name == name)
+}
+
+#[cold]
+fn tensor(text: String) -> Error {
+    ErrorKind::Tensor(text).into()
+}
+
+fn isa_from_environment() -> Result<Isa> {
+    match std::env::var("DCZ_ISA") {
+        Ok(name) if !name.is_empty() => Isa::from_name(&name).ok_or_else(|| {
+            let text =
+                format!("DCZ_ISA={name}: unknown, or not an instruction set of this processor");
+            ErrorKind::Options(text).into()
+        }),
+        _ => Ok(Isa::detect()),
+    }
+}
+
+fn compare(test: &dcz_format::graph::SelfTest, results: &[Vec<f32>]) -> SelfTestReport {
+    let mut report = SelfTestReport {
+        output_error: 0.0,
+        norm_error: 0.0,
+        tolerance: SelfTestReport::TOLERANCE,
+        samples: 0,
+    };
+    // A NaN must not disappear in a maximum.
+    let worse = |a: f64, b: f64| if b <= a { a } else { b };
+    for (expected, values) in test.expected.iter().zip(results) {
+        let unit = f64::from(expected.max_abs).max(f64::MIN_POSITIVE);
+        let positions =
+            dcz_format::selftest::sample_positions(values.len(), expected.samples.len());
+        for (position, sample) in positions.zip(&expected.samples) {
+            let value = values.get(position).copied().unwrap_or(f32::NAN);
+            let difference = (f64::from(value) - f64::from(*sample)).abs() / unit;
+            report.output_error = worse(report.output_error, difference);
+            report.samples += 1;
+        }
+        let norm = values
+            .iter()
+            .map(|&v| f64::from(v).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let scale = unit * (values.len().max(1) as f64).sqrt();
+        let difference = (norm - f64::from(expected.norm)).abs() / scale;
+        report.norm_error = worse(report.norm_error, difference);
+    }
+    report
+}

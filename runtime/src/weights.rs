@@ -1,0 +1,223 @@
+//! The one adaptor between the coded tiles of the container and the weight tiles of the kernels.
+//!
+//! A [`TileBuffer`] belongs to one thread and holds one decoded tile: i8 codes with their steps spread over the lanes of
+//! the panels, u8 codes with the layer's look-up table, or f32. It is sized by the largest tile of the network.
+
+use crate::error::{Error, Result};
+use dcz_format::graph::{LayerId, Network};
+use dcz_format::layer::{self, Layer, PANEL, Steps, Tile, Values};
+
+use dcz_format::{Container, TileDecoder, TileForm, TileOut};
+use dcz_kernels::{KOrder, TileValues, WeightTile, weights};
+
+/// What a session keeps about a layer.
+#[derive(Debug)]
+pub(crate) struct LayerInfo {
+    form: TileForm,
+    lut: Option<Box<[f32; 256]>>,
+    order: KOrder,
+    /// Inputs of one output channel.
+    pub k: usize,
+    /// Share of weights that are not zero.
+    pub density: f64,
+}
+
+impl LayerInfo {
+    pub(crate) fn new(layer: &Layer) -> LayerInfo {
+        let form = layer.form();
+        let zeros = layer.record.zeros as f64 / layer.shape.weights().max(1) as f64;
+        LayerInfo {
+            form,
+            lut: if form == TileForm::Lut {
+                layer.lut().map(Box::new)
+            } else {
+                None
+            },
+            order: match layer.k_order {
+                layer::KOrder::ChannelMajor => KOrder::ChannelMajor,
+                layer::KOrder::TapMajor => KOrder::TapMajor,
+            },
+            k: layer.shape.k(),
+            density: (1.0 - zeros).clamp(0.0, 1.0),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<LayerInfo>()
+            + if self.lut.is_some() {
+                size_of::<[f32; 256]>()
+            } else {
+                0
+            }
+    }
+}
+
+/// One decoded tile.
+#[derive(Debug)]
+pub(crate) struct TileBuffer {
+    /// f32 weights, or codes in the same memory.
+    words: Box<[f32]>,
+    steps: Box<[f32]>,
+    tile: Option<Tile>,
+}
+
+impl TileBuffer {
+    /// For any tile of the network.
+    pub(crate) fn new(network: &Network) -> TileBuffer {
+        let (words, steps) = TileBuffer::sizes(network);
+        TileBuffer {
+            words: vec![0.0; words].into(),
+            steps: vec![0.0; steps].into(),
+            tile: None,
+        }
+    }
+
+    /// Bytes that [`TileBuffer::new`] allocates.
+    pub(crate) fn bytes(network: &Network) -> usize {
+        let (words, steps) = TileBuffer::sizes(network);
+        (words + steps) * size_of::<f32>()
+    }
+
+    fn sizes(network: &Network) -> (usize, usize) {
+        let (mut words, mut steps) = (0, 0);
+        for layer in &network.layers {
+            let codes = layer.form() != TileForm::F32;
+            for tile in &layer.tiles {
+                words = words.max(if codes {
+                    tile.weights().div_ceil(4)
+                } else {
+                    tile.weights()
+                });
+                steps = steps.max(tile.panels as usize * step_rows(layer) * PANEL);
+            }
+        }
+        (words, steps)
+    }
+
+    /// Decodes a tile of a layer; allocates nothing.
+    pub(crate) fn decode(
+        &mut self,
+        decoder: &mut TileDecoder,
+        container: &Container,
+        net: usize,
+        id: LayerId,
+        index: usize,
+        info: &LayerInfo,
+    ) -> Result<()> {
+        self.tile = None;
+        let layer = container.layer(net, id)?;
+        let tile = *layer
+            .tiles
+            .get(index)
+            .ok_or_else(|| Error::internal("tile index"))?;
+        let weights = tile.weights();
+        let out = match info.form {
+            TileForm::F32 => TileOut::F32(self.words.get_mut(..weights).ok_or_else(short)?),
+            TileForm::I8 | TileForm::Lut => TileOut::Codes(
+                bytemuck::cast_slice_mut(&mut self.words)
+                    .get_mut(..weights)
+                    .ok_or_else(short)?,
+            ),
+        };
+        decoder.decode(container, net, id, index, out)?;
+        if let (TileForm::I8, Values::Grid { steps }) = (info.form, &layer.values) {
+            self.spread(layer, &tile, steps)?;
+        }
+        self.tile = Some(tile);
+        Ok(())
+    }
+
+    /// Brings the steps of the tile's channels into the order of its lanes.
+    fn spread(&mut self, layer: &Layer, tile: &Tile, steps: &Steps) -> Result<()> {
+        let (blocks, values) = match steps {
+            Steps::Layer(_) => return Ok(()),
+            Steps::Channel(values) => (1, values),
+            Steps::Block { steps, .. } => (step_rows(layer), steps),
+        };
+        let panels = self.steps.chunks_exact_mut((blocks * PANEL).max(1));
+        for (panel, out) in (tile.panel as usize..).zip(panels.take(tile.panels as usize)) {
+            let (first, lanes) = layer.shape.panel_channels(panel);
+            out.fill(0.0);
+            for lane in 0..lanes {
+                let channel = values
+                    .get((first + lane) * blocks..)
+                    .and_then(|v| v.get(..blocks))
+                    .ok_or_else(short)?;
+                for (block, &step) in out.chunks_exact_mut(PANEL).zip(channel) {
+                    block[lane] = step;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The tile as kernels read it.
+    pub(crate) fn view<'a>(
+        &'a self,
+        layer: &'a Layer,
+        info: &'a LayerInfo,
+    ) -> Result<(WeightTile<'a>, Tile)> {
+        let tile = self
+            .tile
+            .ok_or_else(|| Error::internal("no tile decoded"))?;
+        let weights = tile.weights();
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        let values = match info.form {
+            TileForm::F32 => TileValues::F32(self.words.get(..weights).ok_or_else(short)?),
+            TileForm::Lut => TileValues::Lut {
+                codes: bytes.get(..weights).ok_or_else(short)?,
+                lut: info.lut.as_deref().ok_or_else(short)?,
+            },
+            TileForm::I8 => {
+                let Values::Grid { steps } = &layer.values else {
+                    return Err(short());
+                };
+                let lanes = tile.panels as usize * PANEL;
+                TileValues::I8 {
+                    q: bytemuck::cast_slice(bytes.get(..weights).ok_or_else(short)?),
+                    steps: match steps {
+                        Steps::Layer(step) => weights::Steps::Layer(*step),
+                        Steps::Channel(_) => {
+                            weights::Steps::Channel(self.steps.get(..lanes).ok_or_else(short)?)
+                        }
+                        Steps::Block { len, .. } => {
+                            let blocks = step_rows(layer);
+                            let steps = self.steps.get(..lanes * blocks).ok_or_else(short)?;
+                            weights::Steps::Block {
+                                len: *len as usize,
+                                blocks,
+                                steps,
+                            }
+                        }
+                    },
+                }
+            }
+        };
+        let view = WeightTile {
+            first_panel: tile.panel as usize,
+            panels: tile.panels as usize,
+            k0: tile.k as usize,
+            k_len: tile.k_len as usize,
+            order: info.order,
+            values,
+        };
+        Ok((view, tile))
+    }
+}
+
+/// Steps per lane.
+fn step_rows(layer: &Layer) -> usize {
+    match &layer.values {
+        Values::Grid {
+            steps: Steps::Channel(_),
+        } => 1,
+        Values::Grid {
+            steps: Steps::Block { len, .. },
+        } => layer.shape.k().div_ceil((*len).max(1) as usize),
+        _ => 0,
+    }
+}
+
+fn short() -> Error {
+    Error::internal("tile buffer")
+}
