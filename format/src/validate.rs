@@ -14,7 +14,7 @@ use std::collections::HashSet;
 pub const MAX_DIM: u32 = 1 << 24;
 /// Largest stride, dilation, kernel side and padding amount.
 pub const MAX_ATTRIBUTE: u32 = 1 << 16;
-/// Most bytes of a coded tile beyond two per weight (stream lengths).
+/// Most bytes of a coded tile beyond three per weight (stream lengths).
 const MAX_TILE_OVERHEAD: u64 = 64;
 /// Most axes of a tensor.
 pub const MAX_RANK: usize = 6;
@@ -589,6 +589,10 @@ fn check_index(layer: &Layer, tables: &[crate::CodeTable]) -> Result<()> {
             ensure((2..=8).contains(&bits), ErrorKind::GapBits, || {
                 format!("{bits}")
             })?;
+            // Fillers need a code.
+            ensure(layer.fill_code().is_some(), ErrorKind::IndexMode, || {
+                "gaps without a code for zero".into()
+            })?;
             table(values)?;
             let symbols = 1usize << bits;
             let beyond = table(gaps)?
@@ -622,7 +626,7 @@ fn check_tile(layer: &Layer, tile: &Tile) -> OpResult {
     let len_ok = match layer.values {
         Values::Raw32 => len == weights * 4,
         Values::Raw16 => len == weights * 2,
-        _ => len <= MAX_TILE_OVERHEAD + weights * 2,
+        _ => len <= MAX_TILE_OVERHEAD + weights * 3,
     };
     if !len_ok {
         return Err((
