@@ -59,6 +59,12 @@ impl Isa {
         ["portable", "avx2"].into_iter().filter_map(Isa::from_name)
     }
 
+    /// Executes `rounds * 96` multiply-adds that touch no memory, for benches: what a kernel's rate
+    /// is compared with. The result only keeps the work alive.
+    pub fn peak_probe(self, rounds: usize) -> f32 {
+        self.run(PeakProbe(rounds))
+    }
+
     /// Runs `work` compiled for this instruction set.
     #[inline(always)]
     pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
@@ -67,6 +73,29 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2Fma(token) => token.run(work),
         }
+    }
+}
+
+struct PeakProbe(usize);
+
+impl Work for PeakProbe {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let mut acc = [simd.splat(0.0); 12];
+        let (a, b) = (simd.splat(1.5), simd.splat(std::hint::black_box(0.25)));
+        for _ in 0..self.0 {
+            for v in &mut acc {
+                *v = simd.mul_add(a, b, *v);
+            }
+        }
+        let mut sum = [0.0; 8];
+        for v in acc {
+            let so_far = simd.load(&sum);
+            simd.store(simd.add(v, so_far), &mut sum);
+        }
+        sum.iter().sum()
     }
 }
 

@@ -1,0 +1,194 @@
+//! Rates of the convolution and linear kernels on typical layers, one thread:
+//! `cargo run --release -p dcz-kernels --example gemm_speed [ISA] [FILTER]`.
+//!
+//! Each row: billions of dense multiply-adds per second, the share of the rate of multiply-adds in
+//! registers measured next to it, and the panels per tile. Weights are i8 codes with one step,
+//! expanded anew in every call as the runtime does; about half of them are zero.
+
+use dcz_kernels::*;
+use std::time::Instant;
+
+struct Case {
+    name: &'static str,
+    algo: ConvAlgo,
+    channels: [usize; 2],
+    groups: usize,
+    kernel: usize,
+    stride: usize,
+    size: usize,
+    order: KOrder,
+}
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    Case { name: "64 64x64 3x3",      algo: ConvAlgo::Gemm, channels: [64, 64],   groups: 1, kernel: 3, stride: 1, size: 64, order: KOrder::ChannelMajor },
+    Case { name: "128 32x32 3x3",     algo: ConvAlgo::Gemm, channels: [128, 128], groups: 1, kernel: 3, stride: 1, size: 32, order: KOrder::ChannelMajor },
+    Case { name: "256 16x16 3x3",     algo: ConvAlgo::Gemm, channels: [256, 256], groups: 1, kernel: 3, stride: 1, size: 16, order: KOrder::ChannelMajor },
+    Case { name: "512 8x8 3x3",       algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::ChannelMajor },
+    Case { name: "512 7x7 3x3",       algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 7,  order: KOrder::ChannelMajor },
+    Case { name: "512 4x4 3x3",       algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 4,  order: KOrder::ChannelMajor },
+    Case { name: "256 16x16 3x3 tap", algo: ConvAlgo::Gemm, channels: [256, 256], groups: 1, kernel: 3, stride: 1, size: 16, order: KOrder::TapMajor },
+    Case { name: "512 8x8 3x3 tap",   algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::TapMajor },
+    Case { name: "stem 3 3x3 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 3, stride: 2, size: 128, order: KOrder::ChannelMajor },
+    Case { name: "stem 3 7x7 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 7, stride: 2, size: 224, order: KOrder::ChannelMajor },
+    Case { name: "64-128 3x3 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 3, stride: 2, size: 64, order: KOrder::ChannelMajor },
+    Case { name: "256-512 3x3 s2",    algo: ConvAlgo::Gemm, channels: [256, 512], groups: 1, kernel: 3, stride: 2, size: 16, order: KOrder::ChannelMajor },
+    Case { name: "64-128 1x1 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 1, stride: 2, size: 64, order: KOrder::ChannelMajor },
+    Case { name: "256-512 1x1 s2",    algo: ConvAlgo::Gemm, channels: [256, 512], groups: 1, kernel: 1, stride: 2, size: 16, order: KOrder::ChannelMajor },
+    Case { name: "64-128 56x56 1x1",  algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 1, stride: 1, size: 56, order: KOrder::ChannelMajor },
+    Case { name: "128-256 14x14 1x1", algo: ConvAlgo::Gemm, channels: [128, 256], groups: 1, kernel: 1, stride: 1, size: 14, order: KOrder::ChannelMajor },
+    Case { name: "128-512 7x7 1x1",   algo: ConvAlgo::Gemm, channels: [128, 512], groups: 1, kernel: 1, stride: 1, size: 7, order: KOrder::ChannelMajor },
+    Case { name: "64 64x64 3x3",      algo: ConvAlgo::DirectSparse, channels: [64, 64],   groups: 1, kernel: 3, stride: 1, size: 64, order: KOrder::ChannelMajor },
+    Case { name: "256 16x16 3x3",     algo: ConvAlgo::DirectSparse, channels: [256, 256], groups: 1, kernel: 3, stride: 1, size: 16, order: KOrder::ChannelMajor },
+    Case { name: "512 8x8 3x3",       algo: ConvAlgo::DirectSparse, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8, order: KOrder::ChannelMajor },
+    Case { name: "128-256 14x14 1x1", algo: ConvAlgo::DirectSparse, channels: [128, 256], groups: 1, kernel: 1, stride: 1, size: 14, order: KOrder::ChannelMajor },
+    Case { name: "128 56x56 dw",      algo: ConvAlgo::Depthwise, channels: [128, 128], groups: 128, kernel: 3, stride: 1, size: 56, order: KOrder::ChannelMajor },
+    Case { name: "128 56x56 dw s2",   algo: ConvAlgo::Depthwise, channels: [128, 128], groups: 128, kernel: 3, stride: 2, size: 56, order: KOrder::ChannelMajor },
+    Case { name: "256 14x14 dw",      algo: ConvAlgo::Depthwise, channels: [256, 256], groups: 256, kernel: 3, stride: 1, size: 14, order: KOrder::ChannelMajor },
+    Case { name: "512 7x7 dw global", algo: ConvAlgo::Depthwise, channels: [512, 512], groups: 512, kernel: 7, stride: 7, size: 7, order: KOrder::ChannelMajor },
+];
+
+/// Largest tile, in weights.
+const TILE: usize = 65_536;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let isa = arguments.next().and_then(|name| Isa::from_name(&name)).unwrap_or_else(Isa::detect);
+    let filter = arguments.next().unwrap_or_default();
+    for case in CASES {
+        if kernel_name(case.algo, isa).contains(&filter) || case.name.contains(&filter) {
+            convolution(isa, case);
+        }
+    }
+    for (k, outputs) in [(512, 1024), (25_088, 4096), (32_768, 256)] {
+        linear(isa, k, outputs);
+    }
+}
+
+/// Best of several runs, and the peak measured in the same breath.
+fn measure(isa: Isa, macs: usize, mut run: impl FnMut()) -> (f64, f64) {
+    let (mut best, mut peak) = (f64::MAX, 0f64);
+    let started = Instant::now();
+    while started.elapsed().as_secs_f64() < 0.3 || best == f64::MAX {
+        let now = Instant::now();
+        run();
+        best = best.min(now.elapsed().as_secs_f64());
+        let now = Instant::now();
+        std::hint::black_box(isa.peak_probe(20_000));
+        peak = peak.max(20_000.0 * 96.0 / now.elapsed().as_secs_f64() / 1e9);
+    }
+    (macs as f64 / best / 1e9, peak)
+}
+
+fn codes(n: usize) -> Vec<i8> {
+    let mut state = 1u64;
+    let next = |s: &mut u64| {
+        *s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*s >> 56) as u8 as i8
+    };
+    (0..n).map(|_| if next(&mut state) < 0 { 0 } else { next(&mut state) }).collect()
+}
+
+fn convolution(isa: Isa, case: &Case) {
+    let pad = if case.kernel == case.size { 0 } else { case.kernel / 2 };
+    let out = (case.size + 2 * pad - case.kernel) / case.stride + 1;
+    let shape = ConvShape {
+        in_channels: case.channels[0],
+        out_channels: case.channels[1],
+        groups: case.groups,
+        kernel: [case.kernel; 2],
+        stride: [case.stride; 2],
+        dilation: [1, 1],
+        pad_top: pad,
+        pad_left: pad,
+        in_h: case.size,
+        in_w: case.size,
+        out_h: out,
+        out_w: out,
+    };
+    let (k, panels) = (shape.k(), shape.panels());
+    let per_tile = (TILE / (k * PANEL)).clamp(1, panels);
+    let q = codes(panels * k * PANEL);
+    let in_map = Map::rows(1, shape.in_channels, case.size, case.size);
+    let out_map = Map::rows(1, shape.out_channels, out, out);
+    let input: Vec<f32> = (0..in_map.span()).map(|i| (i % 17) as f32 - 8.0).collect();
+    let mut output = vec![0.0; out_map.span()];
+    let size = workspace(case.algo, &shape, per_tile, k, out);
+    let mut scratch = vec![0.0; size];
+    let (rate, peak) = measure(isa, shape.out_channels * k * out * out, || {
+        for first in (0..panels).step_by(per_tile) {
+            let count = per_tile.min(panels - first);
+            let tile = WeightTile {
+                first_panel: first,
+                panels: count,
+                k0: 0,
+                k_len: k,
+                order: case.order,
+                values: TileValues::I8 {
+                    q: &q[first * k * PANEL..][..count * k * PANEL],
+                    steps: Steps::Layer(0.01),
+                },
+            };
+            let view = View { data: &input, map: in_map };
+            let mut target = ViewMut { data: &mut output, map: out_map };
+            let epilogue = Epilogue { bias: None, activation: Activation::Relu };
+            conv_tile(
+                isa,
+                case.algo,
+                &shape,
+                &tile,
+                view,
+                0..out,
+                &mut target,
+                Start::Zero,
+                Some(&epilogue),
+                &mut scratch,
+            );
+        }
+    });
+    let name = kernel_name(case.algo, isa);
+    let share = 100.0 * rate / peak;
+    println!(
+        "{name:32} {:20} {per_tile:3} panels {:4} KiB {rate:7.1} GMAC/s {share:4.0} %",
+        case.name,
+        size / 256
+    );
+}
+
+fn linear(isa: Isa, k: usize, outputs: usize) {
+    let panels = outputs / PANEL;
+    let q = codes(panels * k * PANEL);
+    let x = vec![0.5; k];
+    let mut y = vec![0.0; outputs];
+    let per_tile = (TILE / (k * PANEL)).clamp(1, panels);
+    let range = k.min(TILE / PANEL);
+    let mut scratch = vec![0.0; linear_workspace(per_tile, range)];
+    let (rate, peak) = measure(isa, k * outputs, || {
+        for first in (0..panels).step_by(per_tile) {
+            let count = per_tile.min(panels - first);
+            for k0 in (0..k).step_by(range) {
+                let k_len = range.min(k - k0);
+                let at = (first * k + k0 * count) * PANEL;
+                let tile = WeightTile {
+                    first_panel: first,
+                    panels: count,
+                    k0,
+                    k_len,
+                    order: KOrder::ChannelMajor,
+                    values: TileValues::I8 {
+                        q: &q[at..at + count * k_len * PANEL],
+                        steps: Steps::Layer(0.01),
+                    },
+                };
+                let start = if k0 == 0 { Start::Zero } else { Start::Accumulate };
+                let y = &mut y[first * PANEL..];
+                linear_tile(isa, &tile, outputs, &x, 1, k, y, outputs, start, None, &mut scratch);
+            }
+        }
+    });
+    println!(
+        "linear_f32_{:21} {k:6} -> {outputs:<10} {per_tile:3} panels          {rate:7.1} GMAC/s {:4.0} %",
+        isa.name(),
+        100.0 * rate / peak
+    );
+}
