@@ -27,8 +27,8 @@ const CASES: &[Case] = &[
     Case { name: "512 8x8 3x3",       algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::ChannelMajor },
     Case { name: "512 7x7 3x3",       algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 7,  order: KOrder::ChannelMajor },
     Case { name: "512 4x4 3x3",       algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 4,  order: KOrder::ChannelMajor },
-    Case { name: "256 16x16 3x3 tap", algo: ConvAlgo::Gemm, channels: [256, 256], groups: 1, kernel: 3, stride: 1, size: 16, order: KOrder::TapMajor },
-    Case { name: "512 8x8 3x3 tap",   algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::TapMajor },
+    Case { name: "tap 256 16x16 3x3", algo: ConvAlgo::Gemm, channels: [256, 256], groups: 1, kernel: 3, stride: 1, size: 16, order: KOrder::TapMajor },
+    Case { name: "tap 512 8x8 3x3",   algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::TapMajor },
     Case { name: "stem 3 3x3 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 3, stride: 2, size: 128, order: KOrder::ChannelMajor },
     Case { name: "stem 3 7x7 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 7, stride: 2, size: 224, order: KOrder::ChannelMajor },
     Case { name: "64-128 3x3 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 3, stride: 2, size: 64, order: KOrder::ChannelMajor },
@@ -53,12 +53,18 @@ const TILE: usize = 65_536;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let isa = arguments.next().and_then(|name| Isa::from_name(&name)).unwrap_or_else(Isa::detect);
+    let isa = arguments
+        .next()
+        .and_then(|name| Isa::from_name(&name))
+        .unwrap_or_else(Isa::detect);
     let filter = arguments.next().unwrap_or_default();
     for case in CASES {
-        if kernel_name(case.algo, isa).contains(&filter) || case.name.contains(&filter) {
+        if format!("{} {}", kernel_name(case.algo, isa), case.name).contains(&filter) {
             convolution(isa, case);
         }
+    }
+    if !filter.is_empty() && !filter.contains("linear") {
+        return;
     }
     for (k, outputs) in [(512, 1024), (25_088, 4096), (32_768, 256)] {
         linear(isa, k, outputs);
@@ -83,14 +89,28 @@ fn measure(isa: Isa, macs: usize, mut run: impl FnMut()) -> (f64, f64) {
 fn codes(n: usize) -> Vec<i8> {
     let mut state = 1u64;
     let next = |s: &mut u64| {
-        *s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *s = s
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (*s >> 56) as u8 as i8
     };
-    (0..n).map(|_| if next(&mut state) < 0 { 0 } else { next(&mut state) }).collect()
+    (0..n)
+        .map(|_| {
+            if next(&mut state) < 0 {
+                0
+            } else {
+                next(&mut state)
+            }
+        })
+        .collect()
 }
 
 fn convolution(isa: Isa, case: &Case) {
-    let pad = if case.kernel == case.size { 0 } else { case.kernel / 2 };
+    let pad = if case.kernel == case.size {
+        0
+    } else {
+        case.kernel / 2
+    };
     let out = (case.size + 2 * pad - case.kernel) / case.stride + 1;
     let shape = ConvShape {
         in_channels: case.channels[0],
@@ -129,9 +149,18 @@ fn convolution(isa: Isa, case: &Case) {
                     steps: Steps::Layer(0.01),
                 },
             };
-            let view = View { data: &input, map: in_map };
-            let mut target = ViewMut { data: &mut output, map: out_map };
-            let epilogue = Epilogue { bias: None, activation: Activation::Relu };
+            let view = View {
+                data: &input,
+                map: in_map,
+            };
+            let mut target = ViewMut {
+                data: &mut output,
+                map: out_map,
+            };
+            let epilogue = Epilogue {
+                bias: None,
+                activation: Activation::Relu,
+            };
             conv_tile(
                 isa,
                 case.algo,
@@ -180,9 +209,25 @@ fn linear(isa: Isa, k: usize, outputs: usize) {
                         steps: Steps::Layer(0.01),
                     },
                 };
-                let start = if k0 == 0 { Start::Zero } else { Start::Accumulate };
+                let start = if k0 == 0 {
+                    Start::Zero
+                } else {
+                    Start::Accumulate
+                };
                 let y = &mut y[first * PANEL..];
-                linear_tile(isa, &tile, outputs, &x, 1, k, y, outputs, start, None, &mut scratch);
+                linear_tile(
+                    isa,
+                    &tile,
+                    outputs,
+                    &x,
+                    1,
+                    k,
+                    y,
+                    outputs,
+                    start,
+                    None,
+                    &mut scratch,
+                );
             }
         }
     });

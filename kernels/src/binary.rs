@@ -85,6 +85,53 @@ pub fn binary(
     with_operation!(kind, nested(&nest, a.data, b.data, out));
 }
 
+/// `target = target op b` over `dims` with any strides, or `b op target` when `b_first`; `target` has
+/// an element of its own for every index.
+pub fn binary_update(
+    kind: BinaryKind,
+    dims: Dims,
+    target: &mut [f32],
+    target_strides: Dims,
+    b: Operand<'_>,
+    b_first: bool,
+) {
+    let nest = Nest::new(dims, [target_strides, b.strides]);
+    if b_first {
+        with_operation!(kind, update_reversed(&nest, target, b.data));
+    } else {
+        with_operation!(kind, update(&nest, target, b.data));
+    }
+}
+
+fn update_reversed(
+    nest: &Nest<2>,
+    target: &mut [f32],
+    b: &[f32],
+    f: impl Fn(f32, f32) -> f32 + Copy,
+) {
+    update(nest, target, b, |t, b| f(b, t));
+}
+
+fn update(nest: &Nest<2>, target: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) {
+    let (len, steps) = nest.inner();
+    nest.outer(|[at, at_b]| match steps {
+        [1, 1] => {
+            let pairs = target[at..at + len].iter_mut().zip(&b[at_b..at_b + len]);
+            pairs.for_each(|(t, &b)| *t = f(*t, b));
+        }
+        [1, 0] => {
+            let b = b[at_b];
+            target[at..at + len].iter_mut().for_each(|t| *t = f(*t, b));
+        }
+        [step, step_b] => {
+            for i in 0..len {
+                let t = &mut target[at + i * step];
+                *t = f(*t, b[at_b + i * step_b]);
+            }
+        }
+    });
+}
+
 fn nested(
     nest: &Nest<3>,
     a: &[f32],

@@ -57,14 +57,16 @@ pub fn linear_tile(
         out_stride,
     };
     let weights = scratch[..CHAINS * K_BLOCK * PANEL].as_chunks_mut().0;
-    isa.run(Linear {
+    Linear {
+        isa,
         tile,
         channels,
         rows,
         start,
         epilogue,
         weights,
-    });
+    }
+    .run();
 }
 
 /// Inputs and outputs of a call.
@@ -77,6 +79,7 @@ struct Rows<'a> {
 }
 
 struct Linear<'a> {
+    isa: Isa,
     tile: &'a WeightTile<'a>,
     channels: usize,
     rows: Rows<'a>,
@@ -93,11 +96,8 @@ struct Chain {
     len: usize,
 }
 
-impl Work for Linear<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
+impl Linear<'_> {
+    fn run(mut self) {
         // One tap: the two orders of k are the same.
         let order = WeightTile {
             order: KOrder::ChannelMajor,
@@ -121,21 +121,22 @@ impl Work for Linear<'_> {
             }
             for (i, c) in chains[..count].iter().enumerate() {
                 let to = &mut self.weights[i * K_BLOCK..];
-                expand(simd, self.tile, c.panel, c.at, c.len, to);
+                expand(self.isa, self.tile, c.panel, c.at, c.len, to);
             }
             for row in 0..self.rows.n {
-                self.add(simd, row, &chains[..count]);
+                self.add(row, &chains[..count]);
             }
         }
     }
-}
 
-impl Linear<'_> {
     /// Adds the sums of the chains to one row.
-    #[inline(always)]
-    fn add<S: Simd>(&mut self, simd: S, row: usize, chains: &[Chain]) {
+    fn add(&mut self, row: usize, chains: &[Chain]) {
         let x = &self.rows.x[row * self.rows.in_stride + self.tile.k0..][..self.tile.k_len];
-        let sums = run_chains(simd, self.weights, x, chains);
+        let sums = self.isa.run(Chains {
+            weights: self.weights,
+            x,
+            chains,
+        });
         let y = &mut self.rows.y[row * self.rows.out_stride..][..self.channels];
         for (chain, sums) in chains.iter().zip(&sums) {
             let first = chain.panel * PANEL;
@@ -158,41 +159,47 @@ impl Linear<'_> {
 }
 
 /// The sums of up to 8 chains.
-#[inline(always)]
-fn run_chains<S: Simd>(
-    simd: S,
-    weights: &[[f32; PANEL]],
-    x: &[f32],
-    chains: &[Chain],
-) -> [[f32; PANEL]; CHAINS] {
-    let mut sums = [[0.0; PANEL]; CHAINS];
-    // All chains side by side as far as the shortest reaches, the rest one by one.
-    let mut common = 0;
-    if chains.len() == CHAINS {
-        common = chains.iter().map(|c| c.len).min().unwrap_or(0);
-        let mut w = [weights; CHAINS];
-        let mut xs = [x; CHAINS];
-        for i in 0..CHAINS {
-            w[i] = &weights[i * K_BLOCK..][..common];
-            xs[i] = &x[chains[i].at..][..common];
-        }
-        let mut acc = [simd.splat(0.0); CHAINS];
-        for k in 0..common {
+struct Chains<'a> {
+    weights: &'a [[f32; PANEL]],
+    x: &'a [f32],
+    chains: &'a [Chain],
+}
+
+impl Work for Chains<'_> {
+    type Output = [[f32; PANEL]; CHAINS];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let Chains { weights, x, chains } = self;
+        let mut sums = [[0.0; PANEL]; CHAINS];
+        // All chains side by side as far as the shortest reaches, the rest one by one.
+        let mut common = 0;
+        if chains.len() == CHAINS {
+            common = chains.iter().map(|c| c.len).min().unwrap_or(0);
+            let mut w = [weights; CHAINS];
+            let mut xs = [x; CHAINS];
             for i in 0..CHAINS {
-                acc[i] = simd.mul_add(simd.load(&w[i][k]), simd.splat(xs[i][k]), acc[i]);
+                w[i] = &weights[i * K_BLOCK..][..common];
+                xs[i] = &x[chains[i].at..][..common];
+            }
+            let mut acc = [simd.splat(0.0); CHAINS];
+            for k in 0..common {
+                for i in 0..CHAINS {
+                    acc[i] = simd.mul_add(simd.load(&w[i][k]), simd.splat(xs[i][k]), acc[i]);
+                }
+            }
+            for i in 0..CHAINS {
+                simd.store(acc[i], &mut sums[i]);
             }
         }
-        for i in 0..CHAINS {
-            simd.store(acc[i], &mut sums[i]);
+        for (i, chain) in chains.iter().enumerate() {
+            let mut acc = simd.load(&sums[i]);
+            for k in common..chain.len {
+                let w = simd.load(&weights[i * K_BLOCK + k]);
+                acc = simd.mul_add(w, simd.splat(x[chain.at + k]), acc);
+            }
+            simd.store(acc, &mut sums[i]);
         }
+        sums
     }
-    for (i, chain) in chains.iter().enumerate() {
-        let mut acc = simd.load(&sums[i]);
-        for k in common..chain.len {
-            let w = simd.load(&weights[i * K_BLOCK + k]);
-            acc = simd.mul_add(w, simd.splat(x[chain.at + k]), acc);
-        }
-        simd.store(acc, &mut sums[i]);
-    }
-    sums
 }

@@ -165,17 +165,18 @@ pub fn resize<T: Copy + Into<f64>>(
     out_w: usize,
 ) -> Vec<f64> {
     let [h, w] = in_hw;
+    // Coordinates are defined in f32: at an exact tie of a nearest mode, f64 would choose otherwise.
     let position = |axis: usize, o: usize, out_len: usize, in_len: usize| {
-        let (o, scale) = (o as f64, f64::from(shape.scale[axis]));
-        match shape.coordinates {
+        let (o, scale) = (o as f32, shape.scale[axis]);
+        f64::from(match shape.coordinates {
             ResizeCoordinates::Asymmetric => o / scale,
             ResizeCoordinates::PytorchHalfPixel if out_len == 1 => 0.0,
             ResizeCoordinates::HalfPixel | ResizeCoordinates::PytorchHalfPixel => {
                 (o + 0.5) / scale - 0.5
             }
             ResizeCoordinates::AlignCorners if out_len == 1 => 0.0,
-            ResizeCoordinates::AlignCorners => o * (in_len - 1) as f64 / (out_len - 1) as f64,
-        }
+            ResizeCoordinates::AlignCorners => o * (in_len - 1) as f32 / (out_len - 1) as f32,
+        })
     };
     let nearest = |x: f64, len: usize| {
         let rounded = match shape.mode {

@@ -12,7 +12,7 @@ use super::plane::{Band, Plane};
 use super::store::{GROUP, Pixels, Sums, Target, Vectors};
 use super::{Call, ConvShape, Start, split_scratch};
 use crate::expand::expand;
-use crate::simd::{Simd, Work};
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
 /// f32 elements of scratch.
@@ -20,119 +20,138 @@ pub(super) fn workspace(shape: &ConvShape, rows: usize) -> usize {
     K_BLOCK * PANEL + K_BLOCK + Plane::workspace_depthwise(shape, PANEL, rows)
 }
 
-/// The call as work for an instruction set.
-pub(super) struct Depthwise<'a, 'b>(pub Call<'a, 'b>);
-
-impl Work for Depthwise<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Call {
-            shape,
-            tile,
-            input,
-            rows,
-            out,
-            start,
-            epilogue,
-            scratch,
-        } = self.0;
-        let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
-        let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
-        let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
-        let multiplier = shape.out_per_group();
-        for p in 0..tile.panels {
-            let (first, lanes) = shape.panel_channels(tile.first_panel + p);
-            let channels = first / multiplier..(first + lanes - 1) / multiplier + 1;
-            for mut block in KBlocks::new(tile, 1, shape.taps()) {
-                expand(simd, tile, p, block.at, block.len, weights);
-                block.channels = channels.clone();
-                let plane = Plane::new(shape, &block, rows.len());
-                block.channels = 0..1;
-                plane.offsets(shape, &block, tile.order, offsets);
-                let mut planes = [0; PANEL];
-                for (lane, plane_at) in planes.iter_mut().enumerate().take(lanes) {
-                    *plane_at = ((first + lane) / multiplier - channels.start) * plane.channel;
-                }
-                let taps = Taps {
-                    weights: &weights[..block.len],
-                    offsets,
+/// Runs the call.
+pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
+    let Call {
+        shape,
+        tile,
+        input,
+        rows,
+        out,
+        start,
+        epilogue,
+        scratch,
+    } = call;
+    let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
+    let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
+    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let multiplier = shape.out_per_group();
+    for p in 0..tile.panels {
+        let (first, lanes) = shape.panel_channels(tile.first_panel + p);
+        let channels = first / multiplier..(first + lanes - 1) / multiplier + 1;
+        for mut block in KBlocks::new(tile, 1, shape.taps()) {
+            expand(isa, tile, p, block.at, block.len, weights);
+            block.channels = channels.clone();
+            let plane = Plane::new(shape, &block, rows.len());
+            block.channels = 0..1;
+            plane.offsets(shape, &block, tile.order, offsets);
+            let mut planes = [0; PANEL];
+            for (lane, plane_at) in planes.iter_mut().enumerate().take(lanes) {
+                *plane_at = ((first + lane) / multiplier - channels.start) * plane.channel;
+            }
+            for band in Band::all(shape, &plane, &rows) {
+                plane.pack(isa, shape, input, channels.clone(), &band, plane_data);
+                let mut vectors = Vectors::new(&band, plane.is_flat(band.columns.len()));
+                let mut target = Target {
+                    out: &mut *out,
+                    first_row: rows.start,
+                    band,
+                    accumulate: block.at > 0 || start == Start::Accumulate,
+                    epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
                 };
-                for band in Band::all(shape, &plane, &rows) {
-                    plane.pack(shape, input, channels.clone(), &band, plane_data);
-                    let mut vectors = Vectors::new(&band, plane.is_flat(band.columns.len()));
-                    let mut target = Target {
-                        out: &mut *out,
-                        first_row: rows.start,
-                        band,
-                        accumulate: block.at > 0 || start == Start::Accumulate,
-                        epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
-                    };
-                    let mut left = vectors.count();
-                    while left > 0 {
-                        let mut pixels = [Pixels::default(); GROUP];
-                        let mut bases = [0; GROUP];
-                        let count = if left >= GROUP { GROUP } else { 1 };
-                        for j in 0..count {
-                            pixels[j] = vectors.next();
-                            bases[j] = plane.base(pixels[j].row, pixels[j].column);
-                        }
-                        left -= count;
-                        let mut sums: Sums = [[0.0; _]; PANEL];
-                        if count == GROUP {
-                            taps.chains::<S, 2, GROUP, 0>(
-                                simd, plane_data, planes, bases, &mut sums,
-                            );
-                            taps.chains::<S, 2, GROUP, 2>(
-                                simd, plane_data, planes, bases, &mut sums,
-                            );
-                            taps.chains::<S, 2, GROUP, 4>(
-                                simd, plane_data, planes, bases, &mut sums,
-                            );
-                            taps.chains::<S, 2, GROUP, 6>(
-                                simd, plane_data, planes, bases, &mut sums,
-                            );
-                        } else {
-                            let bases = [bases[0]];
-                            taps.chains::<S, 8, 1, 0>(simd, plane_data, planes, bases, &mut sums);
-                        }
-                        for (lane, sums) in sums.iter_mut().enumerate().take(lanes) {
-                            target.store(simd, first + lane, sums, &pixels[..count]);
-                        }
+                let mut left = vectors.count();
+                while left > 0 {
+                    let mut pixels = [Pixels::default(); GROUP];
+                    let mut bases = [0; GROUP];
+                    let count = if left >= GROUP { GROUP } else { 1 };
+                    for j in 0..count {
+                        pixels[j] = vectors.next();
+                        bases[j] = plane.base(pixels[j].row, pixels[j].column);
                     }
+                    left -= count;
+                    let mut sums: Sums = [[0.0; _]; PANEL];
+                    let taps = Taps {
+                        weights: &weights[..block.len],
+                        offsets: &*offsets,
+                        data: &*plane_data,
+                        planes,
+                        sums: &mut sums,
+                    };
+                    if count == GROUP {
+                        isa.run(Wide { taps, bases });
+                    } else {
+                        isa.run(Narrow {
+                            taps,
+                            base: bases[0],
+                        });
+                    }
+                    target.store(isa, first..first + lanes, &mut sums, &pixels[..count]);
                 }
             }
         }
     }
 }
 
-/// The taps of a block of one panel.
+/// The taps of a block of one panel, and its planes.
 struct Taps<'a> {
     weights: &'a [[f32; PANEL]],
     offsets: &'a [u32],
+    data: &'a [f32],
+    /// Where the plane of each lane starts.
+    planes: [usize; PANEL],
+    sums: &'a mut Sums,
+}
+
+/// All channels for four vectors of pixels, two channels at a time.
+struct Wide<'a> {
+    taps: Taps<'a>,
+    bases: [usize; GROUP],
+}
+
+impl Work for Wide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        self.taps.chains::<S, 2, GROUP, 0>(simd, self.bases);
+        self.taps.chains::<S, 2, GROUP, 2>(simd, self.bases);
+        self.taps.chains::<S, 2, GROUP, 4>(simd, self.bases);
+        self.taps.chains::<S, 2, GROUP, 6>(simd, self.bases);
+    }
+}
+
+/// All channels for one vector of pixels.
+struct Narrow<'a> {
+    taps: Taps<'a>,
+    base: usize,
+}
+
+impl Work for Narrow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        self.taps.chains::<S, 8, 1, 0>(simd, [self.base]);
+    }
 }
 
 impl Taps<'_> {
     /// Chains of `L` channels from lane `LANE` on, times `NV` vectors of pixels.
     #[inline(always)]
     fn chains<S: Simd, const L: usize, const NV: usize, const LANE: usize>(
-        &self,
+        &mut self,
         simd: S,
-        data: &[f32],
-        planes: [usize; PANEL],
         bases: [usize; NV],
-        sums: &mut Sums,
     ) {
         let mut acc = [[simd.splat(0.0); NV]; L];
         let mut last = 0;
         for i in 0..L {
-            last = last.max(planes[LANE + i]);
+            last = last.max(self.planes[LANE + i]);
         }
-        let len = data.len() - last;
-        let mut channels = [[data; NV]; L];
+        let len = self.data.len() - last;
+        let mut channels = [[self.data; NV]; L];
         for i in 0..L {
-            channels[i] = windows(&data[planes[LANE + i]..][..len], bases);
+            channels[i] = windows(&self.data[self.planes[LANE + i]..][..len], bases);
         }
         for (w, &offset) in self.weights.iter().zip(self.offsets) {
             for i in 0..L {
@@ -144,7 +163,10 @@ impl Taps<'_> {
             }
         }
         for i in 0..L {
-            for (v, to) in acc[i].into_iter().zip(sums[LANE + i].as_chunks_mut().0) {
+            for (v, to) in acc[i]
+                .into_iter()
+                .zip(self.sums[LANE + i].as_chunks_mut().0)
+            {
                 simd.store(v, to);
             }
         }

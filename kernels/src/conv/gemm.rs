@@ -20,7 +20,7 @@ use super::plane::{Band, Plane};
 use super::store::{Pixels, Sums, Target, Vectors};
 use super::{Call, ConvShape, split_scratch};
 use crate::expand::expand;
-use crate::simd::{Simd, Work};
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
 /// Panels that share a packed plane.
@@ -32,76 +32,69 @@ pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize 
     weights + K_BLOCK + Plane::workspace(shape, rows)
 }
 
-/// The call as work for an instruction set.
-pub(super) struct Gemm<'a, 'b>(pub Call<'a, 'b>);
-
-impl Work for Gemm<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Call {
-            shape,
-            tile,
-            input,
-            rows,
-            out,
-            start,
-            epilogue,
-            scratch,
-        } = self.0;
-        let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
-        let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
-        let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
-        let per_group = shape.panels_per_group();
-        let mut panel = 0;
-        while panel < tile.panels {
-            let group = (tile.first_panel + panel) / per_group;
-            let in_group = per_group - (tile.first_panel + panel) % per_group;
-            let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
-            panel = chunk.end;
-            for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-                for (i, p) in chunk.clone().enumerate() {
-                    expand(
-                        simd,
-                        tile,
-                        p,
-                        block.at,
-                        block.len,
-                        &mut weights[i * K_BLOCK..],
-                    );
-                }
-                let plane = Plane::new(shape, &block, rows.len());
-                plane.offsets(shape, &block, tile.order, offsets);
-                let channels = group * shape.in_per_group() + block.channels.start;
-                let channels = channels..channels + block.channels.len();
-                for band in Band::all(shape, &plane, &rows) {
-                    plane.pack(shape, input, channels.clone(), &band, plane_data);
-                    let flat = plane.is_flat(band.columns.len());
-                    let panels = Panels {
-                        shape,
-                        first: tile.first_panel + chunk.start,
-                        weights: &*weights,
-                        count: chunk.len(),
-                        block: &block,
-                        offsets: &offsets[..block.len],
-                        plane: &plane,
-                        data: &*plane_data,
-                    };
-                    let mut target = Target {
-                        out: &mut *out,
-                        first_row: rows.start,
-                        band,
-                        accumulate: block.at > 0 || start == super::Start::Accumulate,
-                        epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
-                    };
-                    let pixels = target.band.rows.len() * target.band.columns.len();
-                    let vectors = Vectors::new(&target.band, flat);
-                    if pixels * 10 >= vectors.count() * 8 * 7 {
-                        panels.pixel_lanes(simd, vectors, &mut target);
-                    } else {
-                        panels.channel_lanes(simd, pixels, &mut target);
-                    }
+/// Runs the call.
+pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
+    let Call {
+        shape,
+        tile,
+        input,
+        rows,
+        out,
+        start,
+        epilogue,
+        scratch,
+    } = call;
+    let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
+    let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
+    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let per_group = shape.panels_per_group();
+    let mut panel = 0;
+    while panel < tile.panels {
+        let group = (tile.first_panel + panel) / per_group;
+        let in_group = per_group - (tile.first_panel + panel) % per_group;
+        let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
+        panel = chunk.end;
+        for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
+            for (i, p) in chunk.clone().enumerate() {
+                expand(
+                    isa,
+                    tile,
+                    p,
+                    block.at,
+                    block.len,
+                    &mut weights[i * K_BLOCK..],
+                );
+            }
+            let plane = Plane::new(shape, &block, rows.len());
+            plane.offsets(shape, &block, tile.order, offsets);
+            let channels = group * shape.in_per_group() + block.channels.start;
+            let channels = channels..channels + block.channels.len();
+            for band in Band::all(shape, &plane, &rows) {
+                plane.pack(isa, shape, input, channels.clone(), &band, plane_data);
+                let flat = plane.is_flat(band.columns.len());
+                let panels = Panels {
+                    shape,
+                    first: tile.first_panel + chunk.start,
+                    weights: &*weights,
+                    count: chunk.len(),
+                    block: &block,
+                    offsets: &offsets[..block.len],
+                    plane: &plane,
+                    data: &*plane_data,
+                };
+                let mut target = Target {
+                    out: &mut *out,
+                    first_row: rows.start,
+                    band,
+                    accumulate: block.at > 0 || start == super::Start::Accumulate,
+                    epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                };
+                let pixels = target.band.rows.len() * target.band.columns.len();
+                let vectors = Vectors::new(&target.band, flat);
+                if pixels * 10 >= vectors.count() * 8 * 7 {
+                    panels.pixel_lanes(isa, vectors, &mut target);
+                } else {
+                    panels.channel_lanes(isa, pixels, &mut target);
                 }
             }
         }
@@ -128,15 +121,14 @@ impl Panels<'_> {
         &self.weights[i * K_BLOCK..][..self.block.len]
     }
 
-    #[inline(always)]
-    fn pixel_lanes<S: Simd>(&self, simd: S, mut vectors: Vectors, target: &mut Target<'_, '_>) {
+    fn pixel_lanes(&self, isa: Isa, mut vectors: Vectors, target: &mut Target<'_, '_>) {
         let mut left = vectors.count();
         while left > 0 {
             match left {
-                1 => self.pixel_group::<S, 1>(simd, &mut vectors, target),
+                1 => self.pixel_group::<1>(isa, &mut vectors, target),
                 // Two groups of two keep the registers busier than three and one.
-                2 | 4 => self.pixel_group::<S, 2>(simd, &mut vectors, target),
-                _ => self.pixel_group::<S, 3>(simd, &mut vectors, target),
+                2 | 4 => self.pixel_group::<2>(isa, &mut vectors, target),
+                _ => self.pixel_group::<3>(isa, &mut vectors, target),
             }
             left -= match left {
                 1 => 1,
@@ -147,10 +139,9 @@ impl Panels<'_> {
     }
 
     /// `NV` vectors of pixels times every panel.
-    #[inline(always)]
-    fn pixel_group<S: Simd, const NV: usize>(
+    fn pixel_group<const NV: usize>(
         &self,
-        simd: S,
+        isa: Isa,
         vectors: &mut Vectors,
         target: &mut Target<'_, '_>,
     ) {
@@ -161,25 +152,38 @@ impl Panels<'_> {
             bases[j] = self.plane.base(pixels[j].row, pixels[j].column);
         }
         let windows = windows(self.data, bases);
+        let offsets = self.offsets;
         for i in 0..self.count {
             let weights = self.weights(i);
             let mut sums: Sums = [[0.0; _]; PANEL];
             if NV == 1 {
                 // One vector: all 8 channels at once, or the chains would be too few.
-                pixel_tile::<S, NV, 8, 0>(simd, weights, self.offsets, windows, &mut sums);
+                isa.run(PixelTile::<NV, 8, 0> {
+                    weights,
+                    offsets,
+                    windows,
+                    sums: &mut sums,
+                });
             } else {
-                pixel_tile::<S, NV, 4, 0>(simd, weights, self.offsets, windows, &mut sums);
-                pixel_tile::<S, NV, 4, 4>(simd, weights, self.offsets, windows, &mut sums);
+                isa.run(PixelTile::<NV, 4, 0> {
+                    weights,
+                    offsets,
+                    windows,
+                    sums: &mut sums,
+                });
+                isa.run(PixelTile::<NV, 4, 4> {
+                    weights,
+                    offsets,
+                    windows,
+                    sums: &mut sums,
+                });
             }
             let (first, lanes) = self.shape.panel_channels(self.first + i);
-            for (lane, sums) in sums.iter_mut().enumerate().take(lanes) {
-                target.store(simd, first + lane, sums, &pixels);
-            }
+            target.store(isa, first..first + lanes, &mut sums, &pixels);
         }
     }
 
-    #[inline(always)]
-    fn channel_lanes<S: Simd>(&self, simd: S, pixels: usize, target: &mut Target<'_, '_>) {
+    fn channel_lanes(&self, isa: Isa, pixels: usize, target: &mut Target<'_, '_>) {
         let mut at = 0;
         while at < pixels {
             let left = pixels - at;
@@ -194,12 +198,12 @@ impl Panels<'_> {
             while i < self.count {
                 let panels = self.count - i;
                 i += match (n, panels) {
-                    (8, _) => self.channel_group::<S, 1, 8>(simd, i, at, target),
-                    (4, 1) => self.channel_group::<S, 1, 4>(simd, i, at, target),
-                    (4, _) => self.channel_group::<S, 2, 4>(simd, i, at, target),
-                    (_, 1..4) => self.channel_group::<S, 1, 1>(simd, i, at, target),
-                    (_, 4..8) => self.channel_group::<S, 4, 1>(simd, i, at, target),
-                    _ => self.channel_group::<S, 8, 1>(simd, i, at, target),
+                    (8, _) => self.channel_group::<1, 8>(isa, i, at, target),
+                    (4, 1) => self.channel_group::<1, 4>(isa, i, at, target),
+                    (4, _) => self.channel_group::<2, 4>(isa, i, at, target),
+                    (_, 1..4) => self.channel_group::<1, 1>(isa, i, at, target),
+                    (_, 4..8) => self.channel_group::<4, 1>(isa, i, at, target),
+                    _ => self.channel_group::<8, 1>(isa, i, at, target),
                 };
             }
             at += n;
@@ -207,10 +211,9 @@ impl Panels<'_> {
     }
 
     /// `N` pixels from pixel `at` of the band on times `P` panels from panel `i` on; returns `P`.
-    #[inline(always)]
-    fn channel_group<S: Simd, const P: usize, const N: usize>(
+    fn channel_group<const P: usize, const N: usize>(
         &self,
-        simd: S,
+        isa: Isa,
         i: usize,
         at: usize,
         target: &mut Target<'_, '_>,
@@ -229,17 +232,17 @@ impl Panels<'_> {
             column: at % columns,
             len: N,
         }];
-        let sums = channel_tile(simd, weights, self.offsets, windows(self.data, bases));
-        for (j, sums) in sums.into_iter().enumerate() {
-            let mut rows = [simd.splat(0.0); 8];
-            rows[..N].copy_from_slice(&sums);
-            let by_channel = simd.transpose(rows);
+        let mut sums: [Sums; P] = [[[0.0; _]; PANEL]; P];
+        let windows = windows(self.data, bases);
+        isa.run(ChannelTile {
+            weights,
+            offsets: self.offsets,
+            windows,
+            sums: &mut sums,
+        });
+        for (j, sums) in sums.iter_mut().enumerate() {
             let (first, lanes) = self.shape.panel_channels(self.first + i + j);
-            for (lane, &v) in by_channel.iter().enumerate().take(lanes) {
-                let mut sums = [0.0; _];
-                simd.store(v, &mut sums.as_chunks_mut().0[0]);
-                target.store(simd, first + lane, &mut sums, &pixels);
-            }
+            target.store(isa, first..first + lanes, sums, &pixels);
         }
         P
     }
@@ -267,61 +270,78 @@ pub(super) fn eight(window: &[f32], offset: usize) -> &[f32; 8] {
 }
 
 /// Chains of `MR` channels, from lane `LANE` of the panel on, times `NV` vectors of pixels.
-#[inline(always)]
-fn pixel_tile<S: Simd, const NV: usize, const MR: usize, const LANE: usize>(
-    simd: S,
-    weights: &[[f32; PANEL]],
-    offsets: &[u32],
-    windows: [&[f32]; NV],
-    sums: &mut Sums,
-) {
-    let mut acc = [[simd.splat(0.0); NV]; MR];
-    for (w, &offset) in weights.iter().zip(offsets) {
-        let mut x = [simd.splat(0.0); NV];
-        for j in 0..NV {
-            x[j] = simd.load(eight(windows[j], offset as usize));
-        }
-        for i in 0..MR {
-            let w = simd.splat(w[LANE + i]);
+struct PixelTile<'a, const NV: usize, const MR: usize, const LANE: usize> {
+    weights: &'a [[f32; PANEL]],
+    offsets: &'a [u32],
+    windows: [&'a [f32]; NV],
+    sums: &'a mut Sums,
+}
+
+impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_, NV, MR, LANE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut acc = [[simd.splat(0.0); NV]; MR];
+        for (w, &offset) in self.weights.iter().zip(self.offsets) {
+            let mut x = [simd.splat(0.0); NV];
             for j in 0..NV {
-                acc[i][j] = simd.mul_add(w, x[j], acc[i][j]);
+                x[j] = simd.load(eight(self.windows[j], offset as usize));
+            }
+            for i in 0..MR {
+                let w = simd.splat(w[LANE + i]);
+                for j in 0..NV {
+                    acc[i][j] = simd.mul_add(w, x[j], acc[i][j]);
+                }
             }
         }
-    }
-    for i in 0..MR {
-        let to = sums[LANE + i].as_chunks_mut().0;
-        for j in 0..NV {
-            simd.store(acc[i][j], &mut to[j]);
+        for i in 0..MR {
+            let to = self.sums[LANE + i].as_chunks_mut().0;
+            for j in 0..NV {
+                simd.store(acc[i][j], &mut to[j]);
+            }
         }
     }
 }
 
 /// Chains of `P` panels times `N` pixels.
-#[inline(always)]
-fn channel_tile<S: Simd, const P: usize, const N: usize>(
-    simd: S,
-    weights: [&[[f32; PANEL]]; P],
-    offsets: &[u32],
-    windows: [&[f32]; N],
-) -> [[S::V; N]; P] {
-    let mut acc = [[simd.splat(0.0); N]; P];
-    let len = offsets.len();
-    let mut panels = weights;
-    for i in 0..P {
-        panels[i] = &weights[i][..len];
-    }
-    for k in 0..len {
-        let offset = offsets[k] as usize;
-        let mut w = [simd.splat(0.0); P];
+struct ChannelTile<'a, const P: usize, const N: usize> {
+    weights: [&'a [[f32; PANEL]]; P],
+    offsets: &'a [u32],
+    windows: [&'a [f32]; N],
+    sums: &'a mut [Sums; P],
+}
+
+impl<const P: usize, const N: usize> Work for ChannelTile<'_, P, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut acc = [[simd.splat(0.0); N]; P];
+        let len = self.offsets.len();
+        let mut panels = self.weights;
         for i in 0..P {
-            w[i] = simd.load(&panels[i][k]);
+            panels[i] = &self.weights[i][..len];
         }
-        for j in 0..N {
-            let x = simd.splat(windows[j][offset]);
+        for k in 0..len {
+            let offset = self.offsets[k] as usize;
+            let mut w = [simd.splat(0.0); P];
             for i in 0..P {
-                acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+                w[i] = simd.load(&panels[i][k]);
+            }
+            for j in 0..N {
+                let x = simd.splat(self.windows[j][offset]);
+                for i in 0..P {
+                    acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+                }
+            }
+        }
+        for (acc, sums) in acc.iter().zip(self.sums) {
+            let mut rows = [simd.splat(0.0); 8];
+            rows[..N].copy_from_slice(acc);
+            for (v, sums) in simd.transpose(rows).into_iter().zip(sums) {
+                simd.store(v, &mut sums.as_chunks_mut().0[0]);
             }
         }
     }
-    acc
 }

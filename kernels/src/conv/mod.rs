@@ -144,21 +144,21 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_gemm_f32_8x24",
         supports: |shape| !shape.is_depthwise(),
         workspace: gemm::workspace,
-        run: |isa, call| isa.run(gemm::Gemm(call)),
+        run: gemm::run,
     },
     Algo {
         algo: ConvAlgo::DirectSparse,
         name: "conv_sparse_f32_1x32",
         supports: |shape| !shape.is_depthwise(),
         workspace: sparse::workspace,
-        run: |isa, call| isa.run(sparse::Sparse(call)),
+        run: sparse::run,
     },
     Algo {
         algo: ConvAlgo::Depthwise,
         name: "conv_depthwise_f32_2x32",
         supports: ConvShape::is_depthwise,
         workspace: |shape, _, rows| depthwise::workspace(shape, rows),
-        run: |isa, call| isa.run(depthwise::Depthwise(call)),
+        run: depthwise::run,
     },
 ];
 

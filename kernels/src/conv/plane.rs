@@ -11,6 +11,7 @@
 use super::ConvShape;
 use super::blocks::{Block, K_BLOCK};
 use crate::shape::View;
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::KOrder;
 use std::ops::Range;
 
@@ -217,8 +218,27 @@ impl Plane {
     }
 
     /// Copies the input of `channels` (of the whole input) for a band of output pixels.
-    #[inline(always)]
     pub fn pack(
+        &self,
+        isa: Isa,
+        shape: &ConvShape,
+        input: View<'_>,
+        channels: Range<usize>,
+        band: &Band,
+        out: &mut [f32],
+    ) {
+        isa.run(Pack {
+            plane: self,
+            shape,
+            input,
+            channels,
+            band,
+            out,
+        });
+    }
+
+    #[inline(always)]
+    fn pack_inline(
         &self,
         shape: &ConvShape,
         input: View<'_>,
@@ -261,6 +281,26 @@ impl Plane {
                 }
             }
         }
+    }
+}
+
+/// [`Plane::pack`] compiled for an instruction set: plain copies, but in its widest registers.
+struct Pack<'a> {
+    plane: &'a Plane,
+    shape: &'a ConvShape,
+    input: View<'a>,
+    channels: Range<usize>,
+    band: &'a Band,
+    out: &'a mut [f32],
+}
+
+impl Work for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        self.plane
+            .pack_inline(self.shape, self.input, self.channels, self.band, self.out);
     }
 }
 

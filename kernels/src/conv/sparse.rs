@@ -10,10 +10,10 @@
 use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
 use super::plane::{Band, Plane};
-use super::store::{GROUP, Pixels, Target, Vectors};
+use super::store::{GROUP, Pixels, Sums, Target, Vectors};
 use super::{Call, ConvShape, Start, split_scratch};
 use crate::expand::expand;
-use crate::simd::{Simd, Work};
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
 /// Panels that share a packed plane.
@@ -29,84 +29,85 @@ pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize 
     K_BLOCK * PANEL + lists + K_BLOCK + plane
 }
 
-/// The call as work for an instruction set.
-pub(super) struct Sparse<'a, 'b>(pub Call<'a, 'b>);
-
-impl Work for Sparse<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Call {
-            shape,
-            tile,
-            input,
-            rows,
-            out,
-            start,
-            epilogue,
-            scratch,
-        } = self.0;
-        let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
-        let (lists, scratch) =
-            split_scratch::<2>(scratch, tile.panels.min(CHUNK) * PANEL * K_BLOCK);
-        let lists: &mut [Entry] = bytemuck::cast_slice_mut(lists);
-        let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
-        let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
-        let mut counts = [[0usize; PANEL]; CHUNK];
-        let per_group = shape.panels_per_group();
-        let mut panel = 0;
-        while panel < tile.panels {
-            let group = (tile.first_panel + panel) / per_group;
-            let in_group = per_group - (tile.first_panel + panel) % per_group;
-            let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
-            panel = chunk.end;
-            for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-                let plane = Plane::new(shape, &block, rows.len());
-                plane.offsets(shape, &block, tile.order, offsets);
-                for (i, p) in chunk.clone().enumerate() {
-                    expand(simd, tile, p, block.at, block.len, weights);
-                    let lists = &mut lists[i * PANEL * K_BLOCK..][..PANEL * K_BLOCK];
-                    counts[i] = collect(&weights[..block.len], offsets, lists);
-                }
-                let channels = group * shape.in_per_group() + block.channels.start;
-                let channels = channels..channels + block.channels.len();
-                for band in Band::all(shape, &plane, &rows) {
-                    plane.pack(shape, input, channels.clone(), &band, plane_data);
-                    let mut vectors = Vectors::new(&band, plane.is_flat(band.columns.len()));
-                    let mut target = Target {
-                        out: &mut *out,
-                        first_row: rows.start,
-                        band,
-                        accumulate: block.at > 0 || start == Start::Accumulate,
-                        epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
-                    };
-                    let mut left = vectors.count();
-                    while left > 0 {
-                        let wide = left >= GROUP;
-                        let mut pixels = [Pixels::default(); GROUP];
-                        let mut bases = [0; GROUP];
-                        let count = if wide { GROUP } else { 1 };
-                        for j in 0..count {
-                            pixels[j] = vectors.next();
-                            bases[j] = plane.base(pixels[j].row, pixels[j].column);
-                        }
-                        left -= count;
-                        for (i, p) in chunk.clone().enumerate() {
-                            let (first, lanes) = shape.panel_channels(tile.first_panel + p);
-                            for (lane, &len) in counts[i].iter().enumerate().take(lanes) {
-                                let list = &lists[(i * PANEL + lane) * K_BLOCK..][..len];
-                                let mut sums = [0.0; _];
-                                if wide {
-                                    let windows = windows(plane_data, bases);
-                                    chains(simd, list, windows, &mut sums);
-                                } else {
-                                    let windows = windows(plane_data, [bases[0]]);
-                                    chains(simd, list, windows, &mut sums);
-                                }
-                                target.store(simd, first + lane, &mut sums, &pixels[..count]);
+/// Runs the call.
+pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
+    let Call {
+        shape,
+        tile,
+        input,
+        rows,
+        out,
+        start,
+        epilogue,
+        scratch,
+    } = call;
+    let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
+    let (lists, scratch) = split_scratch::<2>(scratch, tile.panels.min(CHUNK) * PANEL * K_BLOCK);
+    let lists: &mut [Entry] = bytemuck::cast_slice_mut(lists);
+    let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
+    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let mut counts = [[0usize; PANEL]; CHUNK];
+    let per_group = shape.panels_per_group();
+    let mut panel = 0;
+    while panel < tile.panels {
+        let group = (tile.first_panel + panel) / per_group;
+        let in_group = per_group - (tile.first_panel + panel) % per_group;
+        let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
+        panel = chunk.end;
+        for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
+            let plane = Plane::new(shape, &block, rows.len());
+            plane.offsets(shape, &block, tile.order, offsets);
+            for (i, p) in chunk.clone().enumerate() {
+                expand(isa, tile, p, block.at, block.len, weights);
+                let lists = &mut lists[i * PANEL * K_BLOCK..][..PANEL * K_BLOCK];
+                counts[i] = collect(&weights[..block.len], offsets, lists);
+            }
+            let channels = group * shape.in_per_group() + block.channels.start;
+            let channels = channels..channels + block.channels.len();
+            for band in Band::all(shape, &plane, &rows) {
+                plane.pack(isa, shape, input, channels.clone(), &band, plane_data);
+                let mut vectors = Vectors::new(&band, plane.is_flat(band.columns.len()));
+                let mut target = Target {
+                    out: &mut *out,
+                    first_row: rows.start,
+                    band,
+                    accumulate: block.at > 0 || start == Start::Accumulate,
+                    epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                };
+                let mut left = vectors.count();
+                while left > 0 {
+                    let wide = left >= GROUP;
+                    let mut pixels = [Pixels::default(); GROUP];
+                    let mut bases = [0; GROUP];
+                    let count = if wide { GROUP } else { 1 };
+                    for j in 0..count {
+                        pixels[j] = vectors.next();
+                        bases[j] = plane.base(pixels[j].row, pixels[j].column);
+                    }
+                    left -= count;
+                    for (i, p) in chunk.clone().enumerate() {
+                        let (first, lanes) = shape.panel_channels(tile.first_panel + p);
+                        let mut sums: Sums = [[0.0; _]; PANEL];
+                        for (lane, &len) in counts[i].iter().enumerate().take(lanes) {
+                            let list = &lists[(i * PANEL + lane) * K_BLOCK..][..len];
+                            let sums = &mut sums[lane];
+                            if wide {
+                                let windows = windows(plane_data, bases);
+                                isa.run(Chains {
+                                    list,
+                                    windows,
+                                    sums,
+                                });
+                            } else {
+                                let windows = windows(plane_data, [bases[0]]);
+                                isa.run(Chains {
+                                    list,
+                                    windows,
+                                    sums,
+                                });
                             }
                         }
+                        target.store(isa, first..first + lanes, &mut sums, &pixels[..count]);
                     }
                 }
             }
@@ -115,7 +116,6 @@ impl Work for Sparse<'_, '_> {
 }
 
 /// Splits a block of a panel into one list of non-zero weights per channel; returns their lengths.
-#[inline(always)]
 fn collect(weights: &[[f32; PANEL]], offsets: &[u32], lists: &mut [Entry]) -> [usize; PANEL] {
     let mut counts = [0; PANEL];
     for (w, &offset) in weights.iter().zip(offsets) {
@@ -129,21 +129,27 @@ fn collect(weights: &[[f32; PANEL]], offsets: &[u32], lists: &mut [Entry]) -> [u
 }
 
 /// The chain of one channel for `NV` vectors of pixels.
-#[inline(always)]
-fn chains<S: Simd, const NV: usize>(
-    simd: S,
-    list: &[Entry],
-    windows: [&[f32]; NV],
-    sums: &mut [f32; GROUP * 8],
-) {
-    let mut acc = [simd.splat(0.0); NV];
-    for &[offset, w] in list {
-        let w = simd.splat(f32::from_bits(w));
-        for j in 0..NV {
-            acc[j] = simd.mul_add(w, simd.load(eight(windows[j], offset as usize)), acc[j]);
+struct Chains<'a, const NV: usize> {
+    list: &'a [Entry],
+    windows: [&'a [f32]; NV],
+    sums: &'a mut [f32; GROUP * 8],
+}
+
+impl<const NV: usize> Work for Chains<'_, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut acc = [simd.splat(0.0); NV];
+        for &[offset, w] in self.list {
+            let w = simd.splat(f32::from_bits(w));
+            for j in 0..NV {
+                let x = simd.load(eight(self.windows[j], offset as usize));
+                acc[j] = simd.mul_add(w, x, acc[j]);
+            }
         }
-    }
-    for (v, to) in acc.into_iter().zip(sums.as_chunks_mut().0) {
-        simd.store(v, to);
+        for (v, to) in acc.into_iter().zip(self.sums.as_chunks_mut().0) {
+            simd.store(v, to);
+        }
     }
 }

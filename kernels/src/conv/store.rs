@@ -3,8 +3,9 @@
 use super::plane::Band;
 use crate::activation::Epilogue;
 use crate::shape::ViewMut;
-use crate::simd::Simd;
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
+use std::ops::Range;
 
 /// Vectors of pixels of the widest group.
 pub(super) const GROUP: usize = 4;
@@ -82,9 +83,25 @@ pub(super) struct Target<'a, 'b> {
 }
 
 impl Target<'_, '_> {
+    /// Writes the sums of the vectors of a group for channels `channels`, one row of sums each.
+    pub fn store(
+        &mut self,
+        isa: Isa,
+        channels: Range<usize>,
+        sums: &mut [[f32; GROUP * 8]],
+        vectors: &[Pixels],
+    ) {
+        isa.run(Store {
+            target: self,
+            channels,
+            sums,
+            vectors,
+        });
+    }
+
     /// Writes one channel's sums of the vectors of a group.
     #[inline(always)]
-    pub fn store<S: Simd>(
+    fn channel<S: Simd>(
         &mut self,
         simd: S,
         channel: usize,
@@ -140,6 +157,24 @@ impl Target<'_, '_> {
                 row += 1;
                 column = 0;
             }
+        }
+    }
+}
+
+struct Store<'a, 'b, 'c> {
+    target: &'a mut Target<'b, 'c>,
+    channels: Range<usize>,
+    sums: &'a mut [[f32; GROUP * 8]],
+    vectors: &'a [Pixels],
+}
+
+impl Work for Store<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (channel, sums) in self.channels.zip(self.sums) {
+            self.target.channel(simd, channel, sums, self.vectors);
         }
     }
 }
