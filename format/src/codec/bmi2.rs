@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::_pdep_u64;
 
-use super::expand::{count_bits, expand_with, splat};
+use super::expand::{LANES, count_bits, expand_with, splat};
 use super::streams::{self, Bounds};
 use super::{CodecError, DecodeTable};
 
@@ -63,21 +63,14 @@ fn decode(
 fn expand(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
     if fill == 0 {
         expand_with(codes, mask, present, |values, mask| {
-            _pdep_u64(values, lanes(mask))
+            _pdep_u64(values, LANES[usize::from(mask)])
         });
     } else {
         expand_with(codes, mask, present, |values, mask| {
-            let lanes = lanes(mask);
+            let lanes = LANES[usize::from(mask)];
             _pdep_u64(values, lanes) | (splat(fill) & !lanes)
         });
     }
-}
-
-/// 0xff in the byte of every lane set.
-#[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
-#[inline]
-fn lanes(mask: u8) -> u64 {
-    _pdep_u64(u64::from(mask), splat(1)) * 0xff
 }
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]

@@ -13,18 +13,48 @@ pub(super) const fn splat(byte: u8) -> u64 {
     byte as u64 * 0x0101_0101_0101_0101
 }
 
-/// For each mask byte and lane: which of the group's values goes there; 8 = the fill.
-static SOURCES: [[u8; 8]; 256] = sources();
+/// For each mask byte: 0xff in the byte of every lane set.
+pub(super) static LANES: [u64; 256] = lanes();
 
-const fn sources() -> [[u8; 8]; 256] {
-    let mut table = [[8u8; 8]; 256];
+const fn lanes() -> [u64; 256] {
+    let mut table = [0; 256];
     let mut mask = 0;
     while mask < 256 {
-        let (mut lane, mut next) = (0, 0);
+        let mut lane = 0;
         while lane < 8 {
             if (mask >> lane) & 1 == 1 {
-                table[mask][lane] = next;
-                next += 1;
+                table[mask] |= 0xff << (8 * lane);
+            }
+            lane += 1;
+        }
+        mask += 1;
+    }
+    table
+}
+
+/// For each mask byte: the bytes that receive a value when values move up by 4, then by 2, then by 1 lanes.
+///
+/// The value of lane l starts at the number of present lanes below l and moves up by the number of absent ones; the bits
+/// of that distance, from the highest, say in which steps it moves (the "expand" of Hacker's Delight, 7-5, on bytes).
+static MOVES: [[u64; 3]; 256] = moves();
+
+const fn moves() -> [[u64; 3]; 256] {
+    let mut table = [[0; 3]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut lane, mut from) = (0, 0);
+        while lane < 8 {
+            if (mask >> lane) & 1 == 1 {
+                let (mut at, mut step) = (from, 0);
+                while step < 3 {
+                    let distance = 4 >> step;
+                    if (lane - from) & distance != 0 {
+                        at += distance;
+                        table[mask][step] |= 0xff << (8 * at);
+                    }
+                    step += 1;
+                }
+                from += 1;
             }
             lane += 1;
         }
@@ -37,14 +67,23 @@ const fn sources() -> [[u8; 8]; 256] {
 ///
 /// `codes` has eight bytes per mask byte, `present` is the number of bits set.
 pub(super) fn expand_portable(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
+    let fills = splat(fill);
     expand_with(codes, mask, present, |values, mask| {
-        let mut from = [fill; 16];
-        from[..8].copy_from_slice(&values.to_le_bytes());
-        u64::from_le_bytes(SOURCES[usize::from(mask)].map(|source| from[usize::from(source & 15)]))
+        let [by_4, by_2, by_1] = MOVES[usize::from(mask)];
+        let values = (values & !by_4) | ((values << 32) & by_4);
+        let values = (values & !by_2) | ((values << 16) & by_2);
+        let values = (values & !by_1) | ((values << 8) & by_1);
+        let lanes = LANES[usize::from(mask)];
+        (values & lanes) | (fills & !lanes)
     });
 }
 
+/// Groups per iteration of the fast loop.
+const BLOCK: usize = 8;
+
 /// The loop of the expansion; `spread` places the values of one group.
+///
+/// While a block's places end before its values begin, eight groups share one bounds check; the rest goes one by one.
 #[inline(always)]
 pub(super) fn expand_with(
     codes: &mut [u8],
@@ -53,7 +92,32 @@ pub(super) fn expand_with(
     spread: impl Fn(u64, u8) -> u64,
 ) {
     let mut read = codes.len().saturating_sub(present);
-    for (group, &bits) in mask.iter().enumerate() {
+    let mut group = 0;
+    let (blocks, _) = mask.as_chunks::<BLOCK>();
+    for bits in blocks {
+        let Some((places, values)) = codes.split_at_mut_checked(read) else {
+            break;
+        };
+        let Some(places) = places
+            .get_mut(group * 8..)
+            .and_then(<[u8]>::first_chunk_mut::<{ 8 * BLOCK }>)
+        else {
+            break;
+        };
+        let Some(values) = values.first_chunk::<{ 8 * BLOCK }>() else {
+            break;
+        };
+        let mut next = 0usize;
+        for (place, &bits) in places.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
+            let mut packed = [0; 8];
+            packed.copy_from_slice(&values[next..next + 8]);
+            *place = spread(u64::from_le_bytes(packed), bits).to_le_bytes();
+            next += bits.count_ones() as usize;
+        }
+        read += next;
+        group += BLOCK;
+    }
+    for &bits in mask.iter().skip(group) {
         let spread = spread(load_padded(codes, read), bits);
         if let Some(place) = codes
             .get_mut(group * 8..)
@@ -62,6 +126,7 @@ pub(super) fn expand_with(
             *place = spread.to_le_bytes();
         }
         read += bits.count_ones() as usize;
+        group += 1;
     }
 }
 

@@ -103,15 +103,21 @@ impl DecodeTable {
 
     fn fill(&mut self, width: u8) {
         let codes = self.lengths.reversed_codes();
-        // Symbols by length, then value.
+        // Symbols by length, then value: a counting sort.
+        let mut starts = [0u16; 17];
+        for &length in self.lengths.0.iter().filter(|length| **length > 0) {
+            starts[usize::from(length & 15) + 1] += 1;
+        }
+        for length in 1..starts.len() {
+            starts[length] += starts[length - 1];
+        }
+        let used = usize::from(starts[16]);
         let mut order = [(0u8, 0u8, 0u16); 256];
-        let mut used = 0;
-        for length in 1..=width {
-            for (symbol, &l) in (0u8..=255).zip(&self.lengths.0) {
-                if l == length {
-                    order[used] = (symbol, l, codes[usize::from(symbol)]);
-                    used += 1;
-                }
+        for ((symbol, &length), code) in (0u8..=255).zip(&self.lengths.0).zip(codes) {
+            if length > 0 {
+                let place = &mut starts[usize::from(length & 15)];
+                order[usize::from(*place & 255)] = (symbol, length, code);
+                *place += 1;
             }
         }
         let order = &order[..used];
