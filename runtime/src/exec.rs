@@ -145,23 +145,28 @@ impl<'e> Exec<'e> {
                 strides,
                 constant_first,
             } => {
-                let constant = self.constants.get(constant.range()).ok_or_else(mismatch)?;
-                let (source, out) = at.unary(self.arena, io)?;
-                let x = binary::Operand {
-                    data: source,
-                    strides: at.broadcast(0)?,
-                };
+                let data = self.constants.get(constant.range()).ok_or_else(mismatch)?;
                 let constant = binary::Operand {
-                    data: constant,
+                    data,
                     strides: *strides,
                 };
-                let (a, b) = if *constant_first {
-                    (constant, x)
+                let (dims, to) = (align(step.output.dims(), 1), step.output.strides_aligned());
+                if at.input(0)?.place == step.output.place {
+                    let out = at.output(self.arena)?;
+                    binary::binary_update(*kind, dims, out, to, constant, *constant_first);
                 } else {
-                    (x, constant)
-                };
-                let dims = align(step.output.dims(), 1);
-                binary::binary(*kind, dims, a, b, out, step.output.strides_aligned());
+                    let (data, out) = at.unary(self.arena, io)?;
+                    let x = binary::Operand {
+                        data,
+                        strides: at.broadcast(0)?,
+                    };
+                    let (a, b) = if *constant_first {
+                        (constant, x)
+                    } else {
+                        (x, constant)
+                    };
+                    binary::binary(*kind, dims, a, b, out, to);
+                }
             }
             Work::Pool(shape) => {
                 let (from, to) = (at.input(0)?.map(), step.output.map());
@@ -645,14 +650,17 @@ fn binary(
     io: &Io<'_, '_, '_, '_>,
 ) -> Result<()> {
     let (a, b, out) = (at.input(0)?, at.input(1)?, at.step.output);
-    // Lowering writes in place only over an operand of the output's order, with the other one
-    // elsewhere and of the same order.
-    if out.place == a.place {
-        let (other, target) = at.pair(arena, io, &b)?;
-        binary::binary_in_place(kind, target, other);
-    } else if out.place == b.place {
-        let (other, target) = at.pair(arena, io, &a)?;
-        binary::binary_in_place_reversed(kind, other, target);
+    let (dims, to) = (align(out.dims(), 1), out.strides_aligned());
+    // Lowering writes in place only over an operand of the output's order that lies elsewhere than
+    // the other one.
+    if out.place == a.place || out.place == b.place {
+        let (index, other) = if out.place == a.place { (1, b) } else { (0, a) };
+        let (data, target) = at.pair(arena, io, &other)?;
+        let operand = binary::Operand {
+            data,
+            strides: at.broadcast(index)?,
+        };
+        binary::binary_update(kind, dims, target, to, operand, index == 0);
     } else {
         let (first, second, target) = at.binary(arena, io)?;
         let a = binary::Operand {

@@ -154,10 +154,11 @@ impl Lowering<'_> {
                 let second = *node.inputs.get(1).ok_or(INTERNAL)?;
                 let (a, b) = (self.take(first)?, self.take(second)?);
                 let layout = result_layout(&out_dims, &[a, b]);
-                // In place where an operand covers the result in the same order and dies here; never when the other
-                // operand lies in the same buffer.
+                // In place where an operand covers the result in the same order and dies here; never
+                // when the other operand lies in the same buffer.
                 let reuse = [a, b].into_iter().find(|v| {
-                    v.dims() == out_dims && v.layout == layout && a.place != b.place && self.dead(v)
+                    let covers = v.dims() == out_dims && v.layout == layout;
+                    covers && a.place != b.place && self.dead(v)
                 });
                 let out = match reuse {
                     Some(v) => v,
