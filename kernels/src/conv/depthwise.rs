@@ -69,6 +69,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                         bases[j] = plane.base(pixels[j].row, pixels[j].column);
                     }
                     left -= count;
+                    let spots = target.spots(&pixels[..count]);
                     let mut sums: Sums = [[0.0; _]; PANEL];
                     let taps = Taps {
                         weights: &weights[..block.len],
@@ -85,7 +86,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                             base: bases[0],
                         });
                     }
-                    target.store(isa, first..first + lanes, &mut sums, &pixels[..count]);
+                    target.store(isa, first..first + lanes, &mut sums, &spots);
                 }
             }
         }

@@ -153,9 +153,10 @@ impl Panels<'_> {
         }
         let windows = windows(self.data, bases);
         let offsets = self.offsets;
+        let spots = target.spots(&pixels);
+        let mut sums: Sums = [[0.0; _]; PANEL];
         for i in 0..self.count {
             let weights = self.weights(i);
-            let mut sums: Sums = [[0.0; _]; PANEL];
             if NV == 1 {
                 // One vector: all 8 channels at once, or the chains would be too few.
                 isa.run(PixelTile::<NV, 8, 0> {
@@ -179,7 +180,7 @@ impl Panels<'_> {
                 });
             }
             let (first, lanes) = self.shape.panel_channels(self.first + i);
-            target.store(isa, first..first + lanes, &mut sums, &pixels);
+            target.store(isa, first..first + lanes, &mut sums, &spots);
         }
     }
 
@@ -240,9 +241,10 @@ impl Panels<'_> {
             windows,
             sums: &mut sums,
         });
+        let spots = target.spots(&pixels);
         for (j, sums) in sums.iter_mut().enumerate() {
             let (first, lanes) = self.shape.panel_channels(self.first + i + j);
-            target.store(isa, first..first + lanes, sums, &pixels);
+            target.store(isa, first..first + lanes, sums, &spots);
         }
         P
     }

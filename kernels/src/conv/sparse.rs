@@ -85,9 +85,10 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                         bases[j] = plane.base(pixels[j].row, pixels[j].column);
                     }
                     left -= count;
+                    let spots = target.spots(&pixels[..count]);
+                    let mut sums: Sums = [[0.0; _]; PANEL];
                     for (i, p) in chunk.clone().enumerate() {
                         let (first, lanes) = shape.panel_channels(tile.first_panel + p);
-                        let mut sums: Sums = [[0.0; _]; PANEL];
                         for (lane, &len) in counts[i].iter().enumerate().take(lanes) {
                             let list = &lists[(i * PANEL + lane) * K_BLOCK..][..len];
                             let sums = &mut sums[lane];
@@ -107,7 +108,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                                 });
                             }
                         }
-                        target.store(isa, first..first + lanes, &mut sums, &pixels[..count]);
+                        target.store(isa, first..first + lanes, &mut sums, &spots);
                     }
                 }
             }

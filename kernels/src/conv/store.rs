@@ -82,66 +82,62 @@ pub(super) struct Target<'a, 'b> {
     pub epilogue: Option<&'a Epilogue<'a>>,
 }
 
+/// Vectors of a group with their places in the output.
+#[derive(Clone, Copy)]
+pub(super) struct Spots {
+    vectors: [Pixels; GROUP],
+    count: usize,
+    /// Offset of each vector's first pixel in channel 0.
+    at: [usize; GROUP],
+    /// Every vector has 8 pixels of one row.
+    whole: bool,
+}
+
 impl Target<'_, '_> {
-    /// Writes the sums of the vectors of a group for channels `channels`, one row of sums each.
-    pub fn store(
-        &mut self,
-        isa: Isa,
-        channels: Range<usize>,
-        sums: &mut [[f32; GROUP * 8]],
-        vectors: &[Pixels],
-    ) {
+    /// Finds the vectors' places.
+    pub fn spots(&self, vectors: &[Pixels]) -> Spots {
+        let columns = self.band.columns.len();
+        let count = vectors.len().min(GROUP);
+        let mut spots = Spots {
+            vectors: [Pixels::default(); GROUP],
+            count,
+            at: [0; GROUP],
+            whole: vectors
+                .iter()
+                .all(|v| v.len == 8 && v.column + 8 <= columns),
+        };
+        spots.vectors[..count].copy_from_slice(&vectors[..count]);
+        for (at, v) in spots.at.iter_mut().zip(vectors) {
+            *at = self.place(0, v.row, v.column);
+        }
+        spots
+    }
+
+    #[inline(always)]
+    fn place(&self, channel: usize, row: usize, column: usize) -> usize {
+        let row = self.band.rows.start - self.first_row + row;
+        self.out.map.at(0, channel, row) + self.band.columns.start + column
+    }
+
+    /// Writes the sums of a group for channels `channels`, one row of sums each.
+    pub fn store(&mut self, isa: Isa, channels: Range<usize>, sums: &mut Sums, spots: &Spots) {
         isa.run(Store {
             target: self,
             channels,
             sums,
-            vectors,
-        });
-    }
-
-    /// Writes one channel's sums of the vectors of a group.
-    #[inline(always)]
-    fn channel<S: Simd>(
-        &mut self,
-        simd: S,
-        channel: usize,
-        sums: &mut [f32; GROUP * 8],
-        vectors: &[Pixels],
-    ) {
-        if self.accumulate {
-            self.segments(channel, vectors, |out, at, len| {
-                let sums = &mut sums[at..at + len];
-                if let (Some(s), Some(o)) = (sums.as_mut_array(), out.as_array()) {
-                    simd.store(simd.add(simd.load(o), simd.load(s)), s);
-                } else {
-                    sums.iter_mut().zip(out.iter()).for_each(|(s, o)| *s += *o);
-                }
-            });
-        }
-        if let Some(epilogue) = self.epilogue {
-            epilogue.apply(channel, &mut sums[..vectors.len() * 8]);
-        }
-        self.segments(channel, vectors, |out, at, len| {
-            let sums = &sums[at..at + len];
-            if let (Some(s), Some(o)) = (sums.as_array::<8>(), out.as_mut_array::<8>()) {
-                *o = *s;
-            } else {
-                out.iter_mut().zip(sums).for_each(|(o, s)| *o = *s);
-            }
+            spots,
         });
     }
 
     /// The stretches of the output that the vectors cover, with their places in the sums.
-    #[inline(always)]
     fn segments(
         &mut self,
         channel: usize,
-        vectors: &[Pixels],
+        spots: &Spots,
         mut body: impl FnMut(&mut [f32], usize, usize),
     ) {
         let columns = self.band.columns.len();
-        let above = self.band.rows.start - self.first_row;
-        for (j, pixels) in vectors.iter().enumerate() {
+        for (j, pixels) in spots.vectors[..spots.count].iter().enumerate() {
             let Pixels {
                 mut row,
                 mut column,
@@ -150,8 +146,7 @@ impl Target<'_, '_> {
             let mut done = 0;
             while done < len {
                 let n = (columns - column).min(len - done);
-                let at =
-                    self.out.map.at(0, channel, above + row) + self.band.columns.start + column;
+                let at = self.place(channel, row, column);
                 body(&mut self.out.data[at..at + n], j * 8 + done, n);
                 done += n;
                 row += 1;
@@ -164,8 +159,8 @@ impl Target<'_, '_> {
 struct Store<'a, 'b, 'c> {
     target: &'a mut Target<'b, 'c>,
     channels: Range<usize>,
-    sums: &'a mut [[f32; GROUP * 8]],
-    vectors: &'a [Pixels],
+    sums: &'a mut Sums,
+    spots: &'a Spots,
 }
 
 impl Work for Store<'_, '_, '_> {
@@ -173,8 +168,55 @@ impl Work for Store<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for (channel, sums) in self.channels.zip(self.sums) {
-            self.target.channel(simd, channel, sums, self.vectors);
+        let Store {
+            target,
+            channels,
+            sums,
+            spots,
+        } = self;
+        if !spots.whole {
+            for (channel, sums) in channels.zip(sums) {
+                pieces(target, channel, sums, spots);
+            }
+            return;
+        }
+        let at = &spots.at[..spots.count];
+        for (channel, sums) in channels.zip(sums) {
+            let first = channel * target.out.map.channel;
+            let vectors = sums.as_chunks_mut().0;
+            if target.accumulate {
+                for (v, &at) in vectors.iter_mut().zip(at) {
+                    let out = &target.out.data[first + at..][..8].as_chunks().0[0];
+                    simd.store(simd.add(simd.load(out), simd.load(v)), v);
+                }
+            }
+            if let Some(epilogue) = target.epilogue {
+                epilogue.apply(channel, vectors[..at.len()].as_flattened_mut());
+            }
+            for (v, &at) in vectors.iter().zip(at) {
+                let out = &mut target.out.data[first + at..][..8].as_chunks_mut().0[0];
+                simd.store(simd.load(v), out);
+            }
         }
     }
+}
+
+/// One channel of a group with partly filled vectors or row ends within vectors.
+fn pieces(target: &mut Target<'_, '_>, channel: usize, sums: &mut [f32; GROUP * 8], spots: &Spots) {
+    if target.accumulate {
+        target.segments(channel, spots, |out, at, len| {
+            sums[at..at + len]
+                .iter_mut()
+                .zip(out)
+                .for_each(|(s, o)| *s += *o);
+        });
+    }
+    if let Some(epilogue) = target.epilogue {
+        epilogue.apply(channel, &mut sums[..spots.count * 8]);
+    }
+    target.segments(channel, spots, |out, at, len| {
+        out.iter_mut()
+            .zip(&sums[at..at + len])
+            .for_each(|(o, s)| *o = *s);
+    });
 }
