@@ -1,8 +1,8 @@
 //! A coded tile to codes and mask.
 
-#[cfg(target_arch = "x86_64")]
-use super::bmi2::Bmi2;
 use super::expand;
+#[cfg(target_arch = "x86_64")]
+use super::expand_bmi2::Bmi2;
 use super::streams::{self, Bounds, SUB_STREAMS};
 use super::{CodecError, DecodeTable, gaps, tile_weights};
 

@@ -3,8 +3,8 @@
 //! The present values stand packed at the end of the tile's own buffer and move forward to their places: after a group of
 //! eight is written, at least as many bytes remain ahead as values are unread, so a value is never overwritten before it
 //! is read, and no second buffer is needed. One step spreads up to eight values over the eight lanes of one mask byte: by
-//! `pdep` where the CPU has it (`bmi2.rs`), else by a table of lane positions. Both give the same bytes.
-//! The tile is written once; 8 weights cost some 2 (pdep) or 10 (table) cycles, far less than decoding them.
+//! `pdep` where the CPU has it (`expand_bmi2.rs`), else by three conditional moves of bytes within a word. Both give the
+//! same bytes. Eight weights cost a few cycles either way, far less than decoding them.
 
 use super::streams::load_padded;
 

@@ -6,15 +6,15 @@
 //!
 //! [`decode_tile`] is written for speed and for hostile input: it allocates nothing, its work is bounded by the size of the
 //! tile, it never panics, and every stream must end exactly with its last code and zero padding. `unsafe` is confined to
-//! the dispatch in `bmi2.rs`. An independent slow decoder in the order of the specification is the test oracle
+//! the dispatch in `expand_bmi2.rs`. An independent slow decoder in the order of the specification is the test oracle
 //! (`tests/slow/codec.rs`); `bench decode` measures.
 
-#[cfg(target_arch = "x86_64")]
-mod bmi2;
 mod decode;
 mod encode;
 mod error;
 mod expand;
+#[cfg(target_arch = "x86_64")]
+mod expand_bmi2;
 mod gaps;
 mod histogram;
 mod lengths;
