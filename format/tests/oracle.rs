@@ -1,4 +1,5 @@
 //! The reader against the slow one of the specification, on random containers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 mod common;
 #[path = "slow/container.rs"]
 mod slow;
@@ -24,11 +25,18 @@ fn compare(bytes: &[u8], inputs: &[NetworkInput]) {
         }
         for (id, values) in decoded.constants.iter().enumerate() {
             let mut fast = vec![0.0; values.len()];
-            container.constant(net, ConstId(id as u32), &mut fast).unwrap();
+            container
+                .constant(net, ConstId(id as u32), &mut fast)
+                .unwrap();
             assert_eq!(bits(values), bits(&fast));
         }
     }
-    let texts: Vec<_> = container.texts().unwrap().into_iter().map(|t| (t.name, t.text)).collect();
+    let texts: Vec<_> = container
+        .texts()
+        .unwrap()
+        .into_iter()
+        .map(|t| (t.name, t.text))
+        .collect();
     assert_eq!(slow.texts, texts);
 }
 
@@ -56,11 +64,27 @@ fn random_layer(number: usize, random: &mut Random) -> LayerInput {
             let channels = 1 + random.below(20) as u32;
             (shape(channels * 2, 1, [3, 3], channels), KOrder::TapMajor)
         }
-        1 => (shape(1 + random.below(30) as u32, 1 + random.below(200) as u32, [1, 1], 1), KOrder::ChannelMajor),
+        1 => (
+            shape(
+                1 + random.below(30) as u32,
+                1 + random.below(200) as u32,
+                [1, 1],
+                1,
+            ),
+            KOrder::ChannelMajor,
+        ),
         _ => {
             let kernel = [1 + random.below(3) as u32, 1 + random.below(4) as u32];
             let order = [KOrder::ChannelMajor, KOrder::TapMajor][random.below(2)];
-            (shape(groups * (1 + random.below(12) as u32), 1 + random.below(9) as u32, kernel, groups), order)
+            (
+                shape(
+                    groups * (1 + random.below(12) as u32),
+                    1 + random.below(9) as u32,
+                    kernel,
+                    groups,
+                ),
+                order,
+            )
         }
     };
     let k = shape.k();
@@ -73,15 +97,27 @@ fn random_layer(number: usize, random: &mut Random) -> LayerInput {
         }
         3 => {
             let bits = 1 + random.below(8) as u8;
-            minmax(bits, (random.below(2) == 0).then(|| random.below(1 << bits) as u8))
+            minmax(
+                bits,
+                (random.below(2) == 0).then(|| random.below(1 << bits) as u8),
+            )
         }
-        4 => Values::Grid { steps: Steps::Channel(steps(shape.out_channels as usize)) },
+        4 => Values::Grid {
+            steps: Steps::Channel(steps(shape.out_channels as usize)),
+        },
         5 => {
             let len = 1 + random.below(k) as u32;
             let count = k.div_ceil(len as usize) * shape.out_channels as usize;
-            Values::Grid { steps: Steps::Block { len, steps: steps(count) } }
+            Values::Grid {
+                steps: Steps::Block {
+                    len,
+                    steps: steps(count),
+                },
+            }
         }
-        _ => Values::Grid { steps: Steps::Layer(0.03) },
+        _ => Values::Grid {
+            steps: Steps::Layer(0.03),
+        },
     };
     let zeros = [0.0, 0.3, 0.8, 0.99, 1.0][random.below(5)];
     let bits = [None, Some(2), Some(5), Some(8)][random.below(4)];
@@ -92,7 +128,15 @@ fn random_layer(number: usize, random: &mut Random) -> LayerInput {
         2 if values.zero_symbol().is_some() => IndexChoice::Gaps { bits },
         _ => IndexChoice::Mask,
     };
-    layer(&format!("layer {number}"), shape, order, values, index, zeros, random)
+    layer(
+        &format!("layer {number}"),
+        shape,
+        order,
+        values,
+        index,
+        zeros,
+        random,
+    )
 }
 
 proptest! {
@@ -151,7 +195,10 @@ proptest! {
 /// Makes the checksums of header, directory and sections right.
 fn repair(bytes: &mut [u8]) {
     let number = |bytes: &[u8], at: usize, len: usize| {
-        bytes[at..at + len].iter().rev().fold(0usize, |n, byte| n << 8 | usize::from(*byte))
+        bytes[at..at + len]
+            .iter()
+            .rev()
+            .fold(0usize, |n, byte| n << 8 | usize::from(*byte))
     };
     let count = number(bytes, 12, 4).min((bytes.len() - 32) / 32);
     for entry in (32..32 + 32 * count).step_by(32) {

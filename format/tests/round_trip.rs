@@ -1,4 +1,5 @@
 //! What is written is what is read.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 mod common;
 
 use common::*;
@@ -25,7 +26,9 @@ fn records_and_weights() {
         }
         for (id, constant) in input.constants.iter().enumerate() {
             let mut values = vec![0.0; constant.values.len()];
-            container.constant(net, ConstId(id as u32), &mut values).unwrap();
+            container
+                .constant(net, ConstId(id as u32), &mut values)
+                .unwrap();
             assert_eq!(values, constant.values);
         }
     }
@@ -47,7 +50,9 @@ fn codes_and_values_agree() {
         for (index, tile) in layer.tiles.iter().enumerate() {
             let mut values = vec![0.0; tile.weights()];
             let mut codes = vec![0; tile.weights()];
-            decoder.decode(&container, 0, id, index, TileOut::F32(&mut values)).unwrap();
+            decoder
+                .decode(&container, 0, id, index, TileOut::F32(&mut values))
+                .unwrap();
             let decoded = decoder.decode(&container, 0, id, index, TileOut::Codes(&mut codes));
             if layer.form() == TileForm::F32 {
                 assert_eq!(decoded.unwrap_err().kind(), ErrorKind::NoCodes);
@@ -56,7 +61,10 @@ fn codes_and_values_agree() {
             decoded.unwrap();
             for (at, (value, code)) in values.iter().zip(&codes).enumerate() {
                 let row = at / PANEL;
-                let (panel, k) = (row / tile.k_len as usize, tile.k as usize + row % tile.k_len as usize);
+                let (panel, k) = (
+                    row / tile.k_len as usize,
+                    tile.k as usize + row % tile.k_len as usize,
+                );
                 let from_code = match layer.lut() {
                     Some(lut) => lut[usize::from(*code)],
                     None => {
@@ -80,14 +88,32 @@ fn misuse_is_told() {
     let mut buffer = [0.0; 7];
     let kind = |result: Result<(), dcz_format::Error>| result.unwrap_err().kind();
     let out = TileOut::F32(&mut buffer);
-    assert_eq!(kind(decoder.decode(&container, 0, LayerId(0), 0, out)), ErrorKind::BufferSize);
+    assert_eq!(
+        kind(decoder.decode(&container, 0, LayerId(0), 0, out)),
+        ErrorKind::BufferSize
+    );
     let out = TileOut::F32(&mut buffer);
-    assert_eq!(kind(decoder.decode(&container, 0, LayerId(99), 0, out)), ErrorKind::NoSuchItem);
+    assert_eq!(
+        kind(decoder.decode(&container, 0, LayerId(99), 0, out)),
+        ErrorKind::NoSuchItem
+    );
     let out = TileOut::F32(&mut buffer);
-    assert_eq!(kind(decoder.decode(&container, 0, LayerId(0), 99, out)), ErrorKind::NoSuchItem);
+    assert_eq!(
+        kind(decoder.decode(&container, 0, LayerId(0), 99, out)),
+        ErrorKind::NoSuchItem
+    );
     let out = TileOut::F32(&mut buffer);
-    assert_eq!(kind(decoder.decode(&container, 1, LayerId(0), 0, out)), ErrorKind::NoSuchItem);
-    assert_eq!(kind(container.constant(0, ConstId(0), &mut buffer)), ErrorKind::BufferSize);
-    assert_eq!(kind(container.constant(0, ConstId(9), &mut buffer)), ErrorKind::NoSuchItem);
+    assert_eq!(
+        kind(decoder.decode(&container, 1, LayerId(0), 0, out)),
+        ErrorKind::NoSuchItem
+    );
+    assert_eq!(
+        kind(container.constant(0, ConstId(0), &mut buffer)),
+        ErrorKind::BufferSize
+    );
+    assert_eq!(
+        kind(container.constant(0, ConstId(9), &mut buffer)),
+        ErrorKind::NoSuchItem
+    );
     assert!(TileDecoder::new(&container, 2).is_err());
 }

@@ -2,6 +2,9 @@
 //! records of `graph.rs` and `layer.rs` are filled in. An error is the name of the rule; `stream` stands for all rules of
 //! format-coding.md that concern a tile.
 
+// Rules are written as in the text.
+#![allow(clippy::manual_range_contains)]
+
 #[path = "codec.rs"]
 mod codec;
 
@@ -35,7 +38,11 @@ pub fn crc(bytes: &[u8]) -> u32 {
     for byte in bytes {
         register ^= u32::from(*byte);
         for _ in 0..8 {
-            register = if register & 1 == 1 { register >> 1 ^ 0x82f6_3b78 } else { register >> 1 };
+            register = if register & 1 == 1 {
+                register >> 1 ^ 0x82f6_3b78
+            } else {
+                register >> 1
+            };
         }
     }
     !register
@@ -46,7 +53,10 @@ fn align(x: u64, n: u64) -> u64 {
 }
 
 fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
-    bytes[at..at + len].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    bytes[at..at + len]
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 struct Section<'a> {
@@ -69,10 +79,16 @@ pub fn read(file: &[u8]) -> R<File> {
     let n = number(file, 12, 4) as usize;
     let length = number(file, 16, 8);
     let directory_end = 32 + 32 * n;
-    rule(file.len() as u64 >= length.min(directory_end as u64), "truncated")?;
+    rule(
+        file.len() as u64 >= length.min(directory_end as u64),
+        "truncated",
+    )?;
     rule(file.len() >= directory_end, "truncated")?;
     let covered = [&file[..28], &file[32..directory_end]].concat();
-    rule(crc(&covered) as u64 == number(file, 28, 4), "header_checksum")?;
+    rule(
+        crc(&covered) as u64 == number(file, 28, 4),
+        "header_checksum",
+    )?;
     rule(number(file, 24, 4) == 0, "reserved_bits")?;
     rule(file.len() as u64 >= length, "truncated")?;
     rule(file.len() as u64 == length, "file_length")?;
@@ -99,42 +115,79 @@ pub fn read(file: &[u8]) -> R<File> {
                 rule(known[kind].2 == (network != 0xffff_ffff), "section_owner")?;
             }
         }
-        rule(offset == align(end, 64) && offset + len <= length, "section_tiling")?;
-        rule(file[end as usize..offset as usize].iter().all(|byte| *byte == 0), "padding")?;
+        rule(
+            offset == align(end, 64) && offset + len <= length,
+            "section_tiling",
+        )?;
+        rule(
+            file[end as usize..offset as usize]
+                .iter()
+                .all(|byte| *byte == 0),
+            "padding",
+        )?;
         end = offset + len;
         let bytes = &file[offset as usize..end as usize];
         // Reported only when nothing inside explains it: see `finish`.
-        sections.push(Section { bytes, kind: kind.unwrap_or(99), network });
+        sections.push(Section {
+            bytes,
+            kind: kind.unwrap_or(99),
+            network,
+        });
     }
     rule(align(end, 64) == length, "section_tiling")?;
-    rule(file[end as usize..].iter().all(|byte| *byte == 0), "padding")?;
-    let order: Vec<(usize, u64)> =
-        sections.iter().filter(|s| s.kind < 99).map(|s| (s.kind, (s.network + 1) & 0xffff_ffff)).collect();
-    rule(order.windows(2).all(|pair| pair[0] < pair[1]), "section_order")?;
+    rule(
+        file[end as usize..].iter().all(|byte| *byte == 0),
+        "padding",
+    )?;
+    let order: Vec<(usize, u64)> = sections
+        .iter()
+        .filter(|s| s.kind < 99)
+        .map(|s| (s.kind, (s.network + 1) & 0xffff_ffff))
+        .collect();
+    rule(
+        order.windows(2).all(|pair| pair[0] < pair[1]),
+        "section_order",
+    )?;
     let count = |kind: usize| order.iter().filter(|section| section.0 == kind).count();
     let networks = count(1);
-    rule(order.iter().all(|section| section.1 <= networks as u64), "section_owner")?;
+    rule(
+        order.iter().all(|section| section.1 <= networks as u64),
+        "section_owner",
+    )?;
     let complete = count(0) == 1 && networks >= 1 && count(3) == networks && count(4) == networks;
     rule(complete, "section_missing")?;
     for (section, entry) in sections.iter().zip(file[32..].chunks(32)) {
         if section.kind < 2 {
-            rule(crc(section.bytes) as u64 == number(entry, 28, 4), "section_checksum")?;
+            rule(
+                crc(section.bytes) as u64 == number(entry, 28, 4),
+                "section_checksum",
+            )?;
         }
     }
-    let mut result = File { networks: Vec::new(), texts: Vec::new() };
+    let mut result = File {
+        networks: Vec::new(),
+        texts: Vec::new(),
+    };
     let mut tables: Vec<Table> = Vec::new();
     let mut names = HashSet::new();
     let of = |kind: usize, network: usize| {
-        sections.iter().find(|s| s.kind == kind && s.network == network as u64).map(|s| s.bytes).ok_or("section_missing")
+        sections
+            .iter()
+            .find(|s| s.kind == kind && s.network == network as u64)
+            .map(|s| s.bytes)
+            .ok_or("section_missing")
     };
     for section in sections.iter() {
-        let mut f = Fields { bytes: section.bytes };
+        let mut f = Fields {
+            bytes: section.bytes,
+        };
         match section.kind {
             0 => {
                 for _ in 0..f.uint()? {
                     let width = f.u8()?;
                     let (lengths, used) = codec::parse_table(f.bytes).ok_or("code_table")?;
-                    let fits = (width == 11 || width == 12) && lengths.iter().all(|length| *length <= width);
+                    let fits = (width == 11 || width == 12)
+                        && lengths.iter().all(|length| *length <= width);
                     rule(fits, "table_width")?;
                     f.take(used)?;
                     tables.push((lengths, width));
@@ -147,7 +200,11 @@ pub fn read(file: &[u8]) -> R<File> {
                 rule(names.insert(network.name.clone()), "duplicate_name")?;
                 let constants = read_constants(&mut network, of(3, result.networks.len())?)?;
                 let weights = read_weights(&mut network, of(4, result.networks.len())?, &tables)?;
-                result.networks.push(Decoded { network, constants, weights });
+                result.networks.push(Decoded {
+                    network,
+                    constants,
+                    weights,
+                });
             }
             2 => {
                 for _ in 0..f.uint()? {
@@ -161,7 +218,10 @@ pub fn read(file: &[u8]) -> R<File> {
         }
     }
     for (section, entry) in sections.iter().zip(file[32..].chunks(32)) {
-        rule(crc(section.bytes) as u64 == number(entry, 28, 4), "section_checksum")?;
+        rule(
+            crc(section.bytes) as u64 == number(entry, 28, 4),
+            "section_checksum",
+        )?;
     }
     Ok(result)
 }
@@ -202,9 +262,18 @@ impl<'a> Fields<'a> {
                 break;
             }
         }
-        rule(groups.len() == 1 || groups.last() != Some(&0), "bad_integer")?;
-        rule(groups.len() < 10 || (groups.len() == 10 && groups[9] <= 1), "bad_integer")?;
-        Ok(groups.iter().rev().fold(0, |value, group| value << 7 | u64::from(*group)))
+        rule(
+            groups.len() == 1 || groups.last() != Some(&0),
+            "bad_integer",
+        )?;
+        rule(
+            groups.len() < 10 || (groups.len() == 10 && groups[9] <= 1),
+            "bad_integer",
+        )?;
+        Ok(groups
+            .iter()
+            .rev()
+            .fold(0, |value, group| value << 7 | u64::from(*group)))
     }
     fn uint(&mut self) -> R<u32> {
         self.uint64()?.try_into().map_err(|_| "bad_integer")
@@ -234,7 +303,11 @@ impl<'a> Fields<'a> {
         Ok(items)
     }
     fn option<T>(&mut self, item: impl FnOnce(&mut Self) -> R<T>) -> R<Option<T>> {
-        if self.bool()? { Ok(Some(item(self)?)) } else { Ok(None) }
+        if self.bool()? {
+            Ok(Some(item(self)?))
+        } else {
+            Ok(None)
+        }
     }
     fn id(&mut self) -> R<Option<u32>> {
         Ok(self.uint()?.checked_sub(1))
@@ -262,9 +335,18 @@ fn finite(values: &[f32]) -> R<()> {
 
 /// Section 3.
 fn read_graph(f: &mut Fields<'_>, tables: &[Table]) -> R<Network> {
-    let mut network = Network { name: f.text()?, ..Network::default() };
+    let mut network = Network {
+        name: f.text()?,
+        ..Network::default()
+    };
     network.symbols = f.list(|f| {
-        Ok(Symbol { name: f.text()?, min: f.uint()?, max: f.uint()?, multiple: f.uint()?, default: f.uint()? })
+        Ok(Symbol {
+            name: f.text()?,
+            min: f.uint()?,
+            max: f.uint()?,
+            multiple: f.uint()?,
+            default: f.uint()?,
+        })
     })?;
     network.tensors = f.list(|f| {
         Ok(Tensor {
@@ -272,7 +354,11 @@ fn read_graph(f: &mut Fields<'_>, tables: &[Table]) -> R<Network> {
             dims: f.list(|f| {
                 let d = f.uint64()?;
                 let half = u32::try_from(d / 2).map_err(|_| "bad_integer")?;
-                Ok(if d % 2 == 0 { Dim::Fixed(half) } else { Dim::Symbol(SymbolId(half)) })
+                Ok(if d % 2 == 0 {
+                    Dim::Fixed(half)
+                } else {
+                    Dim::Symbol(SymbolId(half))
+                })
             })?,
             quant: f.option(|f| {
                 let (signed, axis, n) = (f.bool()?, f.option(|f| f.u8())?, f.uint()? as usize);
@@ -281,7 +367,12 @@ fn read_graph(f: &mut Fields<'_>, tables: &[Table]) -> R<Network> {
                 for _ in 0..n {
                     zero_points.push(f.sint()?.try_into().map_err(|_| "activation_quant")?);
                 }
-                Ok(ActivationQuant { signed, axis, scales, zero_points })
+                Ok(ActivationQuant {
+                    signed,
+                    axis,
+                    scales,
+                    zero_points,
+                })
             })?,
         })
     })?;
@@ -294,7 +385,9 @@ fn read_graph(f: &mut Fields<'_>, tables: &[Table]) -> R<Network> {
                 metric: [Metric::Cosine, Metric::Euclidean][f.tag(2)? as usize],
                 threshold: f.option(|f| f.f32())?,
             },
-            _ => Meaning::Classes { labels: f.list(|f| f.text())? },
+            _ => Meaning::Classes {
+                labels: f.list(|f| f.text())?,
+            },
         };
         Ok(Output { tensor, meaning })
     })?;
@@ -318,7 +411,11 @@ fn read_graph(f: &mut Fields<'_>, tables: &[Table]) -> R<Network> {
     })?;
     network.preprocess = f.option(read_preprocess)?;
     network.self_test = f.option(read_self_test)?;
-    network.provenance = Provenance { source: f.text()?, producer: f.text()?, licence: f.text()? };
+    network.provenance = Provenance {
+        source: f.text()?,
+        producer: f.text()?,
+        licence: f.text()?,
+    };
     check_graph(&network)?;
     for layer in &network.layers {
         check_layer(layer, tables)?;
@@ -331,13 +428,20 @@ fn check_graph(network: &Network) -> R<()> {
     names(network.symbols.iter().map(|x| &x.name))?;
     names(network.tensors.iter().map(|x| &x.name))?;
     names(network.layers.iter().map(|x| &x.name))?;
-    let others = network.nodes.iter().map(|x| &x.name).chain(network.constants.iter().map(|x| &x.name));
+    let others = network
+        .nodes
+        .iter()
+        .map(|x| &x.name)
+        .chain(network.constants.iter().map(|x| &x.name));
     for name in others {
         rule(!name.is_empty(), "empty_name")?;
     }
     for s in &network.symbols {
         let ok = 1 <= s.min && s.min <= s.max && s.max <= 1 << 24 && s.multiple >= 1;
-        rule(ok && s.min <= s.default && s.default <= s.max && s.default % s.multiple == 0, "symbol_range")?;
+        rule(
+            ok && s.min <= s.default && s.default <= s.max && s.default % s.multiple == 0,
+            "symbol_range",
+        )?;
     }
     for tensor in &network.tensors {
         for dim in &tensor.dims {
@@ -352,11 +456,17 @@ fn check_graph(network: &Network) -> R<()> {
             let scales = q.scales.iter().all(|s| s.is_finite() && *s > 0.0);
             let (low, high) = if q.signed { (-128, 127) } else { (0, 255) };
             let zeros = q.zero_points.iter().all(|z| low <= *z && *z <= high);
-            rule(count && scales && zeros && q.axis.is_none_or(|axis| axis < 6), "activation_quant")?;
+            rule(
+                count && scales && zeros && q.axis.is_none_or(|axis| axis < 6),
+                "activation_quant",
+            )?;
         }
     }
     for constant in &network.constants {
-        rule(constant.dims.len() <= 6 && constant.dims.iter().all(|dim| *dim > 0), "constant_shape")?;
+        rule(
+            constant.dims.len() <= 6 && constant.dims.iter().all(|dim| *dim > 0),
+            "constant_shape",
+        )?;
     }
     // What is known so far: graph inputs, then the outputs of nodes.
     let tensors = network.tensors.len() as u32;
@@ -383,7 +493,10 @@ fn check_graph(network: &Network) -> R<()> {
         }
         rule(node.output.0 < tensors, "id_range")?;
         rule(!known.contains(&node.output), "tensor_written_twice")?;
-        rule(network.tensors[node.output.0 as usize].dims.is_empty(), "tensor_dims")?;
+        rule(
+            network.tensors[node.output.0 as usize].dims.is_empty(),
+            "tensor_dims",
+        )?;
         known.push(node.output);
         check_op(network, &node.op)?;
     }
@@ -391,8 +504,17 @@ fn check_graph(network: &Network) -> R<()> {
     rule(!network.outputs.is_empty(), "network_ports")?;
     for (i, output) in network.outputs.iter().enumerate() {
         rule(output.tensor.0 < tensors, "id_range")?;
-        rule(network.outputs[..i].iter().all(|other| other.tensor != output.tensor), "network_ports")?;
-        if let Meaning::Embedding { threshold: Some(threshold), .. } = output.meaning {
+        rule(
+            network.outputs[..i]
+                .iter()
+                .all(|other| other.tensor != output.tensor),
+            "network_ports",
+        )?;
+        if let Meaning::Embedding {
+            threshold: Some(threshold),
+            ..
+        } = output.meaning
+        {
             finite(&[threshold])?;
         }
     }
@@ -401,7 +523,9 @@ fn check_graph(network: &Network) -> R<()> {
         finite(&p.scale)?;
         let size = p.size.iter().all(|side| 1 <= *side && *side <= 65536);
         let short = match p.resize {
-            ResizeRule::CenterCrop { short } => short >= p.size[0] && short >= p.size[1] && short <= 65536,
+            ResizeRule::CenterCrop { short } => {
+                short >= p.size[0] && short >= p.size[1] && short <= 65536
+            }
             _ => true,
         };
         rule(size && short, "preprocess")?;
@@ -416,7 +540,10 @@ fn check_graph(network: &Network) -> R<()> {
             let n = e.samples.len();
             rule(1 <= n && n <= 64 && n <= e.len as usize, "self_test")?;
             rule(e.max_abs >= 0.0 && e.norm >= 0.0, "self_test")?;
-            rule(e.samples.iter().all(|sample| sample.abs() <= e.max_abs), "self_test")?;
+            rule(
+                e.samples.iter().all(|sample| sample.abs() <= e.max_abs),
+                "self_test",
+            )?;
         }
     }
     Ok(())
@@ -425,7 +552,12 @@ fn check_graph(network: &Network) -> R<()> {
 fn read_op(f: &mut Fields<'_>) -> R<Op> {
     let bias = |f: &mut Fields<'_>| -> R<Option<ConstId>> { Ok(f.id()?.map(ConstId)) };
     let kinds = [PoolKind::Max, PoolKind::Average];
-    let binary = [BinaryKind::Add, BinaryKind::Sub, BinaryKind::Mul, BinaryKind::Div];
+    let binary = [
+        BinaryKind::Add,
+        BinaryKind::Sub,
+        BinaryKind::Mul,
+        BinaryKind::Div,
+    ];
     Ok(match f.tag(16)? {
         0 => Op::Conv(Conv {
             layer: LayerId(f.uint()?),
@@ -434,13 +566,22 @@ fn read_op(f: &mut Fields<'_>) -> R<Op> {
             dilations: f.pair()?,
             pads: read_pads(f)?,
         }),
-        1 => Op::Linear { layer: LayerId(f.uint()?), bias: bias(f)? },
+        1 => Op::Linear {
+            layer: LayerId(f.uint()?),
+            bias: bias(f)?,
+        },
         2 => Op::Activation(match f.tag(11)? {
             0 => Activation::Relu,
             1 => Activation::LeakyRelu { alpha: f.f32()? },
-            2 => Activation::Clip { min: f.f32()?, max: f.f32()? },
+            2 => Activation::Clip {
+                min: f.f32()?,
+                max: f.f32()?,
+            },
             3 => Activation::Sigmoid,
-            4 => Activation::HardSigmoid { alpha: f.f32()?, beta: f.f32()? },
+            4 => Activation::HardSigmoid {
+                alpha: f.f32()?,
+                beta: f.f32()?,
+            },
             5 => Activation::HardSwish,
             6 => Activation::Mish,
             7 => Activation::Silu,
@@ -448,7 +589,9 @@ fn read_op(f: &mut Fields<'_>) -> R<Op> {
             9 => Activation::Sqrt,
             _ => Activation::Exp,
         }),
-        3 => Op::Prelu { slope: ConstId(f.uint()?) },
+        3 => Op::Prelu {
+            slope: ConstId(f.uint()?),
+        },
         4 => Op::Binary(binary[f.tag(4)? as usize]),
         5 => Op::BinaryConst {
             kind: binary[f.tag(4)? as usize],
@@ -465,18 +608,26 @@ fn read_op(f: &mut Fields<'_>) -> R<Op> {
             count_include_pad: f.bool()?,
         }),
         7 => Op::GlobalPool(kinds[f.tag(2)? as usize]),
-        8 => Op::Pad { amounts: f.list(|f| Ok((f.uint()?, f.uint()?)))?, value: f.f32()? },
+        8 => Op::Pad {
+            amounts: f.list(|f| Ok((f.uint()?, f.uint()?)))?,
+            value: f.f32()?,
+        },
         9 => Op::Concat { axis: f.u8()? },
         10 => Op::Reshape {
             dims: f.list(|f| {
                 Ok(match f.tag(3)? {
                     0 => ReshapeDim::Fixed(f.uint()?),
-                    1 => ReshapeDim::Input { from: f.u8()?, to: f.u8()? },
+                    1 => ReshapeDim::Input {
+                        from: f.u8()?,
+                        to: f.u8()?,
+                    },
                     _ => ReshapeDim::Rest,
                 })
             })?,
         },
-        11 => Op::Transpose { perm: f.list(|f| f.u8())? },
+        11 => Op::Transpose {
+            perm: f.list(|f| f.u8())?,
+        },
         12 => Op::Slice {
             ranges: f.list(|f| {
                 Ok(SliceRange {
@@ -508,8 +659,15 @@ fn read_op(f: &mut Fields<'_>) -> R<Op> {
                 _ => ResizeSize::Fixed(f.pair()?),
             },
         }),
-        14 => Op::Softmax { axis: f.u8()?, axis_end: f.u8()? },
-        _ => Op::LpNormalize { axis: f.u8()?, p: f.u8()?, epsilon: f.f32()? },
+        14 => Op::Softmax {
+            axis: f.u8()?,
+            axis_end: f.u8()?,
+        },
+        _ => Op::LpNormalize {
+            axis: f.u8()?,
+            p: f.u8()?,
+            epsilon: f.f32()?,
+        },
     })
 }
 
@@ -530,7 +688,11 @@ fn check_op(network: &Network, op: &Op) -> R<()> {
     let bias = |id: &Option<ConstId>, channels: u32| match id {
         None => Ok(()),
         Some(id) => {
-            let n = constant(id)?.dims.iter().map(|dim| u128::from(*dim)).product::<u128>();
+            let n = constant(id)?
+                .dims
+                .iter()
+                .map(|dim| u128::from(*dim))
+                .product::<u128>();
             rule(n == u128::from(channels), "constant_shape")
         }
     };
@@ -542,7 +704,12 @@ fn check_op(network: &Network, op: &Op) -> R<()> {
         Op::Conv(conv) => {
             let shape = layer(&conv.layer)?.shape;
             bias(&conv.bias, shape.out_channels)?;
-            attribute(side(&conv.strides) && side(&conv.dilations) && side(&shape.kernel) && amounts(&conv.pads))
+            attribute(
+                side(&conv.strides)
+                    && side(&conv.dilations)
+                    && side(&shape.kernel)
+                    && amounts(&conv.pads),
+            )
         }
         Op::Linear { layer: id, bias: b } => {
             let shape = layer(id)?.shape;
@@ -559,8 +726,14 @@ fn check_op(network: &Network, op: &Op) -> R<()> {
         Op::BinaryConst { constant: id, .. } => constant(id).map(|_| ()),
         Op::Binary(_) | Op::GlobalPool(_) => Ok(()),
         Op::Pool(pool) => {
-            attribute(side(&pool.kernel) && side(&pool.strides) && side(&pool.dilations) && amounts(&pool.pads))?;
-            let window = |i: usize| (u64::from(pool.kernel[i]) - 1) * u64::from(pool.dilations[i]) + 1;
+            attribute(
+                side(&pool.kernel)
+                    && side(&pool.strides)
+                    && side(&pool.dilations)
+                    && amounts(&pool.pads),
+            )?;
+            let window =
+                |i: usize| (u64::from(pool.kernel[i]) - 1) * u64::from(pool.dilations[i]) + 1;
             match pool.pads {
                 Pads::Explicit(amounts) => {
                     attribute((0..4).all(|i| u64::from(amounts[i]) < window(i % 2)))
@@ -570,12 +743,21 @@ fn check_op(network: &Network, op: &Op) -> R<()> {
         }
         Op::Pad { amounts, value } => {
             attribute(listed(amounts.len()) && !value.is_nan())?;
-            attribute(amounts.iter().all(|pair| pair.0 <= 65536 && pair.1 <= 65536))
+            attribute(
+                amounts
+                    .iter()
+                    .all(|pair| pair.0 <= 65536 && pair.1 <= 65536),
+            )
         }
         Op::Concat { axis } => attribute(*axis < 6),
         Op::Reshape { dims } => {
             attribute(listed(dims.len()))?;
-            attribute(dims.iter().filter(|dim| matches!(dim, ReshapeDim::Rest)).count() <= 1)?;
+            attribute(
+                dims.iter()
+                    .filter(|dim| matches!(dim, ReshapeDim::Rest))
+                    .count()
+                    <= 1,
+            )?;
             attribute(dims.iter().all(|dim| match dim {
                 ReshapeDim::Fixed(size) => 1 <= *size && *size < 1 << 31,
                 ReshapeDim::Input { from, to } => from < to && *to <= 6,
@@ -585,7 +767,13 @@ fn check_op(network: &Network, op: &Op) -> R<()> {
         Op::Transpose { perm } => {
             let mut sorted = perm.clone();
             sorted.sort();
-            attribute(listed(perm.len()) && sorted.iter().enumerate().all(|(i, axis)| i == *axis as usize))
+            attribute(
+                listed(perm.len())
+                    && sorted
+                        .iter()
+                        .enumerate()
+                        .all(|(i, axis)| i == *axis as usize),
+            )
         }
         Op::Slice { ranges } => {
             let axes: HashSet<u8> = ranges.iter().map(|range| range.axis).collect();
@@ -625,10 +813,20 @@ fn read_self_test(f: &mut Fields<'_>) -> R<SelfTest> {
     let range = [f.f32()?, f.f32()?];
     let expected = f.list(|f| {
         let (len, max_abs, norm, n) = (f.uint()?, f.f32()?, f.f32()?, f.uint()?);
-        Ok(Expected { len, max_abs, norm, samples: f.f32s(n as usize)? })
+        Ok(Expected {
+            len,
+            max_abs,
+            norm,
+            samples: f.f32s(n as usize)?,
+        })
     })?;
     rule(before - f.bytes.len() <= 1024, "self_test_size")?;
-    Ok(SelfTest { generator: Generator::SplitMix64, seed, range, expected })
+    Ok(SelfTest {
+        generator: Generator::SplitMix64,
+        seed,
+        range,
+        expected,
+    })
 }
 
 /// Section 4.
@@ -637,18 +835,36 @@ fn read_constants(network: &mut Network, section: &[u8]) -> R<Vec<Vec<f32>>> {
     let mut all = Vec::new();
     let mut gaps = Vec::new();
     for constant in &mut network.constants {
-        let n = constant.dims.iter().map(|dim| u64::from(*dim)).product::<u64>();
+        let n = constant
+            .dims
+            .iter()
+            .map(|dim| u64::from(*dim))
+            .product::<u64>();
         let start = align(end, 4);
         gaps.push(end..start);
         constant.offset = start;
-        end = start + n * if constant.precision == Precision::F16 { 2 } else { 4 };
+        end = start
+            + n * if constant.precision == Precision::F16 {
+                2
+            } else {
+                4
+            };
     }
     rule(end == section.len() as u64, "constants_tiling")?;
     for (constant, gap) in network.constants.iter().zip(gaps) {
-        rule(section[gap.start as usize..gap.end as usize].iter().all(|byte| *byte == 0), "padding")?;
+        rule(
+            section[gap.start as usize..gap.end as usize]
+                .iter()
+                .all(|byte| *byte == 0),
+            "padding",
+        )?;
         let n = constant.dims.iter().product::<u32>() as usize;
         let bytes = &section[constant.offset as usize..];
-        let (len, half) = if constant.precision == Precision::F16 { (2 * n, true) } else { (4 * n, false) };
+        let (len, half) = if constant.precision == Precision::F16 {
+            (2 * n, true)
+        } else {
+            (4 * n, false)
+        };
         rule(crc(&bytes[..len]) == constant.crc, "constant_checksum")?;
         let values: Vec<f32> = (0..n).map(|i| value_at(bytes, i, half)).collect();
         finite(&values)?;
@@ -676,18 +892,36 @@ fn value_at(bytes: &[u8], i: usize, half: bool) -> f32 {
 fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
     let name = f.text()?;
     let (out_channels, in_per_group) = (f.uint()?, f.uint()?);
-    let shape = LayerShape { out_channels, in_per_group, kernel: f.pair()?, groups: f.uint()? };
-    let dims = [out_channels, in_per_group, shape.kernel[0], shape.kernel[1], shape.groups];
-    rule(dims.iter().all(|dim| 1 <= *dim && *dim <= 1 << 24), "layer_shape")?;
+    let shape = LayerShape {
+        out_channels,
+        in_per_group,
+        kernel: f.pair()?,
+        groups: f.uint()?,
+    };
+    let dims = [
+        out_channels,
+        in_per_group,
+        shape.kernel[0],
+        shape.kernel[1],
+        shape.groups,
+    ];
+    rule(
+        dims.iter().all(|dim| 1 <= *dim && *dim <= 1 << 24),
+        "layer_shape",
+    )?;
     rule(out_channels % shape.groups == 0, "layer_shape")?;
-    let k = dims[1..4].iter().map(|dim| u128::from(*dim)).product::<u128>();
+    let k = dims[1..4]
+        .iter()
+        .map(|dim| u128::from(*dim))
+        .product::<u128>();
     rule(k <= 1 << 24, "layer_shape")?;
     let k = k as usize;
     let k_order = [KOrder::ChannelMajor, KOrder::TapMajor][f.tag(2)? as usize];
-    let zero_code = |f: &mut Fields<'_>| -> R<Option<u8>> { match f.id()? {
-        None => Ok(None),
-        Some(code) => u8::try_from(code).map(Some).map_err(|_| "zero_code"),
-    }
+    let zero_code = |f: &mut Fields<'_>| -> R<Option<u8>> {
+        match f.id()? {
+            None => Ok(None),
+            Some(code) => u8::try_from(code).map(Some).map_err(|_| "zero_code"),
+        }
     };
     let values = match f.tag(5)? {
         0 => Values::Raw32,
@@ -695,9 +929,17 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
         2 => {
             let n = f.uint()?;
             rule(1 <= n && n <= 256, "codebook")?;
-            Values::Codebook { values: f.f32s(n as usize)?, zero_code: zero_code(f)? }
+            Values::Codebook {
+                values: f.f32s(n as usize)?,
+                zero_code: zero_code(f)?,
+            }
         }
-        3 => Values::Minmax { min: f.f32()?, delta: f.f32()?, bits: f.u8()?, zero_code: zero_code(f)? },
+        3 => Values::Minmax {
+            min: f.f32()?,
+            delta: f.f32()?,
+            bits: f.u8()?,
+            zero_code: zero_code(f)?,
+        },
         _ => Values::Grid {
             steps: match f.tag(3)? {
                 0 => Steps::Layer(f.f32()?),
@@ -705,16 +947,28 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
                 _ => {
                     let len = f.uint()?;
                     rule(len >= 1, "steps")?;
-                    Steps::Block { len, steps: f.f32s(k.div_ceil(len as usize) * out_channels as usize)? }
+                    Steps::Block {
+                        len,
+                        steps: f.f32s(k.div_ceil(len as usize) * out_channels as usize)?,
+                    }
                 }
             },
         },
     };
     let index = match f.tag(4)? {
         0 => Index::Raw,
-        1 => Index::Dense { values: TableId(f.uint()?) },
-        2 => Index::Mask { mask: f.id()?.map(TableId), values: TableId(f.uint()?) },
-        _ => Index::Gaps { bits: f.u8()?, gaps: TableId(f.uint()?), values: TableId(f.uint()?) },
+        1 => Index::Dense {
+            values: TableId(f.uint()?),
+        },
+        2 => Index::Mask {
+            mask: f.id()?.map(TableId),
+            values: TableId(f.uint()?),
+        },
+        _ => Index::Gaps {
+            bits: f.u8()?,
+            gaps: TableId(f.uint()?),
+            values: TableId(f.uint()?),
+        },
     };
     let (max_abs_q, symmetric_i8) = (f.u8()?, f.bool()?);
     let q_sums = f.list(|f| f.sint())?;
@@ -743,8 +997,18 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
         cosine: f.f32()?,
         max_error: f.f32()?,
     };
-    let mut layer =
-        Layer { name, shape, k_order, values, index, max_abs_q, symmetric_i8, q_sums, tiles, record };
+    let mut layer = Layer {
+        name,
+        shape,
+        k_order,
+        values,
+        index,
+        max_abs_q,
+        symmetric_i8,
+        q_sums,
+        tiles,
+        record,
+    };
     // Section 5.2: the place of each tile.
     let panels = panels(&shape);
     let (mut panel, mut at) = (0u64, 0u64);
@@ -753,7 +1017,10 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
         let whole = at == 0 && tile.k_len as usize == k;
         rule(whole || tile.panels == 1, "tile_coverage")?;
         at += u64::from(tile.k_len);
-        rule(at <= k as u64 && panel + u64::from(tile.panels) <= panels.len() as u64, "tile_coverage")?;
+        rule(
+            at <= k as u64 && panel + u64::from(tile.panels) <= panels.len() as u64,
+            "tile_coverage",
+        )?;
         if at == k as u64 {
             (panel, at) = (panel + u64::from(tile.panels), 0);
         }
@@ -766,15 +1033,29 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
 fn panels(shape: &LayerShape) -> Vec<Vec<u32>> {
     let all: Vec<u32> = (0..shape.out_channels).collect();
     let depthwise = shape.in_per_group == 1 && shape.groups > 1;
-    let group = if depthwise { shape.out_channels } else { shape.out_channels / shape.groups };
-    all.chunks(group as usize).flat_map(|group| group.chunks(8)).map(|panel| panel.to_vec()).collect()
+    let group = if depthwise {
+        shape.out_channels
+    } else {
+        shape.out_channels / shape.groups
+    };
+    all.chunks(group as usize)
+        .flat_map(|group| group.chunks(8))
+        .map(|panel| panel.to_vec())
+        .collect()
 }
 
 fn zero_symbol(values: &Values) -> Option<u8> {
     match values {
         Values::Raw32 | Values::Raw16 => None,
         Values::Grid { .. } => Some(0),
-        Values::Codebook { zero_code: Some(code), .. } | Values::Minmax { zero_code: Some(code), .. } => Some(*code),
+        Values::Codebook {
+            zero_code: Some(code),
+            ..
+        }
+        | Values::Minmax {
+            zero_code: Some(code),
+            ..
+        } => Some(*code),
         Values::Codebook { values, .. } if values.len() < 256 => Some(values.len() as u8),
         Values::Minmax { bits, .. } if *bits < 8 => Some(1 << bits),
         _ => None,
@@ -797,14 +1078,26 @@ fn check_layer(layer: &Layer, tables: &[Table]) -> R<()> {
                 "zero_code",
             )?;
         }
-        Values::Minmax { min, delta, bits, zero_code } => {
+        Values::Minmax {
+            min,
+            delta,
+            bits,
+            zero_code,
+        } => {
             rule(1 <= *bits && *bits <= 8, "value_bits")?;
             finite(&[*min, *delta, min + ((1 << bits) - 1) as f32 * delta])?;
             rule(*delta >= 0.0, "steps")?;
-            rule(zero_code.is_none_or(|code| u32::from(code) < 1 << bits), "zero_code")?;
+            rule(
+                zero_code.is_none_or(|code| u32::from(code) < 1 << bits),
+                "zero_code",
+            )?;
         }
-        Values::Grid { steps: Steps::Layer(step) } => rule(positive(&[*step]), "steps")?,
-        Values::Grid { steps: Steps::Channel(steps) | Steps::Block { steps, .. } } => rule(positive(steps), "steps")?,
+        Values::Grid {
+            steps: Steps::Layer(step),
+        } => rule(positive(&[*step]), "steps")?,
+        Values::Grid {
+            steps: Steps::Channel(steps) | Steps::Block { steps, .. },
+        } => rule(positive(steps), "steps")?,
     }
     let raw = matches!(layer.values, Values::Raw32 | Values::Raw16);
     rule(raw == matches!(layer.index, Index::Raw), "index_mode")?;
@@ -818,16 +1111,42 @@ fn check_layer(layer: &Layer, tables: &[Table]) -> R<()> {
             vec![gaps, values]
         }
     };
-    rule(used.iter().all(|table| (table.0 as usize) < tables.len()), "id_range")?;
+    rule(
+        used.iter().all(|table| (table.0 as usize) < tables.len()),
+        "id_range",
+    )?;
     if let Index::Gaps { bits, gaps, .. } = layer.index {
-        rule(tables[gaps.0 as usize].0.iter().skip(1 << bits).all(|length| *length == 0), "gap_table")?;
+        rule(
+            tables[gaps.0 as usize]
+                .0
+                .iter()
+                .skip(1 << bits)
+                .all(|length| *length == 0),
+            "gap_table",
+        )?;
     }
     let grid = matches!(layer.values, Values::Grid { .. });
-    let channel = matches!(layer.values, Values::Grid { steps: Steps::Layer(_) | Steps::Channel(_) });
+    let channel = matches!(
+        layer.values,
+        Values::Grid {
+            steps: Steps::Layer(_) | Steps::Channel(_)
+        }
+    );
     let largest = layer.tiles.iter().map(|tile| tile.max_abs_q).max().unwrap();
-    rule(layer.max_abs_q == largest && largest <= if grid { 127 } else { 0 }, "quant_summary")?;
+    rule(
+        layer.max_abs_q == largest && largest <= if grid { 127 } else { 0 },
+        "quant_summary",
+    )?;
     rule(layer.symmetric_i8 == channel, "quant_summary")?;
-    rule(layer.q_sums.len() == if grid { layer.shape.out_channels as usize } else { 0 }, "quant_summary")?;
+    rule(
+        layer.q_sums.len()
+            == if grid {
+                layer.shape.out_channels as usize
+            } else {
+                0
+            },
+        "quant_summary",
+    )?;
     finite(&[layer.record.cosine, layer.record.max_error])?;
     let unit = match layer.k_order {
         KOrder::ChannelMajor => layer.shape.kernel[0] * layer.shape.kernel[1],
@@ -836,7 +1155,10 @@ fn check_layer(layer: &Layer, tables: &[Table]) -> R<()> {
     for tile in &layer.tiles {
         let weights = 8 * u64::from(tile.panels) * u64::from(tile.k_len);
         rule(1 <= weights && weights <= 65536, "tile_size")?;
-        rule(tile.k_len == k || (tile.k % unit == 0 && tile.k_len % unit == 0), "tile_split")?;
+        rule(
+            tile.k_len == k || (tile.k % unit == 0 && tile.k_len % unit == 0),
+            "tile_split",
+        )?;
         let len = u64::from(tile.len);
         let possible = match layer.values {
             Values::Raw32 => len == 4 * weights,
@@ -846,7 +1168,10 @@ fn check_layer(layer: &Layer, tables: &[Table]) -> R<()> {
         rule(possible, "tile_length")?;
         let all = matches!(layer.index, Index::Raw | Index::Dense { .. });
         let present = u64::from(tile.present);
-        rule(present == weights || (present < weights && !all), "tile_present")?;
+        rule(
+            present == weights || (present < weights && !all),
+            "tile_present",
+        )?;
     }
     Ok(())
 }
@@ -861,8 +1186,17 @@ fn read_weights(network: &mut Network, section: &[u8], tables: &[Table]) -> R<Ve
         end = tile.offset + u64::from(tile.len);
     }
     rule(end == section.len() as u64, "weights_tiling")?;
-    rule(gaps.into_iter().flatten().all(|at| section[at as usize] == 0), "padding")?;
-    network.layers.iter().map(|layer| decode_layer(layer, section, tables)).collect()
+    rule(
+        gaps.into_iter()
+            .flatten()
+            .all(|at| section[at as usize] == 0),
+        "padding",
+    )?;
+    network
+        .layers
+        .iter()
+        .map(|layer| decode_layer(layer, section, tables))
+        .collect()
 }
 
 fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> {
@@ -872,7 +1206,10 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
     let layer_k = inputs * taps;
     let panels = panels(shape);
     let zero = zero_symbol(&layer.values);
-    let table = |id: TableId| codec::Table { lengths: &tables[id.0 as usize].0, width: tables[id.0 as usize].1 };
+    let table = |id: TableId| codec::Table {
+        lengths: &tables[id.0 as usize].0,
+        width: tables[id.0 as usize].1,
+    };
     let mut dense = vec![f32::NAN; shape.out_channels as usize * layer_k];
     let (mut sums, mut zeros) = (vec![0i32; layer.q_sums.len()], 0u64);
     for tile in &layer.tiles {
@@ -881,19 +1218,27 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
         let rows = (tile.panels * tile.k_len) as usize;
         let mode = match layer.index {
             Index::Raw => None,
-            Index::Dense { values } => Some(codec::Mode::Dense { values: table(values) }),
-            Index::Mask { mask, values } => {
-                Some(codec::Mode::Mask { mask: mask.map(table), values: table(values) })
-            }
-            Index::Gaps { bits, gaps, values } => {
-                Some(codec::Mode::Gaps { bits, gaps: table(gaps), values: table(values) })
-            }
+            Index::Dense { values } => Some(codec::Mode::Dense {
+                values: table(values),
+            }),
+            Index::Mask { mask, values } => Some(codec::Mode::Mask {
+                mask: mask.map(table),
+                values: table(values),
+            }),
+            Index::Gaps { bits, gaps, values } => Some(codec::Mode::Gaps {
+                bits,
+                gaps: table(gaps),
+                values: table(values),
+            }),
         };
         let coded = match mode {
             None => None,
             Some(mode) => {
                 let fill = zero.unwrap_or(0);
-                Some(codec::decode(mode, rows, tile.present as usize, fill, bytes).ok_or("stream")?)
+                Some(
+                    codec::decode(mode, rows, tile.present as usize, fill, bytes)
+                        .ok_or("stream")?,
+                )
             }
         };
         let (mut largest, mut run, mut expected) = (0u8, 0usize, 0usize);
@@ -960,13 +1305,16 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
 fn code_value(layer: &Layer, code: u8, channel: usize, k: usize) -> R<f32> {
     Ok(match &layer.values {
         Values::Codebook { values, .. } => *values.get(code as usize).ok_or("code_range")?,
-        Values::Minmax { min, delta, bits, .. } => {
+        Values::Minmax {
+            min, delta, bits, ..
+        } => {
             rule(u32::from(code) < 1 << bits, "code_range")?;
             min + f32::from(code) * delta
         }
         Values::Grid { steps } => {
             rule(code != 128, "code_range")?;
-            let layer_k = (layer.shape.in_per_group * layer.shape.kernel[0] * layer.shape.kernel[1]) as usize;
+            let layer_k =
+                (layer.shape.in_per_group * layer.shape.kernel[0] * layer.shape.kernel[1]) as usize;
             let step = match steps {
                 Steps::Layer(step) => *step,
                 Steps::Channel(steps) => steps[channel],
