@@ -1,22 +1,21 @@
 //! From codes to f32, one block of k of one panel at a time.
 
+use crate::conv::blocks::Rows;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::{PANEL, Steps, TileValues, WeightTile};
 
-/// Writes `len` rows of 8 weights of panel `panel` of the tile, from k `at` of the tile on.
+/// Writes the rows of a block of panel `panel` of the tile, 8 weights each, one behind the other.
 pub(crate) fn expand(
     isa: Isa,
     tile: &WeightTile<'_>,
     panel: usize,
-    at: usize,
-    len: usize,
+    rows: Rows,
     out: &mut [[f32; PANEL]],
 ) {
     isa.run(Expand {
         tile,
         panel,
-        at,
-        len,
+        rows,
         out,
     });
 }
@@ -24,8 +23,7 @@ pub(crate) fn expand(
 struct Expand<'a> {
     tile: &'a WeightTile<'a>,
     panel: usize,
-    at: usize,
-    len: usize,
+    rows: Rows,
     out: &'a mut [[f32; PANEL]],
 }
 
@@ -34,44 +32,53 @@ impl Work for Expand<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Expand {
-            tile,
-            panel,
-            at,
-            len,
-            out,
-        } = self;
-        let first = (panel * tile.k_len + at) * PANEL;
-        let range = first..first + len * PANEL;
-        let out = &mut out[..len];
-        match tile.values {
-            TileValues::F32(values) => out.copy_from_slice(values[range].as_chunks().0),
-            TileValues::Lut { codes, lut } => {
-                for (to, codes) in out.iter_mut().zip(codes[range].as_chunks().0) {
-                    simd.store(simd.lookup(lut, codes), to);
-                }
+        for run in 0..self.rows.runs {
+            let at = self.rows.first + run * self.rows.stride;
+            let out = &mut self.out[run * self.rows.run..][..self.rows.run];
+            expand_run(simd, self.tile, self.panel, at, out);
+        }
+    }
+}
+
+/// Consecutive rows from row `at` of the tile's panel on.
+#[inline(always)]
+fn expand_run<S: Simd>(
+    simd: S,
+    tile: &WeightTile<'_>,
+    panel: usize,
+    at: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    let len = out.len();
+    let first = (panel * tile.k_len + at) * PANEL;
+    let range = first..first + len * PANEL;
+    match tile.values {
+        TileValues::F32(values) => out.copy_from_slice(values[range].as_chunks().0),
+        TileValues::Lut { codes, lut } => {
+            for (to, codes) in out.iter_mut().zip(codes[range].as_chunks().0) {
+                simd.store(simd.lookup(lut, codes), to);
             }
-            TileValues::I8 { q, steps } => {
-                let q = q[range].as_chunks().0;
-                match steps {
-                    Steps::Layer(step) => scale(simd, q, simd.splat(step), out),
-                    Steps::Channel(steps) => {
-                        scale(simd, q, simd.load(&steps.as_chunks().0[panel]), out);
-                    }
-                    Steps::Block {
-                        len: block,
-                        blocks,
-                        steps,
-                    } => {
-                        let steps = &steps.as_chunks().0[panel * blocks..][..blocks];
-                        let (mut done, mut k) = (0, tile.k0 + at);
-                        while done < len {
-                            let n = (block - k % block).min(len - done);
-                            let step = simd.load(&steps[k / block]);
-                            scale(simd, &q[done..done + n], step, &mut out[done..done + n]);
-                            done += n;
-                            k += n;
-                        }
+        }
+        TileValues::I8 { q, steps } => {
+            let q = q[range].as_chunks().0;
+            match steps {
+                Steps::Layer(step) => scale(simd, q, simd.splat(step), out),
+                Steps::Channel(steps) => {
+                    scale(simd, q, simd.load(&steps.as_chunks().0[panel]), out);
+                }
+                Steps::Block {
+                    len: block,
+                    blocks,
+                    steps,
+                } => {
+                    let steps = &steps.as_chunks().0[panel * blocks..][..blocks];
+                    let (mut done, mut k) = (0, tile.k0 + at);
+                    while done < len {
+                        let n = (block - k % block).min(len - done);
+                        let step = simd.load(&steps[k / block]);
+                        scale(simd, &q[done..done + n], step, &mut out[done..done + n]);
+                        done += n;
+                        k += n;
                     }
                 }
             }

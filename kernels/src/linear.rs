@@ -8,7 +8,7 @@
 
 use crate::activation::Epilogue;
 use crate::conv::Start;
-use crate::conv::blocks::{Block, K_BLOCK, KBlocks};
+use crate::conv::blocks::{K_BLOCK, KBlocks, Rows as BlockRows};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::{KOrder, PANEL, WeightTile};
@@ -105,9 +105,11 @@ impl Linear<'_> {
         };
         let blocks = KBlocks::new(&order, 1, 1);
         let mut pairs = (0..self.tile.panels).flat_map(|panel| {
-            blocks
-                .clone()
-                .map(move |Block { at, len, .. }| Chain { panel, at, len })
+            blocks.clone().map(move |b| Chain {
+                panel,
+                at: b.rows.first,
+                len: b.len,
+            })
         });
         loop {
             let mut chains = [Chain::default(); CHAINS];
@@ -121,7 +123,13 @@ impl Linear<'_> {
             }
             for (i, c) in chains[..count].iter().enumerate() {
                 let to = &mut self.weights[i * K_BLOCK..];
-                expand(self.isa, self.tile, c.panel, c.at, c.len, to);
+                let rows = BlockRows {
+                    first: c.at,
+                    run: c.len,
+                    runs: 1,
+                    stride: 0,
+                };
+                expand(self.isa, self.tile, c.panel, rows, to);
             }
             for row in 0..self.rows.n {
                 self.add(row, &chains[..count]);

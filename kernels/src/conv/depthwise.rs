@@ -40,7 +40,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         let (first, lanes) = shape.panel_channels(tile.first_panel + p);
         let channels = first / multiplier..(first + lanes - 1) / multiplier + 1;
         for mut block in KBlocks::new(tile, 1, shape.taps()) {
-            expand(isa, tile, p, block.at, block.len, weights);
+            expand(isa, tile, p, block.rows, weights);
             block.channels = channels.clone();
             let plane = Plane::new(shape, &block, rows.len());
             block.channels = 0..1;
@@ -56,8 +56,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     out: &mut *out,
                     first_row: rows.start,
                     band,
-                    accumulate: block.at > 0 || start == Start::Accumulate,
-                    epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                    accumulate: !block.first || start == Start::Accumulate,
+                    epilogue: epilogue.filter(|_| block.last),
                 };
                 let mut left = vectors.count();
                 while left > 0 {

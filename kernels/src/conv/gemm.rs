@@ -56,14 +56,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         panel = chunk.end;
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
             for (i, p) in chunk.clone().enumerate() {
-                expand(
-                    isa,
-                    tile,
-                    p,
-                    block.at,
-                    block.len,
-                    &mut weights[i * K_BLOCK..],
-                );
+                expand(isa, tile, p, block.rows, &mut weights[i * K_BLOCK..]);
             }
             let plane = Plane::new(shape, &block, rows.len());
             plane.offsets(shape, &block, tile.order, offsets);
@@ -86,8 +79,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     out: &mut *out,
                     first_row: rows.start,
                     band,
-                    accumulate: block.at > 0 || start == super::Start::Accumulate,
-                    epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                    accumulate: !block.first || start == super::Start::Accumulate,
+                    epilogue: epilogue.filter(|_| block.last),
                 };
                 let pixels = target.band.rows.len() * target.band.columns.len();
                 let vectors = Vectors::new(&target.band, flat);

@@ -20,8 +20,8 @@ use std::ops::Range;
 const TARGET: usize = 16 * 1024;
 /// Columns of the smallest band.
 const MIN_COLUMNS: usize = 24;
-/// Vectors may read this far behind the last value.
-pub(super) const SLACK: usize = 16;
+/// Vectors may run this far over the end of a channel's plane.
+const SLACK: usize = 8;
 
 /// The bounding box of a block's taps.
 #[derive(Clone, Copy, Debug)]
@@ -120,30 +120,29 @@ impl Plane {
             phases,
             phase_len,
             pitch,
-            channel: pitch * height,
+            channel: pitch * height + SLACK,
         }
     }
 
-    /// Most elements the planes of any block of the layer can take, [`SLACK`] included.
+    /// Most elements the planes of any block of the layer can take.
     pub fn workspace(shape: &ConvShape, rows: usize) -> usize {
         let [kh, kw] = shape.kernel;
-        let (taps, channels) = (shape.taps().max(1), shape.in_per_group().max(1));
-        // Channel-major: some channels, all taps.
-        let all_taps = Plane::largest(shape, [kh, kw], (K_BLOCK / taps).clamp(1, channels), rows);
-        // Tap-major: all channels and few taps, or some channels of one tap.
-        let few = (K_BLOCK / channels).clamp(1, taps);
-        let few = if few == 1 {
-            [1, 1]
-        } else {
-            [(few / kw + 2).min(kh), kw]
+        let channels = shape.in_per_group().max(1);
+        // A block of `n` taps, wherever they start.
+        let of_taps = |n: usize| {
+            let taps = if n == 1 {
+                [1, 1]
+            } else {
+                [(n / kw.max(1) + 2).min(kh), kw]
+            };
+            Plane::largest(shape, taps, (K_BLOCK / n).clamp(1, channels), rows)
         };
-        let few_taps = Plane::largest(shape, few, channels.min(K_BLOCK), rows);
-        all_taps.max(few_taps) + SLACK
+        (1..=shape.taps().max(1)).map(of_taps).max().unwrap_or(0)
     }
 
     /// The same for blocks of `channels` input channels and any taps.
     pub fn workspace_depthwise(shape: &ConvShape, channels: usize, rows: usize) -> usize {
-        Plane::largest(shape, shape.kernel, channels, rows) + SLACK
+        Plane::largest(shape, shape.kernel, channels, rows)
     }
 
     fn largest(
@@ -227,80 +226,151 @@ impl Plane {
         band: &Band,
         out: &mut [f32],
     ) {
-        isa.run(Pack {
-            plane: self,
-            shape,
-            input,
-            channels,
-            band,
-            out,
-        });
-    }
-
-    #[inline(always)]
-    fn pack_inline(
-        &self,
-        shape: &ConvShape,
-        input: View<'_>,
-        channels: Range<usize>,
-        band: &Band,
-        out: &mut [f32],
-    ) {
-        let rows = if self.taps.height == 1 {
-            band.rows.len()
+        let ([sy, sx], [dy, dx]) = (shape.stride, shape.dilation);
+        let (taps, rows) = (self.taps, band.rows.len());
+        let rows = if taps.height == 1 {
+            rows
         } else {
-            (band.rows.len() - 1) * self.row_step + (self.taps.height - 1) * shape.dilation[0] + 1
+            (rows - 1) * sy + (taps.height - 1) * dy + 1
         };
-        let top = (band.rows.start * shape.stride[0] + self.taps.ky * shape.dilation[0]) as isize
-            - shape.pad_top as isize;
-        let left = (band.columns.start * shape.stride[1] + self.taps.kx * shape.dilation[1])
-            as isize
-            - shape.pad_left as isize;
+        let top = (band.rows.start * sy + taps.ky * dy) as isize - shape.pad_top as isize;
+        let left = (band.columns.start * sx + taps.kx * dx) as isize - shape.pad_left as isize;
         // A narrower last band leaves the end of each row unused.
         let len = self.phase_len - (self.band_columns - band.columns.len());
-        let sx = shape.stride[1];
-        for phase in 0..self.phases {
-            let clip = Clip::new(left + phase as isize, sx, len, shape.in_w);
-            let phase_at = phase * self.phase_len;
-            for (i, channel) in channels.clone().enumerate() {
-                for r in 0..rows {
-                    let at = i * self.channel + r * self.pitch + phase_at;
-                    let y = top + (r * self.source_step) as isize;
-                    if y < 0 || y as usize >= shape.in_h {
-                        out[at..at + len].fill(0.0);
-                        continue;
-                    }
-                    let from = &input.data[input.map.at(0, channel, y as usize)..];
-                    if sx == 1 {
-                        // One phase, rows in ascending order: running over the end of a row does
-                        // no harm, the next one (or the slack) takes it.
-                        clip.copy_dense(from, &mut out[at..at + len + SLACK]);
-                    } else {
-                        clip.copy_strided(from, sx, &mut out[at..at + len]);
-                    }
+        // Everything is written in whole vectors, in ascending order within a channel: what runs
+        // over the end of a row is overwritten by the next one. Rows outside, channels inside:
+        // that is the order of the runtime's layout in memory.
+        for r in 0..rows {
+            let y = top + (r * self.source_step) as isize;
+            let inside = y >= 0 && (y as usize) < shape.in_h;
+            for phase in 0..self.phases {
+                let (clip, from) = if inside {
+                    let clip = Clip::new(left + phase as isize, sx, len, shape.in_w);
+                    (
+                        clip,
+                        input.map.at(0, channels.start, y as usize) + clip.first,
+                    )
+                } else {
+                    (
+                        Clip {
+                            before: len,
+                            values: 0,
+                            len,
+                            first: 0,
+                        },
+                        0,
+                    )
+                };
+                let line = Line {
+                    clip,
+                    count: channels.len(),
+                    from: &input.data[from..],
+                    from_stride: input.map.channel,
+                    to: &mut out[r * self.pitch + phase * self.phase_len..],
+                    to_stride: self.channel,
+                };
+                match sx {
+                    1 => isa.run(Whole::<8>(line)),
+                    2 => isa.run(Whole::<16>(line)),
+                    _ => line.copy_any(sx),
                 }
             }
         }
     }
 }
 
-/// [`Plane::pack`] compiled for an instruction set: plain copies, but in its widest registers.
-struct Pack<'a> {
-    plane: &'a Plane,
-    shape: &'a ConvShape,
-    input: View<'a>,
-    channels: Range<usize>,
-    band: &'a Band,
-    out: &'a mut [f32],
+/// One row (and phase) of the planes of all channels.
+struct Line<'a> {
+    clip: Clip,
+    /// Channels.
+    count: usize,
+    /// Starts with the first value of the first channel.
+    from: &'a [f32],
+    from_stride: usize,
+    to: &'a mut [f32],
+    to_stride: usize,
 }
 
-impl Work for Pack<'_> {
+/// A line in whole vectors, each made of `N` inputs: stride `N / 8`, 1 or 2.
+struct Whole<'a, const N: usize>(Line<'a>);
+
+impl<const N: usize> Work for Whole<'_, N> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        self.plane
-            .pack_inline(self.shape, self.input, self.channels, self.band, self.out);
+    fn run<S: Simd>(self, simd: S) {
+        let Line {
+            clip,
+            count,
+            from,
+            from_stride,
+            to,
+            to_stride,
+        } = self.0;
+        let vectors = clip.values.div_ceil(8);
+        let end = clip.before + clip.values;
+        let after = clip.len - end;
+        for i in 0..count {
+            let to = &mut to[i * to_stride..];
+            if clip.before > 0 {
+                zeros(simd, to, clip.before);
+            }
+            if vectors > 0 {
+                let target = to[clip.before..][..vectors * 8].as_chunks_mut::<8>().0;
+                let source = from[i * from_stride..].as_chunks::<N>().0;
+                for (t, s) in target.iter_mut().zip(source) {
+                    let v = match s.as_array::<16>() {
+                        Some(pairs) => simd.evens(pairs),
+                        None => simd.load(&s.as_chunks().0[0]),
+                    };
+                    simd.store(v, t);
+                }
+                if source.len() < vectors {
+                    // The end of the input: what is left is less than a vector's worth.
+                    let done = source.len() * 8;
+                    let from = &from[i * from_stride..];
+                    for j in done..clip.values {
+                        to[clip.before + j] = from[j * (N / 8)];
+                    }
+                }
+            }
+            if after > 0 {
+                zeros(simd, &mut to[end..], after);
+            }
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Any stride, one by one.
+    fn copy_any(self, step: usize) {
+        let Clip {
+            before,
+            values,
+            len,
+            ..
+        } = self.clip;
+        for i in 0..self.count {
+            let to = &mut self.to[i * self.to_stride..][..len];
+            to[..before].fill(0.0);
+            to[before + values..].fill(0.0);
+            if values > 0 {
+                let from = &self.from[i * self.from_stride..];
+                for (j, t) in to[before..before + values].iter_mut().enumerate() {
+                    *t = from[j * step];
+                }
+            }
+        }
+    }
+}
+
+/// At least `len` zeros, in whole vectors when there are few.
+#[inline(always)]
+fn zeros<S: Simd>(simd: S, to: &mut [f32], len: usize) {
+    if len <= 8 {
+        simd.store(simd.splat(0.0), &mut to[..8].as_chunks_mut().0[0]);
+    } else {
+        to[..len].fill(0.0);
     }
 }
 
@@ -328,52 +398,6 @@ impl Clip {
             values,
             len,
             first: if values == 0 { 0 } else { first },
-        }
-    }
-
-    /// Copies in whole vectors of 8; `to` has [`SLACK`] elements behind the row.
-    #[inline(always)]
-    fn copy_dense(&self, from: &[f32], to: &mut [f32]) {
-        let vectors = self.values.div_ceil(8) * 8;
-        let end = self.before + self.values;
-        if self.before > 8 || self.len - end > 8 || self.first + vectors > from.len() {
-            to[..self.before].fill(0.0);
-            to[self.before..end].copy_from_slice(&from[self.first..self.first + self.values]);
-            to[end..self.len].fill(0.0);
-            return;
-        }
-        if self.before > 0 {
-            to[..8].copy_from_slice(&[0.0; 8]);
-        }
-        let source = from[self.first..self.first + vectors].as_chunks::<8>().0;
-        let target = to[self.before..self.before + vectors]
-            .as_chunks_mut::<8>()
-            .0;
-        for (t, s) in target.iter_mut().zip(source) {
-            *t = *s;
-        }
-        if end < self.len {
-            to[end..end + 8].copy_from_slice(&[0.0; 8]);
-        }
-    }
-
-    #[inline(always)]
-    fn copy_strided(&self, from: &[f32], step: usize, to: &mut [f32]) {
-        let end = self.before + self.values;
-        to[..self.before].fill(0.0);
-        to[end..self.len].fill(0.0);
-        let target = &mut to[self.before..end];
-        let source = &from[self.first..];
-        if step == 2
-            && let Some(pairs) = source.as_chunks::<2>().0.get(..target.len())
-        {
-            for (t, pair) in target.iter_mut().zip(pairs) {
-                *t = pair[0];
-            }
-        } else {
-            for (i, t) in target.iter_mut().enumerate() {
-                *t = source[i * step];
-            }
         }
     }
 }

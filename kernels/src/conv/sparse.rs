@@ -58,7 +58,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
             let plane = Plane::new(shape, &block, rows.len());
             plane.offsets(shape, &block, tile.order, offsets);
             for (i, p) in chunk.clone().enumerate() {
-                expand(isa, tile, p, block.at, block.len, weights);
+                expand(isa, tile, p, block.rows, weights);
                 let lists = &mut lists[i * PANEL * K_BLOCK..][..PANEL * K_BLOCK];
                 counts[i] = collect(&weights[..block.len], offsets, lists);
             }
@@ -71,8 +71,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     out: &mut *out,
                     first_row: rows.start,
                     band,
-                    accumulate: block.at > 0 || start == Start::Accumulate,
-                    epilogue: epilogue.filter(|_| block.at + block.len == tile.k_len),
+                    accumulate: !block.first || start == Start::Accumulate,
+                    epilogue: epilogue.filter(|_| block.last),
                 };
                 let mut left = vectors.count();
                 while left > 0 {

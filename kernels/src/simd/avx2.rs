@@ -88,6 +88,20 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn evens(self, from: &[f32; 16]) -> __m256 {
+        let [low, high] = from.as_chunks().0 else {
+            return self.splat(0.0);
+        };
+        let (low, high) = (self.load(low), self.load(high));
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            // Lanes 0 2 | 8 10 | 4 6 | 12 14, then pairs in order.
+            let pairs = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(pairs))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(self, r: [__m256; 8]) -> [__m256; 8] {
         // SAFETY: `self` proves AVX2.
         unsafe {

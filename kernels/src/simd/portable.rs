@@ -52,6 +52,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn evens(self, from: &[f32; 16]) -> f32x8 {
+        f32x8::new(std::array::from_fn(|i| from[2 * i]))
+    }
+
+    #[inline(always)]
     fn transpose(self, rows: [f32x8; 8]) -> [f32x8; 8] {
         f32x8::transpose(rows)
     }
