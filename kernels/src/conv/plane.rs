@@ -270,8 +270,8 @@ impl Plane {
                     to_stride: self.channel,
                 };
                 match sx {
-                    1 => isa.run(Whole::<8>(line)),
-                    2 => isa.run(Whole::<16>(line)),
+                    1 if line.fits::<8>() => isa.run(Whole::<8>(line)),
+                    2 if line.fits::<16>() => isa.run(Whole::<16>(line)),
                     _ => line.copy_any(sx),
                 }
             }
@@ -309,39 +309,42 @@ impl<const N: usize> Work for Whole<'_, N> {
         } = self.0;
         let vectors = clip.values.div_ceil(8);
         let end = clip.before + clip.values;
-        let after = clip.len - end;
+        let (halo_before, halo_after) = (clip.before > 0, end < clip.len);
+        let span = (clip.before + vectors * 8).max(end + 8);
         for i in 0..count {
-            let to = &mut to[i * to_stride..];
-            if clip.before > 0 {
-                zeros(simd, to, clip.before);
+            let to = &mut to[i * to_stride..][..span];
+            let from = &from[i * from_stride..][..vectors * N];
+            if halo_before {
+                simd.store(simd.splat(0.0), &mut to[..8].as_chunks_mut().0[0]);
             }
-            if vectors > 0 {
-                let target = to[clip.before..][..vectors * 8].as_chunks_mut::<8>().0;
-                let source = from[i * from_stride..].as_chunks::<N>().0;
-                for (t, s) in target.iter_mut().zip(source) {
-                    let v = match s.as_array::<16>() {
-                        Some(pairs) => simd.evens(pairs),
-                        None => simd.load(&s.as_chunks().0[0]),
-                    };
-                    simd.store(v, t);
-                }
-                if source.len() < vectors {
-                    // The end of the input: what is left is less than a vector's worth.
-                    let done = source.len() * 8;
-                    let from = &from[i * from_stride..];
-                    for j in done..clip.values {
-                        to[clip.before + j] = from[j * (N / 8)];
-                    }
-                }
+            let target = to[clip.before..].as_chunks_mut::<8>().0;
+            for (t, s) in target.iter_mut().zip(from.as_chunks::<N>().0) {
+                let v = match s.as_array::<16>() {
+                    Some(pairs) => simd.evens(pairs),
+                    None => simd.load(&s.as_chunks().0[0]),
+                };
+                simd.store(v, t);
             }
-            if after > 0 {
-                zeros(simd, &mut to[end..], after);
+            if halo_after {
+                simd.store(simd.splat(0.0), &mut to[end..end + 8].as_chunks_mut().0[0]);
             }
         }
     }
 }
 
 impl Line<'_> {
+    /// Whether vectors of `N` inputs can be read to the end, and one covers each halo.
+    fn fits<const N: usize>(&self) -> bool {
+        let Clip {
+            before,
+            values,
+            len,
+            ..
+        } = self.clip;
+        let read = (self.count - 1) * self.from_stride + values.div_ceil(8) * N;
+        before <= 8 && len - before - values <= 8 && read <= self.from.len()
+    }
+
     /// Any stride, one by one.
     fn copy_any(self, step: usize) {
         let Clip {
@@ -361,16 +364,6 @@ impl Line<'_> {
                 }
             }
         }
-    }
-}
-
-/// At least `len` zeros, in whole vectors when there are few.
-#[inline(always)]
-fn zeros<S: Simd>(simd: S, to: &mut [f32], len: usize) {
-    if len <= 8 {
-        simd.store(simd.splat(0.0), &mut to[..8].as_chunks_mut().0[0]);
-    } else {
-        to[..len].fill(0.0);
     }
 }
 

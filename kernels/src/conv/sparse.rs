@@ -10,7 +10,7 @@
 use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
 use super::plane::{Band, Plane};
-use super::store::{GROUP, Pixels, Sums, Target, Vectors};
+use super::store::{GROUP, Pixels, SUMS, Sums, Target, Vectors};
 use super::{Call, ConvShape, Start, split_scratch};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
@@ -133,7 +133,7 @@ fn collect(weights: &[[f32; PANEL]], offsets: &[u32], lists: &mut [Entry]) -> [u
 struct Chains<'a, const NV: usize> {
     list: &'a [Entry],
     windows: [&'a [f32]; NV],
-    sums: &'a mut [f32; GROUP * 8],
+    sums: &'a mut [f32; SUMS],
 }
 
 impl<const NV: usize> Work for Chains<'_, NV> {

@@ -9,8 +9,10 @@ use std::ops::Range;
 
 /// Vectors of pixels of the widest group.
 pub(super) const GROUP: usize = 4;
+/// Length of a row of sums: room for a vector to start at the last sum.
+pub(super) const SUMS: usize = GROUP * 8 + 8;
 /// Sums of a group: one row per channel of a panel.
-pub(super) type Sums = [[f32; GROUP * 8]; PANEL];
+pub(super) type Sums = [[f32; SUMS]; PANEL];
 
 /// Consecutive pixels of a band in row-major order, starting at (row, column) of the band.
 #[derive(Clone, Copy, Default)]
@@ -82,41 +84,62 @@ pub(super) struct Target<'a, 'b> {
     pub epilogue: Option<&'a Epilogue<'a>>,
 }
 
-/// Vectors of a group with their places in the output.
-#[derive(Clone, Copy)]
+/// The stretches of the output that a group covers.
 pub(super) struct Spots {
-    vectors: [Pixels; GROUP],
+    segments: [Segment; GROUP * 8],
     count: usize,
-    /// Offset of each vector's first pixel in channel 0.
-    at: [usize; GROUP],
-    /// Every vector has 8 pixels of one row.
+    /// Vectors of the group.
+    vectors: usize,
+    /// Every segment is a whole vector.
     whole: bool,
 }
 
+/// Pixels of one row.
+#[derive(Clone, Copy, Default)]
+struct Segment {
+    /// Offset in channel 0 of the output.
+    at: usize,
+    /// Place within the sums, and length: at most 8.
+    sum: u32,
+    len: u32,
+}
+
 impl Target<'_, '_> {
-    /// Finds the vectors' places.
+    /// Finds the places of a group's vectors.
+    #[inline]
     pub fn spots(&self, vectors: &[Pixels]) -> Spots {
         let columns = self.band.columns.len();
-        let count = vectors.len().min(GROUP);
         let mut spots = Spots {
-            vectors: [Pixels::default(); GROUP],
-            count,
-            at: [0; GROUP],
-            whole: vectors
-                .iter()
-                .all(|v| v.len == 8 && v.column + 8 <= columns),
+            segments: [Segment::default(); GROUP * 8],
+            count: 0,
+            vectors: vectors.len(),
+            whole: true,
         };
-        spots.vectors[..count].copy_from_slice(&vectors[..count]);
-        for (at, v) in spots.at.iter_mut().zip(vectors) {
-            *at = self.place(0, v.row, v.column);
+        for (j, pixels) in vectors.iter().enumerate() {
+            let Pixels {
+                mut row,
+                mut column,
+                len,
+            } = *pixels;
+            let mut done = 0;
+            while done < len {
+                let n = (columns - column).min(len - done);
+                let above = self.band.rows.start - self.first_row + row;
+                let at = self.out.map.at(0, 0, above) + self.band.columns.start + column;
+                let sum = (j * 8 + done) as u32;
+                spots.segments[spots.count] = Segment {
+                    at,
+                    sum,
+                    len: n as u32,
+                };
+                spots.count += 1;
+                spots.whole &= n == 8;
+                done += n;
+                row += 1;
+                column = 0;
+            }
         }
         spots
-    }
-
-    #[inline(always)]
-    fn place(&self, channel: usize, row: usize, column: usize) -> usize {
-        let row = self.band.rows.start - self.first_row + row;
-        self.out.map.at(0, channel, row) + self.band.columns.start + column
     }
 
     /// Writes the sums of a group for channels `channels`, one row of sums each.
@@ -127,32 +150,6 @@ impl Target<'_, '_> {
             sums,
             spots,
         });
-    }
-
-    /// The stretches of the output that the vectors cover, with their places in the sums.
-    fn segments(
-        &mut self,
-        channel: usize,
-        spots: &Spots,
-        mut body: impl FnMut(&mut [f32], usize, usize),
-    ) {
-        let columns = self.band.columns.len();
-        for (j, pixels) in spots.vectors[..spots.count].iter().enumerate() {
-            let Pixels {
-                mut row,
-                mut column,
-                len,
-            } = *pixels;
-            let mut done = 0;
-            while done < len {
-                let n = (columns - column).min(len - done);
-                let at = self.place(channel, row, column);
-                body(&mut self.out.data[at..at + n], j * 8 + done, n);
-                done += n;
-                row += 1;
-                column = 0;
-            }
-        }
     }
 }
 
@@ -174,49 +171,62 @@ impl Work for Store<'_, '_, '_> {
             sums,
             spots,
         } = self;
-        if !spots.whole {
-            for (channel, sums) in channels.zip(sums) {
-                pieces(target, channel, sums, spots);
-            }
-            return;
-        }
-        let at = &spots.at[..spots.count];
+        let segments = &spots.segments[..spots.count];
+        let stride = target.out.map.channel;
         for (channel, sums) in channels.zip(sums) {
-            let first = channel * target.out.map.channel;
-            let vectors = sums.as_chunks_mut().0;
+            let out = &mut target.out.data[channel * stride..];
             if target.accumulate {
-                for (v, &at) in vectors.iter_mut().zip(at) {
-                    let out = &target.out.data[first + at..][..8].as_chunks().0[0];
-                    simd.store(simd.add(simd.load(out), simd.load(v)), v);
+                if spots.whole {
+                    for (v, s) in sums.as_chunks_mut().0.iter_mut().zip(segments) {
+                        let out = out[s.at..][..8].as_chunks().0;
+                        simd.store(simd.add(simd.load(&out[0]), simd.load(v)), v);
+                    }
+                } else {
+                    segments.iter().for_each(|s| add_part(simd, out, sums, s));
                 }
             }
             if let Some(epilogue) = target.epilogue {
-                epilogue.apply(channel, vectors[..at.len()].as_flattened_mut());
+                epilogue.apply(channel, &mut sums[..spots.vectors * 8]);
             }
-            for (v, &at) in vectors.iter().zip(at) {
-                let out = &mut target.out.data[first + at..][..8].as_chunks_mut().0[0];
-                simd.store(simd.load(v), out);
+            if spots.whole {
+                for (v, s) in sums.as_chunks().0.iter().zip(segments) {
+                    let out = out[s.at..][..8].as_chunks_mut().0;
+                    simd.store(simd.load(v), &mut out[0]);
+                }
+            } else {
+                segments.iter().for_each(|s| write_part(simd, out, sums, s));
             }
         }
     }
 }
 
-/// One channel of a group with partly filled vectors or row ends within vectors.
-fn pieces(target: &mut Target<'_, '_>, channel: usize, sums: &mut [f32; GROUP * 8], spots: &Spots) {
-    if target.accumulate {
-        target.segments(channel, spots, |out, at, len| {
-            sums[at..at + len]
-                .iter_mut()
-                .zip(out)
-                .for_each(|(s, o)| *s += *o);
-        });
+/// Adds what is in the output to a segment of the sums.
+#[inline(always)]
+fn add_part<S: Simd>(simd: S, out: &[f32], sums: &mut [f32; SUMS], s: &Segment) {
+    let (first, len) = (s.sum as usize, s.len as usize);
+    let sums = &mut sums[first..first + 8].as_chunks_mut().0[0];
+    if let Some(out) = out.get(s.at..s.at + 8) {
+        let old = simd.load(sums);
+        let new = simd.add(simd.load(&out.as_chunks().0[0]), old);
+        simd.store(simd.blend(len, new, old), sums);
+    } else {
+        for (s, o) in sums[..len].iter_mut().zip(&out[s.at..]) {
+            *s += *o;
+        }
     }
-    if let Some(epilogue) = target.epilogue {
-        epilogue.apply(channel, &mut sums[..spots.count * 8]);
+}
+
+/// Writes a segment of the sums to the output; what lies behind it keeps its value.
+#[inline(always)]
+fn write_part<S: Simd>(simd: S, out: &mut [f32], sums: &[f32; SUMS], s: &Segment) {
+    let (first, len) = (s.sum as usize, s.len as usize);
+    let sums = &sums[first..first + 8].as_chunks().0[0];
+    if let Some(out) = out.get_mut(s.at..s.at + 8) {
+        let out = &mut out.as_chunks_mut().0[0];
+        simd.store(simd.blend(len, simd.load(sums), simd.load(out)), out);
+    } else {
+        for (o, s) in out[s.at..].iter_mut().zip(&sums[..len]) {
+            *o = *s;
+        }
     }
-    target.segments(channel, spots, |out, at, len| {
-        out.iter_mut()
-            .zip(&sums[at..at + len])
-            .for_each(|(o, s)| *o = *s);
-    });
 }

@@ -88,6 +88,16 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn blend(self, n: usize, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lanes);
+            _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask))
+        }
+    }
+
+    #[inline(always)]
     fn evens(self, from: &[f32; 16]) -> __m256 {
         let [low, high] = from.as_chunks().0 else {
             return self.splat(0.0);

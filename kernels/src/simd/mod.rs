@@ -128,6 +128,8 @@ pub(crate) trait Simd: Copy {
     fn from_i8(self, q: &[i8; 8]) -> Self::V;
     /// `lut[code]` per lane.
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> Self::V;
+    /// The first `n` lanes of `a`, the rest of `b`.
+    fn blend(self, n: usize, a: Self::V, b: Self::V) -> Self::V;
     /// Every other value, from the first on.
     fn evens(self, from: &[f32; 16]) -> Self::V;
     /// Rows become columns.

@@ -52,6 +52,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn blend(self, n: usize, a: f32x8, b: f32x8) -> f32x8 {
+        let (a, b) = (a.to_array(), b.to_array());
+        f32x8::new(std::array::from_fn(|i| if i < n { a[i] } else { b[i] }))
+    }
+
+    #[inline(always)]
     fn evens(self, from: &[f32; 16]) -> f32x8 {
         f32x8::new(std::array::from_fn(|i| from[2 * i]))
     }
