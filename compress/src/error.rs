@@ -43,6 +43,13 @@ pub enum Error {
     SelfTest(String),
     /// Some of many inputs failed; the others were processed.
     SomeFailed(String),
+    /// An error of the runtime or the container, with the exit code it means.
+    Runtime {
+        /// The exit code.
+        code: u8,
+        /// The message.
+        text: String,
+    },
 }
 
 /// One thing of a network that is not supported.
@@ -75,6 +82,7 @@ impl Error {
             Error::Budget(_) => exit::BUDGET,
             Error::Io(_) => exit::IO,
             Error::SomeFailed(_) => exit::SOME_FAILED,
+            Error::Runtime { code, .. } => *code,
         }
     }
 
@@ -87,7 +95,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(text) | Error::Malformed(text) | Error::Input(text) | Error::Budget(text) | Error::Io(text) | Error::SelfTest(text) | Error::SomeFailed(text) => f.write_str(text),
+            Error::Usage(text) | Error::Malformed(text) | Error::Input(text) | Error::Budget(text) | Error::Io(text) | Error::SelfTest(text) | Error::SomeFailed(text) | Error::Runtime { text, .. } => f.write_str(text),
             Error::Unsupported(list) => {
                 write!(f, "the network uses {} thing{} that {} not supported", list.len(), plural(list.len()), if list.len() == 1 { "is" } else { "are" })?;
                 for item in list {
@@ -104,3 +112,15 @@ fn plural(n: usize) -> &'static str {
 }
 
 impl std::error::Error for Error {}
+
+impl From<dcz::Error> for Error {
+    fn from(error: dcz::Error) -> Error {
+        Error::Runtime { code: error.exit_code(), text: error.to_string() }
+    }
+}
+
+impl From<dcz_format::Error> for Error {
+    fn from(error: dcz_format::Error) -> Error {
+        dcz::Error::from(error).into()
+    }
+}

@@ -1,0 +1,202 @@
+//! `dcz compress`: ONNX to `.dcz`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use dcz::{Model, Session, SessionOptions};
+use dcz_compress::encode::{CompressOptions, Stage, compress};
+use dcz_compress::error::Error;
+use dcz_compress::import::{Dynamic, ImportOptions, import};
+use dcz_compress::preprocess::Description;
+use dcz_compress::report;
+use dcz_compress::settings::{AllSettings, IndexSetting, Prune, Quantize, Settings};
+use dcz_compress::onnx;
+use serde_json::json;
+
+/// Compresses an ONNX model into a .dcz file and prints what that did to each layer.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The ONNX model (operator sets 7 to 21)
+    model: PathBuf,
+    /// The file to write; an existing regular file is replaced atomically
+    #[arg(short, long, value_name = "OUT.dcz")]
+    output: PathBuf,
+    /// Which weights become zero: none, manual=T (magnitude below T), percentile=P (of each layer), sensitivity=S
+    /// (magnitude below S standard deviations; the first layer is spared, the last linear one gets 2 S) [default: none]
+    #[arg(long, value_name = "RULE")]
+    prune: Option<Prune>,
+    /// How weights become codes: none (float32), minmax, grid, codebook [default: grid; layers with at most 256
+    /// distinct values are coded bit-exactly]
+    #[arg(long, value_name = "KIND")]
+    quantize: Option<Quantize>,
+    /// Width of a code, 1 to 8
+    #[arg(long, value_name = "N")]
+    bits: Option<u8>,
+    /// Step of the grid in standard deviations of the layer
+    #[arg(long, value_name = "C")]
+    step: Option<f32>,
+    /// How zeros are carried: auto, mask, dense, gaps, gaps:BITS [default: auto]
+    #[arg(long, value_name = "MODE")]
+    index: Option<IndexSetting>,
+    /// Settings of one layer, named as its ONNX node; keys prune, quantize, bits, step, index. Repeatable
+    #[arg(long, value_name = "NAME:KEY=VALUE")]
+    layer: Vec<String>,
+    /// Settings from a TOML file: general keys, and a table [layers.NAME] per layer
+    #[arg(long, value_name = "FILE.toml")]
+    settings: Option<PathBuf>,
+    /// How an image becomes the input and what the outputs mean (TOML)
+    #[arg(long, value_name = "FILE.toml")]
+    preprocess: Option<PathBuf>,
+    /// Keeps a dimension open. NAME is an input or a symbolic dimension of the model. Repeatable
+    #[arg(long, value_name = "NAME=AXIS[:MIN..MAX[:MULTIPLE]]")]
+    dynamic: Vec<Dynamic>,
+    /// Name of the network within the file [default: the graph's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Prints one line of JSON on stdout and everything else on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<(), Error> {
+    check_target(&arguments.output)?;
+    let options = CompressOptions {
+        settings: all_settings(arguments)?,
+        description: arguments.preprocess.as_deref().map_or_else(|| Ok(Description::default()), Description::load)?,
+    };
+    let model = onnx::load(&arguments.model)?;
+    let folder = arguments.model.parent().map(Path::to_path_buf);
+    let mut float = import(&model, &ImportOptions { name: arguments.name.clone().unwrap_or_default(), dynamic: arguments.dynamic.clone(), folder })?;
+    drop(model);
+    let file_name = arguments.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let source = &mut float.network.provenance.source;
+    *source = if source.is_empty() { file_name } else { format!("{file_name} ({source})") };
+    let notes = std::mem::take(&mut float.notes);
+    for note in &notes {
+        eprintln!("note: {note}");
+    }
+
+    let bar = super::progress_bar();
+    let encoded = compress(float, &options, &mut |stage, done, total| {
+        bar.set_message(match stage {
+            Stage::Quantise => "quantising",
+            Stage::Encode => "encoding",
+            Stage::SelfTest => "self-test",
+        });
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let encoded = encoded?;
+
+    // Written beside the target, opened again and tested there: the target is only replaced by a file that works.
+    let partial = Partial::beside(&arguments.output)?;
+    let bytes = encoded.write_atomic(&partial.path)?;
+    let float_bytes = encoded.networks().first().map_or(0, report::float_bytes);
+    drop(encoded);
+    let opened = Model::open(&partial.path)?;
+    let mut session = Session::new(&opened, SessionOptions::default())?;
+    let test = session.self_test()?;
+    if !test.passed() {
+        return Err(Error::SelfTest(format!("self-test failed: output error {:.2e}, norm error {:.2e}, limit {:.0e}; nothing was written", test.output_error, test.norm_error, test.tolerance)));
+    }
+    partial.rename_to(&arguments.output)?;
+
+    let Some(network) = opened.networks().first() else { return Err(Error::Malformed("no network".into())) };
+    let ratio = float_bytes as f64 / bytes.max(1) as f64;
+    let summary = format!(
+        "{}: {} bytes, {:.2} % of {} bytes in float32 ({ratio:.1}x smaller, rate {:.2} %); self-test error {:.1e}\n",
+        arguments.output.display(),
+        super::grouped(bytes),
+        100.0 / ratio,
+        super::grouped(float_bytes),
+        100.0 * (1.0 - 1.0 / ratio),
+        test.output_error,
+    );
+    let text = format!("{}{summary}", report::table(network));
+    if !arguments.json {
+        return super::print(&text);
+    }
+    eprint!("{text}");
+    let rows = report::rows(network);
+    let compressed: Vec<_> = rows.iter().filter(|r| r.compressed).cloned().collect();
+    let line = json!({
+        "file": arguments.output.display().to_string(),
+        "bytes": bytes,
+        "float_bytes": float_bytes,
+        "rate": 1.0 - bytes as f64 / float_bytes.max(1) as f64,
+        "network": network.name,
+        "notes": notes,
+        "self_test_error": test.output_error,
+        "layers": rows.iter().map(report::json).collect::<Vec<_>>(),
+        "total_compressed": report::json(&report::total("total of compressed", &compressed)),
+        "total": report::json(&report::total("total", &rows)),
+    });
+    super::print(&format!("{line}\n"))
+}
+
+fn all_settings(arguments: &Arguments) -> Result<AllSettings, Error> {
+    let mut all = arguments.settings.as_deref().map_or_else(|| Ok(AllSettings::default()), AllSettings::load)?;
+    let general = Settings { prune: arguments.prune, quantize: arguments.quantize, bits: arguments.bits, step: arguments.step, index: arguments.index };
+    general.check().map_err(Error::Usage)?;
+    all.general = all.general.overridden_by(general);
+    for argument in &arguments.layer {
+        all.add(argument)?;
+    }
+    if all.general.step.is_some() && all.general.quantize == Some(Quantize::Minmax) {
+        return Err(Error::Usage("--step belongs to --quantize grid".into()));
+    }
+    Ok(all)
+}
+
+/// Finds out before the work whether the result can be written.
+fn check_target(path: &Path) -> Result<(), Error> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => return Err(Error::Io(format!("{}: exists and is not a regular file", path.display()))),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io(path, &error)),
+    }
+    let folder = folder_of(path);
+    match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(Error::Io(format!("{}: not a folder", folder.display()))),
+        Err(error) => Err(Error::io(folder, &error)),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// A file beside the target that is removed unless it becomes the target.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    fn beside(target: &Path) -> Result<Partial, Error> {
+        let name = target.file_name().ok_or_else(|| Error::Usage(format!("{}: not a file name", target.display())))?;
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.new", std::process::id()));
+        Ok(Partial { path: folder_of(target).join(hidden) })
+    }
+
+    fn rename_to(self, target: &Path) -> Result<(), Error> {
+        if let Ok(old) = std::fs::metadata(target) {
+            // Keep the permissions of what is replaced.
+            std::fs::set_permissions(&self.path, old.permissions()).map_err(|e| Error::io(&self.path, &e))?;
+        }
+        std::fs::rename(&self.path, target).map_err(|e| Error::io(target, &e))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Gone already when it was renamed.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+

@@ -1,0 +1,71 @@
+//! Sub-commands, their arguments, and what they share.
+
+mod check;
+mod compare;
+mod compress;
+mod images;
+mod inspect;
+
+use std::io::Write;
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+use dcz_compress::error::Error;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Makes, inspects, checks and compares .dcz files.
+///
+/// Exit codes: 0 all is well, 2 usage, 3 malformed or corrupt file, 4 unsupported, 5 bad input, 6 memory budget,
+/// 7 input or output, 8 some of many inputs failed.
+#[derive(Debug, Parser)]
+#[command(name = "dcz", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compress(compress::Arguments),
+    Inspect(inspect::Arguments),
+    Check(check::Arguments),
+    Compare(compare::Arguments),
+}
+
+/// Runs a sub-command.
+pub fn run(arguments: Arguments) -> Result<(), Error> {
+    match arguments.command {
+        Command::Compress(arguments) => compress::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+    }
+}
+
+/// A progress bar on stderr; silent when that is not a terminal.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{msg:<12} {bar:40} {pos}/{len} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Prints to stdout; a closed pipe is not an error worth a message of its own.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::io(Path::new("standard output"), &e))
+}
+
+/// `12,345,678`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
