@@ -25,7 +25,9 @@ pub enum TileOut<'a> {
     F32(&'a mut [f32]),
 }
 
-/// Decodes the tiles of one network of one container; see the [module](self).
+/// Decodes the tiles of one network of one container. Owns all memory that decoding needs, allocated by
+/// [`TileDecoder::new`]: two decode tables, a mask, the codec's scratch and, when the source is not addressable, a buffer
+/// for coded bytes.
 #[derive(Debug)]
 pub struct TileDecoder {
     net: usize,
@@ -337,58 +339,58 @@ pub(crate) fn widen_f16(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// k of a block of [`widen_codes`].
+const BLOCK: usize = 64;
+
 /// Codes in the last quarter of `values` become the values, in place, front to back.
 fn widen_codes(layer: &Layer, tile: &Tile, mask: &[u8], values: &mut [f32]) -> Result<()> {
-    /// k of a block.
-    const BLOCK: usize = 16;
     let lut = layer.values.lut();
     let absent_is_zero = layer.is_sparse() && layer.fill_code().is_none();
     let weights = values.len();
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
     let (first, last) = (tile.k as usize, (tile.k + tile.k_len) as usize);
-    let mut position = 0;
-    for panel in 0..tile.panels as usize {
+    let (mut codes, mut block) = ([[0u8; PANEL]; BLOCK], [[0f32; PANEL]; BLOCK]);
+    let mut row = 0;
+    for panel in tile.panel as usize..(tile.panel + tile.panels) as usize {
         let mut k = first;
+        let (mut steps, mut next) = ([0.0; PANEL], first);
         while k < last {
-            let (steps, next) = match &lut {
-                Some(_) => ([0.0; PANEL], last),
-                None => layer
-                    .lane_steps(tile.panel as usize + panel, k)
-                    .ok_or_else(foreign)?,
-            };
-            let end = next.min(last).min(k + BLOCK);
-            let len = (end - k) * PANEL;
-            let mut codes = [0u8; BLOCK * PANEL];
-            let codes = &mut codes[..len];
-            codes.copy_from_slice(&bytes[3 * weights + position..][..len]);
-            let out: &mut [[u8; 4]] = bytes[4 * position..][..4 * len].as_chunks_mut().0;
+            if lut.is_none() && next <= k {
+                (steps, next) = layer.lane_steps(panel, k).ok_or_else(foreign)?;
+            }
+            let bound = if lut.is_none() { next.min(last) } else { last };
+            let rows = (bound - k).min(BLOCK);
+            let (codes, block) = (&mut codes[..rows], &mut block[..rows]);
+            let coded = &bytes[3 * weights + row * PANEL..][..rows * PANEL];
+            codes.as_flattened_mut().copy_from_slice(coded);
             match &lut {
                 Some(lut) => {
-                    for (out, code) in out.iter_mut().zip(&*codes) {
-                        *out = lut[usize::from(*code)].to_ne_bytes();
+                    for (value, code) in block
+                        .as_flattened_mut()
+                        .iter_mut()
+                        .zip(codes.as_flattened())
+                    {
+                        *value = lut[usize::from(*code)];
                     }
                     if absent_is_zero {
-                        for (i, out) in out.iter_mut().enumerate() {
-                            if mask[(position + i) / PANEL] >> (i % PANEL) & 1 == 0 {
-                                *out = [0; 4];
+                        for (values, mask) in block.iter_mut().zip(&mask[row..]) {
+                            for (lane, value) in values.iter_mut().enumerate() {
+                                *value = if mask >> lane & 1 == 1 { *value } else { 0.0 };
                             }
                         }
                     }
                 }
                 None => {
-                    for (out, codes) in out
-                        .as_chunks_mut::<PANEL>()
-                        .0
-                        .iter_mut()
-                        .zip(codes.as_chunks::<PANEL>().0)
-                    {
-                        for ((out, code), step) in out.iter_mut().zip(codes).zip(&steps) {
-                            *out = (f32::from(*code as i8) * step).to_ne_bytes();
+                    for (values, codes) in block.iter_mut().zip(&*codes) {
+                        for ((value, code), step) in values.iter_mut().zip(codes).zip(&steps) {
+                            *value = f32::from(*code as i8) * step;
                         }
                     }
                 }
             }
-            (position, k) = (position + len, end);
+            let out = &mut bytes[4 * row * PANEL..][..4 * rows * PANEL];
+            out.copy_from_slice(bytemuck::cast_slice(block.as_flattened()));
+            (row, k) = (row + rows, k + rows);
         }
     }
     Ok(())

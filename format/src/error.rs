@@ -288,6 +288,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
+        // Who has to act comes first; the kinds of the others say it themselves.
+        f.write_str(match inner.kind.fault() {
+            Fault::File => "malformed file: ",
+            Fault::Reader => "newer reader needed: ",
+            Fault::Limit | Fault::Caller | Fault::Io => "",
+        })?;
         f.write_str(inner.kind.text().trim())?;
         if !inner.detail.is_empty() {
             write!(f, ": {}", inner.detail)?;

@@ -33,12 +33,12 @@ pub trait Source: Send + Sync + Debug {
 
 /// Bytes in memory.
 #[derive(Clone)]
-pub struct MemoryBytes(Arc<[u8]>);
+pub struct MemoryBytes(Arc<Vec<u8>>);
 
 impl MemoryBytes {
-    /// Takes or shares the bytes.
-    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
-        MemoryBytes(bytes.into())
+    /// Takes the bytes (a slice is copied).
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        MemoryBytes(Arc::new(bytes.into()))
     }
 }
 

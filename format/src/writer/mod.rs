@@ -18,7 +18,7 @@ use crate::graph::{Constant, Network, Precision, SelfTest};
 use crate::layer::*;
 use crate::limits::{Limits, product};
 use crate::record::{self, ALIGN, Writer};
-use crate::source::MemoryBytes;
+use crate::source::{MemoryBytes, Source};
 use crate::validate;
 use modes::Choice;
 use std::path::Path;
@@ -559,7 +559,7 @@ impl Encoded {
         network.self_test = Some(test);
         Ok(())
     }
-    /// The file. It is opened once to make sure that readers accept it.
+    /// The file.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut sections = vec![NewSection::new(
             SectionKind::CodeTables,
@@ -589,14 +589,14 @@ impl Encoded {
         Ok(write_file(&sections))
     }
     /// Writes the file through a temporary file in the same directory and a rename, so that `path` holds either the old
-    /// content or all of the new one. Only regular files are replaced. Gives the number of bytes.
+    /// content or all of the new one, once readers are known to accept it. Only regular files are replaced. Gives the number of
+    /// bytes.
     pub fn write_atomic(&self, path: &Path) -> Result<u64> {
-        let bytes = self.to_bytes()?;
-        let len = bytes.len() as u64;
-        let bytes: Arc<[u8]> = bytes.into();
-        Container::open(Arc::new(MemoryBytes::new(bytes.clone())), &unlimited())?;
-        atomic::write(path, &bytes)?;
-        Ok(len)
+        let source = MemoryBytes::new(self.to_bytes()?);
+        Container::open(Arc::new(source.clone()), &unlimited())?;
+        let bytes = source.bytes().unwrap_or_default();
+        atomic::write(path, bytes)?;
+        Ok(bytes.len() as u64)
     }
 }
 
