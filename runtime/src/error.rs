@@ -24,6 +24,9 @@ pub enum ErrorKind {
     /// An input or output of the caller: unknown name, missing, given twice, or of the wrong length.
     #[error("{0}")]
     Tensor(String),
+    /// An image that cannot be used.
+    #[error("{0}")]
+    Image(String),
     /// `run` with shapes that were never prepared (or have left the plan cache since).
     #[error("these input shapes are not prepared: {0}")]
     Unprepared(String),
@@ -83,7 +86,7 @@ impl Error {
                 Fault::Io => 7,
             },
             ErrorKind::Network { .. } | ErrorKind::Unprepared(_) | ErrorKind::Options(_) => 2,
-            ErrorKind::Shape(_) | ErrorKind::Tensor(_) => 5,
+            ErrorKind::Shape(_) | ErrorKind::Tensor(_) | ErrorKind::Image(_) => 5,
             ErrorKind::Unsupported(_) | ErrorKind::NoSelfTest(_) | ErrorKind::Internal(_) => 4,
             ErrorKind::BudgetTooSmall { .. } => 6,
             ErrorKind::Io { .. } => 7,

@@ -16,6 +16,7 @@
 //! * [`Model`]: an opened file; cheap to clone, `Send + Sync`, decodes nothing.
 //! * [`Session`]: [`prepare`](Session::prepare) plans and allocates, [`run`](Session::run) allocates
 //!   nothing. Results do not depend on threads or batch, bit for bit.
+//! * [`preprocess`]: from an image to the input, as the file describes it.
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
 mod convert;
@@ -29,6 +30,7 @@ pub mod oracle;
 mod parts;
 pub mod plan;
 mod planner;
+pub mod preprocess;
 pub mod profile;
 mod program;
 pub mod session;

@@ -15,6 +15,7 @@ use crate::threads::{Team, Threads};
 use crate::weights::{LayerInfo, TileBuffer};
 use dcz_format::TileDecoder;
 use dcz_format::graph::{ConstId, Network};
+pub use dcz_format::selftest::generate;
 use dcz_kernels::Isa;
 use std::time::Duration;
 
@@ -318,7 +319,7 @@ impl Session {
         let mut data = Vec::new();
         for dims in shape::default_inputs(network)? {
             let mut values = vec![0.0; dims.iter().product()];
-            dcz_format::selftest::generate(test, offset, &mut values);
+            generate(test, offset, &mut values);
             offset += values.len() as u64;
             data.push((dims, values));
         }

@@ -1,2 +1,229 @@
-//! stub
-fn main() {}
+//! `infer`: runs a `.dcz` network on images or `.npy` tensors.
+//!
+//! Results go to standard output; with `--json` exactly one line does, and everything else goes to
+//! standard error. Exit codes: 0 ok or same person; 1 different person; 2 usage; 3 malformed or
+//! corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output.
+
+mod arguments;
+mod arrays;
+mod bench;
+mod failure;
+mod images;
+mod report;
+
+use arguments::Arguments;
+use clap::Parser;
+use dcz::graph::{Meaning, Metric, Network};
+use dcz::{Model, Session, TensorRef};
+use failure::Failure;
+use report::Console;
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A network input: name, dimensions, values.
+pub struct Input {
+    name: String,
+    dims: Vec<usize>,
+    data: Vec<f32>,
+}
+
+/// A network output: name, dimensions, values.
+pub struct Output {
+    name: String,
+    dims: Vec<usize>,
+    data: Vec<f32>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("infer: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    arguments.check()?;
+    let console = Console {
+        json: arguments.json,
+    };
+    let begin = Instant::now();
+    let model = Model::open(&arguments.model)?;
+    let load_ms = begin.elapsed().as_secs_f64() * 1e3;
+    let network = model.network(arguments.network.as_deref())?;
+    let sets = inputs(arguments, network)?;
+    if let Some(runs) = arguments.bench {
+        let first = sets
+            .first()
+            .ok_or_else(|| Failure::usage("--bench wants one input"))?;
+        return bench::run(arguments, &model, first, runs, load_ms, &console);
+    }
+    let mut session = Session::new(&model, arguments.options()?)?;
+    let mut results = Vec::with_capacity(sets.len());
+    for set in &sets {
+        prepare(&mut session, set)?;
+        if arguments.plan && results.is_empty() {
+            console.text(&report::plan(&mut session, set)?);
+        }
+        session.set_profiling(arguments.profile);
+        results.push(execute(&mut session, set)?);
+    }
+    if let (true, Some(profile)) = (arguments.profile, session.profile()) {
+        console.text(&profile.to_string());
+    }
+    if let Some(path) = &arguments.output {
+        let outputs = results.first().map_or(&[][..], Vec::as_slice);
+        let files = arrays::write(path, outputs)?;
+        console.line(&files);
+    }
+    match results.as_slice() {
+        [one] => one_result(arguments, network, one, &console),
+        [first, second] => compare(network, first, second, &console),
+        _ => Ok(0),
+    }
+}
+
+/// The inputs of each run: one set, or two for two images.
+fn inputs(arguments: &Arguments, network: &Network) -> Result<Vec<Vec<Input>>, Failure> {
+    if !arguments.input.is_empty() {
+        return Ok(vec![arrays::read(&arguments.input, network)?]);
+    }
+    if !arguments.images.is_empty() {
+        let rects = arguments.rects()?;
+        let images = arguments.images.iter().enumerate();
+        return images
+            .map(|(i, path)| Ok(vec![images::read(path, rects.get(i).copied(), network)?]))
+            .collect();
+    }
+    if arguments.bench.is_some() || arguments.plan || arguments.profile {
+        return Ok(vec![bench::generated(network)?]);
+    }
+    Err(Failure::usage(
+        "an image or --input is needed (or --bench, --plan, --profile)",
+    ))
+}
+
+/// Plans for a set of inputs.
+pub fn prepare<'s>(session: &'s mut Session, set: &[Input]) -> Result<&'s dcz::Plan, Failure> {
+    let shapes: Vec<(&str, &[usize])> = set
+        .iter()
+        .map(|i| (i.name.as_str(), i.dims.as_slice()))
+        .collect();
+    Ok(session.prepare(&shapes)?)
+}
+
+/// Runs a prepared set of inputs.
+pub fn execute(session: &mut Session, set: &[Input]) -> Result<Vec<Output>, Failure> {
+    let plan = prepare(session, set)?;
+    let mut results: Vec<Output> = plan
+        .outputs
+        .iter()
+        .map(|(name, dims)| Output {
+            name: name.clone(),
+            dims: dims.clone(),
+            data: vec![0.0; dims.iter().product()],
+        })
+        .collect();
+    run_into(session, set, &mut results)?;
+    Ok(results)
+}
+
+/// Runs a prepared set of inputs into existing outputs.
+pub fn run_into(
+    session: &mut Session,
+    set: &[Input],
+    results: &mut [Output],
+) -> Result<(), Failure> {
+    let inputs: Vec<(&str, TensorRef<'_>)> = set
+        .iter()
+        .map(|i| {
+            (
+                i.name.as_str(),
+                TensorRef {
+                    dims: &i.dims,
+                    data: &i.data,
+                },
+            )
+        })
+        .collect();
+    let mut outputs: Vec<(&str, &mut [f32])> = results
+        .iter_mut()
+        .map(|o| (o.name.as_str(), o.data.as_mut_slice()))
+        .collect();
+    Ok(session.run(&inputs, &mut outputs)?)
+}
+
+fn one_result(
+    arguments: &Arguments,
+    network: &Network,
+    outputs: &[Output],
+    console: &Console,
+) -> Result<u8, Failure> {
+    let written = arguments.output.is_some();
+    for (output, record) in outputs.iter().zip(&network.outputs) {
+        console.text(&report::output(output, &record.meaning, written));
+    }
+    let list: Vec<_> = (outputs.iter().zip(&network.outputs))
+        .map(|(output, record)| report::output_json(output, &record.meaning, written))
+        .collect();
+    console.result(&json!({ "network": network.name, "outputs": list }));
+    Ok(0)
+}
+
+/// Similarity of two embeddings, and the decision when the file has a threshold.
+fn compare(
+    network: &Network,
+    first: &[Output],
+    second: &[Output],
+    console: &Console,
+) -> Result<u8, Failure> {
+    let embeddings = first.iter().zip(second).zip(&network.outputs);
+    for ((a, b), record) in embeddings {
+        let Meaning::Embedding { metric, threshold } = record.meaning else {
+            continue;
+        };
+        let (name, value, same) = match metric {
+            Metric::Cosine => {
+                let value = report::cosine(&a.data, &b.data);
+                ("cosine", value, threshold.map(|t| value >= f64::from(t)))
+            }
+            Metric::Euclidean => {
+                let value = report::distance(&a.data, &b.data);
+                ("euclidean", value, threshold.map(|t| value <= f64::from(t)))
+            }
+        };
+        let word = if metric == Metric::Cosine {
+            "similarity"
+        } else {
+            "distance"
+        };
+        console.line(&format!("{word} {value:.6} ({name})"));
+        match (threshold, same) {
+            (Some(threshold), Some(same)) => {
+                console.line(&format!("threshold {threshold}"));
+                console.line(if same {
+                    "same person"
+                } else {
+                    "different person"
+                });
+            }
+            _ => console.line("the file has no threshold: no decision"),
+        }
+        console.result(&json!({
+            "network": network.name,
+            "metric": name,
+            word: value,
+            "threshold": threshold,
+            "same": same,
+        }));
+        return Ok(u8::from(same == Some(false)));
+    }
+    Err(Failure::usage(format!(
+        "{} makes no embedding: two images cannot be compared",
+        network.name
+    )))
+}

@@ -1,5 +1,6 @@
 //! Builds small networks in memory and compares sessions with the f64 oracle.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use dcz::graph::*;
 use dcz::oracle::{self, Array, ContainerWeights};

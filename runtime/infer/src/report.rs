@@ -1,0 +1,125 @@
+//! What is printed.
+
+use crate::failure::Failure;
+use crate::{Input, Output};
+use dcz::Session;
+use dcz::graph::Meaning;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Classes shown of a classification.
+const TOP: usize = 5;
+
+/// Standard output for people, or for one line of JSON.
+pub struct Console {
+    /// Only the result goes to standard output.
+    pub json: bool,
+}
+
+impl Console {
+    /// A line for people.
+    pub fn line(&self, text: &str) {
+        self.text(&format!("{text}\n"));
+    }
+    /// Text for people that ends its own lines.
+    pub fn text(&self, text: &str) {
+        use std::io::Write;
+        // A closed pipe is the reader's choice, not an error.
+        let _ = if self.json {
+            std::io::stderr().write_all(text.as_bytes())
+        } else {
+            std::io::stdout().write_all(text.as_bytes())
+        };
+    }
+    /// The result as JSON, when asked for.
+    pub fn result(&self, value: &Value) {
+        if self.json {
+            use std::io::Write;
+            let _ = writeln!(std::io::stdout(), "{value}");
+        }
+    }
+}
+
+/// The plan of a set of inputs.
+pub fn plan(session: &mut Session, set: &[Input]) -> Result<String, Failure> {
+    Ok(crate::prepare(session, set)?.to_string())
+}
+
+/// An output for people: the embedding, the best classes, or a summary.
+pub fn output(output: &Output, meaning: &Meaning, written: bool) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = match meaning {
+        Meaning::Embedding { .. } if !written => {
+            let values: Vec<String> = output.data.iter().map(|v| v.to_string()).collect();
+            writeln!(text, "{}", values.join(" "))
+        }
+        Meaning::Classes { labels } => best(&output.data)
+            .into_iter()
+            .try_for_each(|(i, score)| writeln!(text, "{score:>10.5}  {}", label(labels, i))),
+        _ => {
+            let (low, high) = output
+                .data
+                .iter()
+                .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| {
+                    (l.min(v), h.max(v))
+                });
+            writeln!(
+                text,
+                "{} {:?}: from {low} to {high}",
+                output.name, output.dims
+            )
+        }
+    };
+    text
+}
+
+/// The same for programs. Values are left out when they were written to a file.
+pub fn output_json(output: &Output, meaning: &Meaning, written: bool) -> Value {
+    let mut value = json!({ "name": output.name, "dims": output.dims });
+    if !written {
+        value["values"] = json!(output.data);
+    }
+    if let Meaning::Classes { labels } = meaning {
+        let list = best(&output.data).into_iter();
+        value["top"] = list
+            .map(|(i, score)| json!({ "class": i, "label": label(labels, i), "score": score }))
+            .collect();
+    }
+    value
+}
+
+fn best(scores: &[f32]) -> Vec<(usize, f32)> {
+    let mut order: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    order.truncate(TOP);
+    order
+}
+
+fn label(labels: &[String], index: usize) -> String {
+    labels
+        .get(index)
+        .cloned()
+        .unwrap_or_else(|| format!("class {index}"))
+}
+
+/// Cosine of the angle between two vectors; 0 when one of them is zero.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .sum()
+    };
+    let size = (dot(a, a) * dot(b, b)).sqrt();
+    if size > 0.0 { dot(a, b) / size } else { 0.0 }
+}
+
+/// Euclidean distance.
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
