@@ -11,6 +11,7 @@ use crate::source::Source;
 use crate::validate;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A code table of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct NamedText {
 /// An opened container.
 #[derive(Debug)]
 pub struct Container {
+    /// Tells containers of a process apart.
+    id: u64,
     source: Arc<dyn Source>,
     sections: Vec<Section>,
     tables: Vec<CodeTable>,
@@ -97,7 +100,9 @@ impl Container {
                 weights: weights.clone(),
             });
         }
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Ok(Container {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             source,
             sections,
             tables,
@@ -107,6 +112,10 @@ impl Container {
         })
     }
 
+    /// A number that no other container of this process has.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
     /// The networks, in file order.
     pub fn networks(&self) -> &[Network] {
         &self.networks

@@ -30,6 +30,7 @@ pub enum TileOut<'a> {
 /// for coded bytes.
 #[derive(Debug)]
 pub struct TileDecoder {
+    container: u64,
     net: usize,
     index: Slot,
     values: Slot,
@@ -117,6 +118,7 @@ impl TileDecoder {
             coded = 0;
         }
         Ok(TileDecoder {
+            container: container.id(),
             net,
             index: Slot::new(index_width),
             values: Slot::new(values_width),
@@ -139,7 +141,7 @@ impl TileDecoder {
     /// Builds the code tables of a layer unless they are built already; allocates nothing. [`decode`](Self::decode)
     /// does it by itself; calling it ahead only moves the time.
     pub fn select(&mut self, container: &Container, net: usize, layer: LayerId) -> Result<()> {
-        if net != self.net {
+        if (container.id(), net) != (self.container, self.net) {
             return Err(foreign());
         }
         if self.selected == Some(layer) {

@@ -228,9 +228,10 @@ pub struct CompressionRecord {
     pub zeros: u64,
     /// Fixed width of a value, in bits (32 for raw).
     pub value_bits: u8,
-    /// Fixed width of an index entry, in bits (0 when there is none).
+    /// Fixed width of an index entry, in bits: n for `gaps`; 5, the width of the seed's relative index, for `dense` and
+    /// `mask`; 0 for raw.
     pub index_bits: u8,
-    /// Filler zeros the seed's relative index would need (gaps of `index_bits`).
+    /// Filler zeros that gaps of `index_bits` need, restarting at each tile.
     pub fillers: u64,
     /// Bits of the coded values, tables not included.
     pub value_payload_bits: u64,

@@ -39,7 +39,7 @@ fn finite(values: &[f32], what: &str) -> Result<()> {
     )
 }
 
-/// All rules of one network. `tables` is the number of code tables of the file, `sizes` whether tile lengths are final.
+/// All rules of one network, given the code tables of the file.
 pub(crate) fn check_network(
     network: &Network,
     tables: &[crate::CodeTable],

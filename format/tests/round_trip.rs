@@ -116,4 +116,10 @@ fn misuse_is_told() {
         ErrorKind::NoSuchItem
     );
     assert!(TileDecoder::new(&container, 2).is_err());
+    let other = open(&sample()).unwrap();
+    let out = TileOut::F32(&mut buffer);
+    assert_eq!(
+        kind(decoder.decode(&other, 0, LayerId(0), 0, out)),
+        ErrorKind::NoSuchItem
+    );
 }

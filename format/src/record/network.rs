@@ -233,7 +233,7 @@ fn read_constant(r: &mut Reader<'_>, limits: &Limits, end: &mut u64) -> Result<C
         1 => Precision::F32,
         tag => return Err(r.bad_tag("precision", tag)),
     };
-    let offset = end.next_multiple_of(ALIGN);
+    let offset = end.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
     *end = offset.saturating_add(values.saturating_mul(precision.bytes()));
     Ok(Constant {
         name,

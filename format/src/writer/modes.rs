@@ -102,7 +102,6 @@ pub(super) fn choose(
     let Some((mode, _)) = chosen else {
         return Err(Error::new(ErrorKind::Input, "no index mode"));
     };
-    let symbols = histogram.present.iter().sum::<u64>();
     let raw_index_bits = if *mode == Mode::RawMask {
         8 * histogram.masks.iter().sum::<u64>()
     } else {
@@ -127,7 +126,6 @@ pub(super) fn choose(
     if matches!(mode, Mode::Gaps(_)) {
         values[usize::from(fill)] += fillers;
     }
-    debug_assert!(symbols <= values.iter().sum());
     Ok(Choice {
         mode: *mode,
         values,
