@@ -4,6 +4,7 @@
 
 use crate::math;
 use crate::shape::{Map, View, ViewMut};
+use crate::simd::Simd;
 
 /// An element-wise function.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,13 +53,60 @@ pub struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// Applies to values of one output channel.
-    #[inline]
     pub(crate) fn apply(&self, channel: usize, values: &mut [f32]) {
         if let Some(bias) = self.bias {
             let b = bias[channel];
             values.iter_mut().for_each(|v| *v += b);
         }
         activate(&self.activation, channel, values);
+    }
+
+    /// Whether [`Epilogue::apply_vector`] can do it.
+    pub(crate) fn is_simple(&self) -> bool {
+        matches!(
+            self.activation,
+            Activation::None
+                | Activation::Relu
+                | Activation::LeakyRelu(_)
+                | Activation::Prelu(_)
+                | Activation::Clip(..)
+        )
+    }
+
+    /// The same for one vector and the simple functions: equal bits.
+    #[inline(always)]
+    pub(crate) fn apply_vector<S: Simd>(&self, simd: S, channel: usize, v: S::V) -> S::V {
+        let v = match self.bias {
+            Some(bias) => simd.add(v, simd.splat(bias[channel])),
+            None => v,
+        };
+        let leaky = |slope: f32| {
+            let zero = simd.splat(0.0);
+            simd.select_less(v, zero, simd.mul(simd.splat(slope), v), v)
+        };
+        match self.activation {
+            Activation::Relu => {
+                let zero = simd.splat(0.0);
+                simd.select_less(v, zero, zero, v)
+            }
+            Activation::LeakyRelu(alpha) => leaky(alpha),
+            Activation::Prelu(slopes) => leaky(prelu_slope(slopes, channel)),
+            Activation::Clip(low, high) => {
+                let (low, high) = (simd.splat(low), simd.splat(high));
+                let v = simd.select_less(v, low, low, v);
+                simd.select_less(high, v, high, v)
+            }
+            _ => v,
+        }
+    }
+}
+
+#[inline(always)]
+fn prelu_slope(slopes: &[f32], channel: usize) -> f32 {
+    if slopes.len() == 1 {
+        slopes[0]
+    } else {
+        slopes[channel]
     }
 }
 
@@ -73,11 +121,7 @@ pub fn activate(activation: &Activation<'_>, channel: usize, values: &mut [f32])
         Activation::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }),
         Activation::LeakyRelu(alpha) => each(values, |x| if x < 0.0 { alpha * x } else { x }),
         Activation::Prelu(slopes) => {
-            let slope = if slopes.len() == 1 {
-                slopes[0]
-            } else {
-                slopes[channel]
-            };
+            let slope = prelu_slope(slopes, channel);
             each(values, |x| if x < 0.0 { slope * x } else { x });
         }
         Activation::Clip(low, high) => each(values, |x| clip(x, low, high)),
@@ -94,7 +138,7 @@ pub fn activate(activation: &Activation<'_>, channel: usize, values: &mut [f32])
     }
 }
 
-/// NaN stays NaN; `low` wins over `high`... when they cross, `high` is the result, as in ONNX.
+/// NaN stays NaN; `high` wins when the limits cross, as in ONNX.
 #[inline(always)]
 fn clip(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };

@@ -89,6 +89,6 @@ fn expand_run<S: Simd>(
 #[inline(always)]
 fn scale<S: Simd>(simd: S, q: &[[i8; PANEL]], step: S::V, out: &mut [[f32; PANEL]]) {
     for (to, q) in out.iter_mut().zip(q) {
-        simd.store(simd.mul(simd.from_i8(q), step), to);
+        simd.store(simd.mul(simd.widen_i8(q), step), to);
     }
 }

@@ -3,11 +3,14 @@
 //! * [`conv`]: convolution of a decoded weight tile, one table of algorithms ([`conv::ALGOS`]);
 //!   [`linear`]: the same for fully connected layers.
 //! * [`activation`], [`pool`], [`binary`], [`layout`], [`resize`], [`norm`]: everything else.
-//! * [`reference`]: one naive f64 oracle per operation.
+//! * [`mod@reference`]: one naive f64 oracle per operation.
 //!
 //! Every function is told its [`Isa`] or is scalar code that gives the same bits everywhere. A sum
 //! is always evaluated in an order that depends on the layer and on its tiles only, never on rows,
 //! threads, batch or layout, so splitting work differently cannot change a result.
+
+// Register tiles are arrays indexed by constants; index loops over several of them at once say so.
+#![allow(clippy::needless_range_loop)]
 
 pub mod activation;
 pub mod binary;

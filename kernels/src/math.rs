@@ -6,13 +6,7 @@
 #[inline]
 pub fn exp(x: f32) -> f32 {
     // Beyond these limits the result is 0 or infinity; clamping keeps the integer steps in range.
-    let clamped = if x > 89.0 {
-        89.0
-    } else if x < -104.0 {
-        -104.0
-    } else {
-        x
-    };
+    let clamped = x.clamp(-104.0, 89.0);
     // Rounds to the nearest integer for |v| < 2^22 without a rounding instruction.
     const SHIFT: f32 = 12_582_912.0;
     let n = (clamped * std::f32::consts::LOG2_E + SHIFT) - SHIFT;
@@ -48,10 +42,10 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
-    let p = -5.704_988_7e-3 * z + 2.063_908_9e-2;
+    let p = -5.704_988e-3 * z + 2.063_909e-2;
     let p = p * z - 5.373_971_6e-2;
     let p = p * z + 1.333_144_2e-1;
-    let p = p * z - 3.333_328_2e-1;
+    let p = p * z - 0.333_332_8;
     let small = p * z * x + x;
     let large = 1.0 - 2.0 / (exp(a + a) + 1.0);
     let large = if x < 0.0 { -large } else { large };

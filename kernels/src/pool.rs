@@ -38,43 +38,67 @@ pub fn pool(shape: &PoolShape, input: View<'_>, rows: Range<usize>, out: &mut Vi
     let (im, om) = (input.map, out.map);
     for n in 0..om.n {
         for (i, oy) in rows.clone().enumerate() {
-            let (ky, count_y) = window(shape, 0, oy, im.h);
+            let (taps, count_y) = window(shape, 0, oy, im.h);
             for c in 0..om.c {
                 let to = om.at(n, c, i);
                 let line = &mut out.data[to..to + om.w];
-                for (ox, value) in line.iter_mut().enumerate() {
-                    let (kx, count_x) = window(shape, 1, ox, im.w);
-                    let taps_y = ky.clone().map(|k| source(shape, 0, oy, k));
-                    *value = match shape.kind {
-                        PoolKind::Max => {
-                            let mut best = f32::NEG_INFINITY;
-                            for y in taps_y {
-                                let row = &input.data[im.at(n, c, y)..][..im.w];
-                                for k in kx.clone() {
-                                    let v = row[source(shape, 1, ox, k)];
-                                    best = if v > best || v.is_nan() { v } else { best };
-                                }
-                            }
-                            best
-                        }
-                        PoolKind::Average => {
-                            let mut sum = 0f32;
-                            for y in taps_y {
-                                let row = &input.data[im.at(n, c, y)..][..im.w];
-                                for k in kx.clone() {
-                                    sum += row[source(shape, 1, ox, k)];
-                                }
-                            }
+                let lines = taps.clone().map(|ky| {
+                    let y = oy * shape.stride[0] + ky * shape.dilation[0] - shape.pads[0];
+                    &input.data[im.at(n, c, y)..][..im.w]
+                });
+                match shape.kind {
+                    PoolKind::Max => {
+                        line.fill(f32::NEG_INFINITY);
+                        lines.for_each(|row| {
+                            each_tap(shape, row, line, |best, v| {
+                                if v > best || v.is_nan() { v } else { best }
+                            });
+                        });
+                    }
+                    PoolKind::Average => {
+                        line.fill(0.0);
+                        lines.for_each(|row| each_tap(shape, row, line, |sum, v| sum + v));
+                        for (ox, value) in line.iter_mut().enumerate() {
+                            let (kx, count_x) = window(shape, 1, ox, im.w);
+                            let inside = taps.len() * kx.len();
+                            let padded = count_y * count_x;
                             let count = if shape.count_include_pad {
-                                count_y * count_x
+                                padded
                             } else {
-                                ky.len() * kx.len()
+                                inside
                             };
-                            sum / count.max(1) as f32
+                            *value /= count.max(1) as f32;
                         }
-                    };
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Folds the columns of one input row into an output row, tap by tap: long inner loops, and the
+/// same order for every element.
+fn each_tap(shape: &PoolShape, row: &[f32], line: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    let (stride, pad) = (shape.stride[1], shape.pads[1]);
+    for kx in 0..shape.kernel[1] {
+        let shift = kx * shape.dilation[1];
+        // Output columns whose tap falls into the input.
+        let first = pad.saturating_sub(shift).div_ceil(stride);
+        let end = (row.len() + pad)
+            .saturating_sub(shift)
+            .div_ceil(stride)
+            .min(line.len());
+        if first >= end {
+            continue;
+        }
+        let from = &row[first * stride + shift - pad..];
+        let line = &mut line[first..end];
+        if stride == 1 {
+            line.iter_mut().zip(from).for_each(|(l, &v)| *l = f(*l, v));
+        } else {
+            line.iter_mut()
+                .zip(from.iter().step_by(stride))
+                .for_each(|(l, &v)| *l = f(*l, v));
         }
     }
 }
@@ -88,11 +112,6 @@ fn window(shape: &PoolShape, axis: usize, o: usize, len: usize) -> (Range<usize>
     let first = below(before);
     let last = below(before + len).max(first);
     (first..last, below(before + len + after))
-}
-
-/// Input index of a tap that falls into the input.
-fn source(shape: &PoolShape, axis: usize, o: usize, k: usize) -> usize {
-    o * shape.stride[axis] + k * shape.dilation[axis] - shape.pads[axis]
 }
 
 /// One value per image and channel, `out[n * c_count + c]`.

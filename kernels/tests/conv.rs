@@ -78,11 +78,11 @@ impl Case {
     }
 }
 
+/// (panels, k-range) of each tile of a layer.
+type Tiles = Vec<(Range<usize>, Range<usize>)>;
+
 /// How a layer is cut into tiles: (panels, k-range) in order.
-fn cuts(
-    shape: &ConvShape,
-    order: KOrder,
-) -> Vec<(&'static str, Vec<(Range<usize>, Range<usize>)>)> {
+fn cuts(shape: &ConvShape, order: KOrder) -> Vec<(&'static str, Tiles)> {
     let (panels, k) = (shape.panels(), shape.k());
     let unit = match order {
         KOrder::ChannelMajor => shape.taps(),

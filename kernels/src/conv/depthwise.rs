@@ -70,7 +70,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     }
                     left -= count;
                     let spots = target.spots(&pixels[..count]);
-                    let mut sums: Sums = [[0.0; _]; PANEL];
+                    let mut sums = Sums::new();
                     let taps = Taps {
                         weights: &weights[..block.len],
                         offsets: &*offsets,
@@ -166,7 +166,7 @@ impl Taps<'_> {
         for i in 0..L {
             for (v, to) in acc[i]
                 .into_iter()
-                .zip(self.sums[LANE + i].as_chunks_mut().0)
+                .zip(self.sums.0[LANE + i].as_chunks_mut().0)
             {
                 simd.store(v, to);
             }

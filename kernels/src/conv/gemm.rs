@@ -48,6 +48,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
     let per_group = shape.panels_per_group();
+    let mut sums: [Sums; CHUNK] = std::array::from_fn(|_| Sums::new());
     let mut panel = 0;
     while panel < tile.panels {
         let group = (tile.first_panel + panel) / per_group;
@@ -85,9 +86,9 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 let pixels = target.band.rows.len() * target.band.columns.len();
                 let vectors = Vectors::new(&target.band, flat);
                 if pixels * 10 >= vectors.count() * 8 * 7 {
-                    panels.pixel_lanes(isa, vectors, &mut target);
+                    panels.pixel_lanes(isa, vectors, &mut target, &mut sums);
                 } else {
-                    panels.channel_lanes(isa, pixels, &mut target);
+                    panels.channel_lanes(isa, pixels, &mut target, &mut sums);
                 }
             }
         }
@@ -114,14 +115,20 @@ impl Panels<'_> {
         &self.weights[i * K_BLOCK..][..self.block.len]
     }
 
-    fn pixel_lanes(&self, isa: Isa, mut vectors: Vectors, target: &mut Target<'_, '_>) {
+    fn pixel_lanes(
+        &self,
+        isa: Isa,
+        mut vectors: Vectors,
+        target: &mut Target<'_, '_>,
+        sums: &mut [Sums; CHUNK],
+    ) {
         let mut left = vectors.count();
         while left > 0 {
             match left {
-                1 => self.pixel_group::<1>(isa, &mut vectors, target),
+                1 => self.pixel_group::<1>(isa, &mut vectors, target, sums),
                 // Two groups of two keep the registers busier than three and one.
-                2 | 4 => self.pixel_group::<2>(isa, &mut vectors, target),
-                _ => self.pixel_group::<3>(isa, &mut vectors, target),
+                2 | 4 => self.pixel_group::<2>(isa, &mut vectors, target, sums),
+                _ => self.pixel_group::<3>(isa, &mut vectors, target, sums),
             }
             left -= match left {
                 1 => 1,
@@ -137,6 +144,7 @@ impl Panels<'_> {
         isa: Isa,
         vectors: &mut Vectors,
         target: &mut Target<'_, '_>,
+        sums: &mut [Sums; CHUNK],
     ) {
         let mut pixels = [Pixels::default(); NV];
         let mut bases = [0; NV];
@@ -147,7 +155,6 @@ impl Panels<'_> {
         let windows = windows(self.data, bases);
         let offsets = self.offsets;
         let spots = target.spots(&pixels);
-        let mut sums: Sums = [[0.0; _]; PANEL];
         for i in 0..self.count {
             let weights = self.weights(i);
             if NV == 1 {
@@ -156,28 +163,34 @@ impl Panels<'_> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums,
+                    sums: &mut sums[0],
                 });
             } else {
                 isa.run(PixelTile::<NV, 4, 0> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums,
+                    sums: &mut sums[0],
                 });
                 isa.run(PixelTile::<NV, 4, 4> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums,
+                    sums: &mut sums[0],
                 });
             }
             let (first, lanes) = self.shape.panel_channels(self.first + i);
-            target.store(isa, first..first + lanes, &mut sums, &spots);
+            target.store(isa, first..first + lanes, &mut sums[0], &spots);
         }
     }
 
-    fn channel_lanes(&self, isa: Isa, pixels: usize, target: &mut Target<'_, '_>) {
+    fn channel_lanes(
+        &self,
+        isa: Isa,
+        pixels: usize,
+        target: &mut Target<'_, '_>,
+        sums: &mut [Sums; CHUNK],
+    ) {
         let mut at = 0;
         while at < pixels {
             let left = pixels - at;
@@ -192,12 +205,12 @@ impl Panels<'_> {
             while i < self.count {
                 let panels = self.count - i;
                 i += match (n, panels) {
-                    (8, _) => self.channel_group::<1, 8>(isa, i, at, target),
-                    (4, 1) => self.channel_group::<1, 4>(isa, i, at, target),
-                    (4, _) => self.channel_group::<2, 4>(isa, i, at, target),
-                    (_, 1..4) => self.channel_group::<1, 1>(isa, i, at, target),
-                    (_, 4..8) => self.channel_group::<4, 1>(isa, i, at, target),
-                    _ => self.channel_group::<8, 1>(isa, i, at, target),
+                    (8, _) => self.channel_group::<1, 8>(isa, i, at, target, sums),
+                    (4, 1) => self.channel_group::<1, 4>(isa, i, at, target, sums),
+                    (4, _) => self.channel_group::<2, 4>(isa, i, at, target, sums),
+                    (_, 1..4) => self.channel_group::<1, 1>(isa, i, at, target, sums),
+                    (_, 4..8) => self.channel_group::<4, 1>(isa, i, at, target, sums),
+                    _ => self.channel_group::<8, 1>(isa, i, at, target, sums),
                 };
             }
             at += n;
@@ -211,6 +224,7 @@ impl Panels<'_> {
         i: usize,
         at: usize,
         target: &mut Target<'_, '_>,
+        sums: &mut [Sums; CHUNK],
     ) -> usize {
         let columns = target.band.columns.len();
         let mut bases = [0; N];
@@ -226,16 +240,15 @@ impl Panels<'_> {
             column: at % columns,
             len: N,
         }];
-        let mut sums: [Sums; P] = [[[0.0; _]; PANEL]; P];
         let windows = windows(self.data, bases);
         isa.run(ChannelTile {
             weights,
             offsets: self.offsets,
             windows,
-            sums: &mut sums,
+            sums: &mut sums[..P],
         });
         let spots = target.spots(&pixels);
-        for (j, sums) in sums.iter_mut().enumerate() {
+        for (j, sums) in sums[..P].iter_mut().enumerate() {
             let (first, lanes) = self.shape.panel_channels(self.first + i + j);
             target.store(isa, first..first + lanes, sums, &spots);
         }
@@ -291,7 +304,7 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
             }
         }
         for i in 0..MR {
-            let to = self.sums[LANE + i].as_chunks_mut().0;
+            let to = self.sums.0[LANE + i].as_chunks_mut().0;
             for j in 0..NV {
                 simd.store(acc[i][j], &mut to[j]);
             }
@@ -304,7 +317,7 @@ struct ChannelTile<'a, const P: usize, const N: usize> {
     weights: [&'a [[f32; PANEL]]; P],
     offsets: &'a [u32],
     windows: [&'a [f32]; N],
-    sums: &'a mut [Sums; P],
+    sums: &'a mut [Sums],
 }
 
 impl<const P: usize, const N: usize> Work for ChannelTile<'_, P, N> {
@@ -334,7 +347,7 @@ impl<const P: usize, const N: usize> Work for ChannelTile<'_, P, N> {
         for (acc, sums) in acc.iter().zip(self.sums) {
             let mut rows = [simd.splat(0.0); 8];
             rows[..N].copy_from_slice(acc);
-            for (v, sums) in simd.transpose(rows).into_iter().zip(sums) {
+            for (v, sums) in simd.transpose(rows).into_iter().zip(&mut sums.0) {
                 simd.store(v, &mut sums.as_chunks_mut().0[0]);
             }
         }

@@ -240,12 +240,14 @@ impl Plane {
         // Everything is written in whole vectors, in ascending order within a channel: what runs
         // over the end of a row is overwritten by the next one. Rows outside, channels inside:
         // that is the order of the runtime's layout in memory.
+        let clip_of = |phase: usize| Clip::new(left + phase as isize, sx, len, shape.in_w);
+        let clips = [0, 1].map(clip_of);
         for r in 0..rows {
             let y = top + (r * self.source_step) as isize;
             let inside = y >= 0 && (y as usize) < shape.in_h;
             for phase in 0..self.phases {
                 let (clip, from) = if inside {
-                    let clip = Clip::new(left + phase as isize, sx, len, shape.in_w);
+                    let clip = clips.get(phase).copied().unwrap_or_else(|| clip_of(phase));
                     (
                         clip,
                         input.map.at(0, channels.start, y as usize) + clip.first,
@@ -315,7 +317,11 @@ impl<const N: usize> Work for Whole<'_, N> {
             let to = &mut to[i * to_stride..][..span];
             let from = &from[i * from_stride..][..vectors * N];
             if halo_before {
-                simd.store(simd.splat(0.0), &mut to[..8].as_chunks_mut().0[0]);
+                let zeros = to.as_chunks_mut().0;
+                simd.store(simd.splat(0.0), &mut zeros[0]);
+                if clip.before > 8 {
+                    simd.store(simd.splat(0.0), &mut zeros[1]);
+                }
             }
             let target = to[clip.before..].as_chunks_mut::<8>().0;
             for (t, s) in target.iter_mut().zip(from.as_chunks::<N>().0) {
@@ -342,7 +348,7 @@ impl Line<'_> {
             ..
         } = self.clip;
         let read = (self.count - 1) * self.from_stride + values.div_ceil(8) * N;
-        before <= 8 && len - before - values <= 8 && read <= self.from.len()
+        before <= 16 && len - before - values <= 8 && read <= self.from.len()
     }
 
     /// Any stride, one by one.

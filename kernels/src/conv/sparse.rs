@@ -86,12 +86,12 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     }
                     left -= count;
                     let spots = target.spots(&pixels[..count]);
-                    let mut sums: Sums = [[0.0; _]; PANEL];
+                    let mut sums = Sums::new();
                     for (i, p) in chunk.clone().enumerate() {
                         let (first, lanes) = shape.panel_channels(tile.first_panel + p);
                         for (lane, &len) in counts[i].iter().enumerate().take(lanes) {
                             let list = &lists[(i * PANEL + lane) * K_BLOCK..][..len];
-                            let sums = &mut sums[lane];
+                            let sums = &mut sums.0[lane];
                             if wide {
                                 let windows = windows(plane_data, bases);
                                 isa.run(Chains {

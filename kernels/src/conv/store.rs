@@ -11,8 +11,15 @@ use std::ops::Range;
 pub(super) const GROUP: usize = 4;
 /// Length of a row of sums: room for a vector to start at the last sum.
 pub(super) const SUMS: usize = GROUP * 8 + 8;
-/// Sums of a group: one row per channel of a panel.
-pub(super) type Sums = [[f32; SUMS]; PANEL];
+/// Sums of a group: one row per channel of a panel; vectors do not straddle cache lines.
+#[repr(align(32))]
+pub(super) struct Sums(pub [[f32; SUMS]; PANEL]);
+
+impl Sums {
+    pub fn new() -> Sums {
+        Sums([[0.0; SUMS]; PANEL])
+    }
+}
 
 /// Consecutive pixels of a band in row-major order, starting at (row, column) of the band.
 #[derive(Clone, Copy, Default)]
@@ -88,8 +95,6 @@ pub(super) struct Target<'a, 'b> {
 pub(super) struct Spots {
     segments: [Segment; GROUP * 8],
     count: usize,
-    /// Vectors of the group.
-    vectors: usize,
     /// Every segment is a whole vector.
     whole: bool,
 }
@@ -112,7 +117,6 @@ impl Target<'_, '_> {
         let mut spots = Spots {
             segments: [Segment::default(); GROUP * 8],
             count: 0,
-            vectors: vectors.len(),
             whole: true,
         };
         for (j, pixels) in vectors.iter().enumerate() {
@@ -171,62 +175,80 @@ impl Work for Store<'_, '_, '_> {
             sums,
             spots,
         } = self;
+        let simple = target.epilogue.filter(|e| e.is_simple());
+        let finish = Finish {
+            accumulate: target.accumulate,
+            epilogue: simple,
+        };
         let segments = &spots.segments[..spots.count];
         let stride = target.out.map.channel;
-        for (channel, sums) in channels.zip(sums) {
+        for (channel, sums) in channels.zip(&mut sums.0) {
             let out = &mut target.out.data[channel * stride..];
-            if target.accumulate {
-                if spots.whole {
-                    for (v, s) in sums.as_chunks_mut().0.iter_mut().zip(segments) {
-                        let out = out[s.at..][..8].as_chunks().0;
-                        simd.store(simd.add(simd.load(&out[0]), simd.load(v)), v);
-                    }
-                } else {
-                    segments.iter().for_each(|s| add_part(simd, out, sums, s));
-                }
-            }
-            if let Some(epilogue) = target.epilogue {
-                epilogue.apply(channel, &mut sums[..spots.vectors * 8]);
-            }
             if spots.whole {
                 for (v, s) in sums.as_chunks().0.iter().zip(segments) {
-                    let out = out[s.at..][..8].as_chunks_mut().0;
-                    simd.store(simd.load(v), &mut out[0]);
+                    let out = &mut out[s.at..][..8].as_chunks_mut().0[0];
+                    let v = finish.vector(simd, channel, simd.load(v), || simd.load(out));
+                    simd.store(v, out);
                 }
             } else {
-                segments.iter().for_each(|s| write_part(simd, out, sums, s));
+                for s in segments {
+                    finish.part(simd, channel, out, sums, s);
+                }
+            }
+            if let Some(epilogue) = target.epilogue.filter(|_| simple.is_none()) {
+                for s in segments {
+                    epilogue.apply(channel, &mut out[s.at..][..s.len as usize]);
+                }
             }
         }
     }
 }
 
-/// Adds what is in the output to a segment of the sums.
-#[inline(always)]
-fn add_part<S: Simd>(simd: S, out: &[f32], sums: &mut [f32; SUMS], s: &Segment) {
-    let (first, len) = (s.sum as usize, s.len as usize);
-    let sums = &mut sums[first..first + 8].as_chunks_mut().0[0];
-    if let Some(out) = out.get(s.at..s.at + 8) {
-        let old = simd.load(sums);
-        let new = simd.add(simd.load(&out.as_chunks().0[0]), old);
-        simd.store(simd.blend(len, new, old), sums);
-    } else {
-        for (s, o) in sums[..len].iter_mut().zip(&out[s.at..]) {
-            *s += *o;
-        }
-    }
+/// What happens to a sum before it is written, in one pass.
+struct Finish<'a> {
+    accumulate: bool,
+    epilogue: Option<&'a Epilogue<'a>>,
 }
 
-/// Writes a segment of the sums to the output; what lies behind it keeps its value.
-#[inline(always)]
-fn write_part<S: Simd>(simd: S, out: &mut [f32], sums: &[f32; SUMS], s: &Segment) {
-    let (first, len) = (s.sum as usize, s.len as usize);
-    let sums = &sums[first..first + 8].as_chunks().0[0];
-    if let Some(out) = out.get_mut(s.at..s.at + 8) {
-        let out = &mut out.as_chunks_mut().0[0];
-        simd.store(simd.blend(len, simd.load(sums), simd.load(out)), out);
-    } else {
-        for (o, s) in out[s.at..].iter_mut().zip(&sums[..len]) {
-            *o = *s;
+impl Finish<'_> {
+    #[inline(always)]
+    fn vector<S: Simd>(&self, simd: S, channel: usize, sum: S::V, out: impl Fn() -> S::V) -> S::V {
+        let sum = if self.accumulate {
+            simd.add(out(), sum)
+        } else {
+            sum
+        };
+        match self.epilogue {
+            Some(epilogue) => epilogue.apply_vector(simd, channel, sum),
+            None => sum,
+        }
+    }
+
+    /// Less than a vector; what lies behind it in the output keeps its value.
+    #[inline(always)]
+    fn part<S: Simd>(
+        &self,
+        simd: S,
+        channel: usize,
+        out: &mut [f32],
+        sums: &[f32; SUMS],
+        s: &Segment,
+    ) {
+        let (first, len) = (s.sum as usize, s.len as usize);
+        let sum = simd.load(&sums[first..first + 8].as_chunks().0[0]);
+        // The end of the output may be nearer than 8 elements.
+        let mut short = [0.0; 8];
+        let behind = out.len().min(s.at + 8);
+        let near = &mut out[s.at..behind];
+        if let Some(near) = near.as_mut_array::<8>() {
+            let old = simd.load(near);
+            let new = self.vector(simd, channel, sum, || old);
+            simd.store(simd.blend(len, new, old), near);
+        } else {
+            short[..near.len()].copy_from_slice(near);
+            let new = self.vector(simd, channel, sum, || simd.load(&short));
+            simd.store(new, &mut short);
+            near[..len].copy_from_slice(&short[..len]);
         }
     }
 }

@@ -69,7 +69,7 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
-    fn from_i8(self, q: &[i8; 8]) -> __m256 {
+    fn widen_i8(self, q: &[i8; 8]) -> __m256 {
         // SAFETY: `self` proves AVX2; `_mm_loadl_epi64` reads exactly the 8 bytes.
         unsafe {
             let bytes = _mm_loadl_epi64(q.as_ptr().cast());
@@ -85,6 +85,12 @@ impl Simd for Avx2Fma {
             let bytes = _mm_loadl_epi64(codes.as_ptr().cast());
             _mm256_i32gather_ps::<4>(lut.as_ptr(), _mm256_cvtepu8_epi32(bytes))
         }
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
     }
 
     #[inline(always)]

@@ -125,9 +125,11 @@ pub(crate) trait Simd: Copy {
     /// `a * b + c`: one rounding where the instruction set has it, two on the portable tier.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Signed bytes to f32.
-    fn from_i8(self, q: &[i8; 8]) -> Self::V;
+    fn widen_i8(self, q: &[i8; 8]) -> Self::V;
     /// `lut[code]` per lane.
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> Self::V;
+    /// `a < b ? x : y` per lane; false for NaN.
+    fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// The first `n` lanes of `a`, the rest of `b`.
     fn blend(self, n: usize, a: Self::V, b: Self::V) -> Self::V;
     /// Every other value, from the first on.

@@ -42,13 +42,22 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_i8(self, q: &[i8; 8]) -> f32x8 {
+    fn widen_i8(self, q: &[i8; 8]) -> f32x8 {
         f32x8::new(q.map(f32::from))
     }
 
     #[inline(always)]
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> f32x8 {
         f32x8::new(codes.map(|code| lut[usize::from(code)]))
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: f32x8, b: f32x8, x: f32x8, y: f32x8) -> f32x8 {
+        let (a, b) = (a.to_array(), b.to_array());
+        let (x, y) = (x.to_array(), y.to_array());
+        f32x8::new(std::array::from_fn(
+            |i| if a[i] < b[i] { x[i] } else { y[i] },
+        ))
     }
 
     #[inline(always)]
