@@ -6,14 +6,14 @@ use std::sync::Arc;
 use dcz::oracle::{Array, ContainerWeights};
 use dcz::shape;
 use dcz_format::graph::{Expected, Generator, Network, Op, Precision, ResizeRule, SelfTest, TensorId};
-use dcz_format::layer::KOrder;
+use dcz_format::layer::{KOrder, Steps};
 use dcz_format::selftest::{generate, sample_positions, samples_per_output};
 use dcz_format::writer::{ConstantInput, Encoded, IndexChoice, LayerInput, NetworkInput, WriteOptions, encode};
 use dcz_format::{Container, Limits, MemoryBytes, NamedText};
 use half::f16;
 use rayon::prelude::*;
 
-use crate::defaults::{self, MINMAX_BITS, Role};
+use crate::defaults::{self, DefaultGrid, MINMAX_BITS, Role};
 use crate::error::Error;
 use crate::import::{FloatConstant, FloatLayer, FloatNetwork};
 use crate::preprocess::Description;
@@ -60,14 +60,15 @@ pub fn compress(float: FloatNetwork, options: &CompressOptions, progress: &mut P
     let total = layers.len();
     progress(Stage::Quantise, 0, total);
     let mut inputs = Vec::with_capacity(total);
-    let mut layers = layers.into_iter().zip(roles);
+    let plan = defaults::plan(&layers, &roles);
+    let mut layers = layers.into_iter().zip(roles.into_iter().zip(plan));
     // A few at a time: weights of the layers behind are freed while those ahead are still float.
     loop {
         let batch: Vec<_> = layers.by_ref().take(rayon::current_num_threads().max(1)).collect();
         if batch.is_empty() {
             break;
         }
-        let coded: Vec<_> = batch.into_par_iter().map(|(layer, role)| quantise_layer(layer, role, &options.settings)).collect::<Result<_, Error>>()?;
+        let coded: Vec<_> = batch.into_par_iter().map(|(layer, (role, default))| quantise_layer(layer, role, default, &options.settings)).collect::<Result<_, Error>>()?;
         inputs.extend(coded);
         progress(Stage::Quantise, inputs.len(), total);
     }
@@ -115,7 +116,7 @@ pub fn roles(network: &Network, layers: &[FloatLayer]) -> Vec<Role> {
     roles
 }
 
-fn quantise_layer(layer: FloatLayer, role: Role, all: &AllSettings) -> Result<LayerInput, Error> {
+fn quantise_layer(layer: FloatLayer, role: Role, default: DefaultGrid, all: &AllSettings) -> Result<LayerInput, Error> {
     let settings = all.of(&layer.name);
     settings.check().map_err(|e| Error::Usage(format!("layer '{}': {e}", layer.name)))?;
     if let Some(position) = layer.weights.iter().position(|w| !w.is_finite()) {
@@ -126,7 +127,7 @@ fn quantise_layer(layer: FloatLayer, role: Role, all: &AllSettings) -> Result<La
     let prune = settings.prune.unwrap_or_default();
     let threshold = prune::threshold(&weights, by_role(prune, role, own_prune));
     prune::apply(&mut weights, threshold);
-    let quantised = quantise(&layer, weights, role, settings)?;
+    let quantised = quantise(&layer, weights, role, default, settings)?;
     Ok(LayerInput {
         cosine: quantize::cosine(&layer.weights, &quantised.decoded),
         max_error: quantize::largest_difference(&layer.weights, &quantised.decoded),
@@ -148,33 +149,35 @@ fn by_role(prune: Prune, role: Role, own: bool) -> Prune {
     }
 }
 
-fn quantise(layer: &FloatLayer, weights: Vec<f32>, role: Role, settings: Settings) -> Result<Quantised, Error> {
+fn quantise(layer: &FloatLayer, weights: Vec<f32>, role: Role, default: DefaultGrid, settings: Settings) -> Result<Quantised, Error> {
     let wrong = |why: &str| Error::Usage(format!("layer '{}': {why}", layer.name));
     match settings.quantize {
         Some(Quantize::None) => Ok(quantize::raw(weights)),
         Some(Quantize::Minmax) if settings.step.is_some() => Err(wrong("step belongs to quantize=grid")),
         Some(Quantize::Minmax) => Ok(quantize::minmax(&weights, settings.bits.unwrap_or(MINMAX_BITS))),
-        Some(Quantize::Grid) => Ok(grid(layer, &weights, role, settings)),
+        Some(Quantize::Grid) => Ok(grid(layer, &weights, role, default, settings)),
         Some(Quantize::Codebook) => quantize::codebook(&weights).ok_or_else(|| wrong("more than 256 distinct values, quantize=codebook is for fewer")),
         None => match quantize::distinct(&weights) {
             // Few distinct values: bit-exact, in the smaller of the two exact forms.
             Some(counts) if quantize::codebook_bytes(&counts) < 4.0 * weights.len() as f64 => quantize::codebook(&weights).ok_or_else(|| wrong("codebook")),
             Some(_) => Ok(quantize::raw(weights)),
-            None => Ok(grid(layer, &weights, role, settings)),
+            None => Ok(grid(layer, &weights, role, default, settings)),
         },
     }
 }
 
-fn grid(layer: &FloatLayer, weights: &[f32], role: Role, settings: Settings) -> Quantised {
+fn grid(layer: &FloatLayer, weights: &[f32], role: Role, default: DefaultGrid, settings: Settings) -> Quantised {
     let levels = |bits: u8| ((1u16 << (bits - 1)) - 1).max(1) as u8;
     let limit = settings.bits.map_or(127, levels);
-    let steps = match (settings.step, settings.bits) {
-        (Some(step), _) => dcz_format::layer::Steps::Layer(defaults::scaled_step(weights, f64::from(step))),
-        (None, Some(_)) if role == Role::Depthwise || role == Role::First => defaults::channel_steps(layer, weights, f32::from(limit)),
-        (None, Some(_)) => dcz_format::layer::Steps::Layer(defaults::ranged_step(weights, f32::from(limit))),
-        (None, None) => defaults::steps(layer, weights, role),
-    };
-    quantize::grid(weights, &layer.shape, steps, limit)
+    let scaled = |c: f64| quantize::fitted_grid(weights, &layer.shape, defaults::scaled_step(weights, c), quantize::dead_zone(c), limit);
+    let per_channel = || quantize::grid(weights, &layer.shape, defaults::channel_steps(layer, weights, f32::from(limit)), 0.0, limit);
+    match (settings.step, settings.bits, default) {
+        (Some(step), ..) => scaled(f64::from(step)),
+        (None, Some(_), _) if role == Role::Depthwise || role == Role::First => per_channel(),
+        (None, Some(_), _) => quantize::grid(weights, &layer.shape, Steps::Layer(defaults::ranged_step(weights, f32::from(limit))), 0.0, limit),
+        (None, None, DefaultGrid::Scaled(c)) => scaled(c),
+        (None, None, DefaultGrid::PerChannel) => per_channel(),
+    }
 }
 
 /// Stores a constant as f16 where that is accurate, else as f32.

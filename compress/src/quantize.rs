@@ -1,8 +1,8 @@
 //! Quantisation of one layer: float weights to codes, and the values the codes stand for.
 //!
 //! * `grid`: `w = q * step` with a dead zone. Zero is code 0, so pruning and quantisation share one step. Rounding is
-//!   biased towards zero near zero (`sign * floor(|w| / step + 0.5 - dz)`), which saves bits where most weights are, and
-//!   fades to nearest rounding for large codes, where it would only cost accuracy.
+//!   biased towards zero (`sign * floor(|w| / step + 0.5 - dz)`) for coarse steps, which saves bits where most weights
+//!   are; the bias fades for large codes, where it would only cost accuracy.
 //! * `minmax`: `w = min + q * delta` over the surviving weights. Zero is carried by the index, so the range need not
 //!   contain it.
 //! * `codebook`: the layer's own values when there are at most 256, bit-exact.
@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use dcz_format::layer::{LayerShape, Steps, Values};
 use dcz_format::writer::Weights;
 
-/// Dead zone of the grid: how far the threshold of code 1 lies above one half.
+/// Dead zone of coarse grids: how far the threshold of code 1 lies above one half.
 pub const DEAD_ZONE: f32 = 0.12;
+/// Steps below this many standard deviations are fine.
+const FINE_STEP: f64 = 0.3;
 
 /// A quantised layer: what codes mean, the codes, and the weights they decode to (OIHW).
 #[derive(Clone, Debug)]
@@ -102,8 +104,14 @@ pub fn minmax(weights: &[f32], bits: u8) -> Quantised {
     Quantised { values: Values::Minmax { min: low, delta, bits, zero_code: None }, weights: Weights::Codes { codes, absent }, decoded }
 }
 
-/// `q * step` with a dead zone, `|q| <= limit <= 127`.
-pub fn grid(weights: &[f32], shape: &LayerShape, steps: Steps, limit: u8) -> Quantised {
+/// The dead zone that goes with a step of `c` standard deviations: fine grids are rounded to the nearest, since there
+/// a dead zone costs accuracy and saves next to nothing.
+pub fn dead_zone(c: f64) -> f32 {
+    if c >= FINE_STEP { DEAD_ZONE } else { 0.0 }
+}
+
+/// `q * step` with `|q| <= limit <= 127`, rounded with a dead zone (0: to the nearest).
+pub fn grid(weights: &[f32], shape: &LayerShape, steps: Steps, dead_zone: f32, limit: u8) -> Quantised {
     let k = shape.k().max(1);
     let limit = f32::from(limit.clamp(1, 127));
     let mut codes = Vec::with_capacity(weights.len());
@@ -115,7 +123,7 @@ pub fn grid(weights: &[f32], shape: &LayerShape, steps: Steps, limit: u8) -> Qua
                 Steps::Channel(steps) => steps[channel],
                 Steps::Block { len, steps } => steps[channel * k.div_ceil(*len as usize) + position / *len as usize],
             };
-            let q = dead_zone_round(w / step).clamp(-limit, limit);
+            let q = dead_zone_round(w / step, dead_zone).clamp(-limit, limit);
             codes.push(q as i8 as u8);
             decoded.push(q * step);
         }
@@ -123,10 +131,29 @@ pub fn grid(weights: &[f32], shape: &LayerShape, steps: Steps, limit: u8) -> Qua
     Quantised { values: Values::Grid { steps }, weights: Weights::Codes { codes, absent: Vec::new() }, decoded }
 }
 
-/// Rounds with a dead zone that fades as codes grow.
-fn dead_zone_round(x: f32) -> f32 {
+/// A grid of one step, where codes are found with `step` and the stored step is the one that fits the weights best with
+/// these codes (least squares). Matters for coarse steps, whose codes stand for wide ranges.
+pub fn fitted_grid(weights: &[f32], shape: &LayerShape, step: f32, dead_zone: f32, limit: u8) -> Quantised {
+    let mut result = grid(weights, shape, Steps::Layer(step), dead_zone, limit);
+    let Weights::Codes { codes, .. } = &result.weights else { return result };
+    let (mut dot, mut squares) = (0.0f64, 0.0f64);
+    for (&code, &w) in codes.iter().zip(weights) {
+        let q = f64::from(code as i8);
+        dot += q * f64::from(w);
+        squares += q * q;
+    }
+    let fitted = if squares > 0.0 { (dot / squares) as f32 } else { step };
+    if fitted.is_normal() && fitted > 0.0 {
+        result.decoded = codes.iter().map(|&code| f32::from(code as i8) * fitted).collect();
+        result.values = Values::Grid { steps: Steps::Layer(fitted) };
+    }
+    result
+}
+
+/// Rounds with a dead zone that fades between 2 and 10.
+fn dead_zone_round(x: f32, dead_zone: f32) -> f32 {
     let magnitude = x.abs();
-    let bias = DEAD_ZONE * (1.0 - magnitude / 8.0).max(0.0);
+    let bias = dead_zone * ((10.0 - magnitude) / 8.0).clamp(0.0, 1.0);
     (magnitude + 0.5 - bias).floor().copysign(x) + 0.0
 }
 
@@ -193,10 +220,19 @@ mod tests {
 
     #[test]
     fn the_grid_has_a_dead_zone_and_exact_zero() {
-        let q = grid(&[0.61, -0.63, 1.0, 100.4, -300.0, 0.0], &SHAPE, Steps::Layer(1.0), 127);
+        let q = grid(&[0.61, -0.63, 1.0, 100.4, -300.0, 0.0], &SHAPE, Steps::Layer(1.0), DEAD_ZONE, 127);
         assert_eq!(q.decoded, [0.0, -1.0, 1.0, 100.0, -127.0, 0.0]);
         assert!(q.decoded[0].is_sign_positive());
-        let q = grid(&[1.0, 2.0, 3.0, 10.0, 20.0, 30.0], &SHAPE, Steps::Channel(vec![1.0, 10.0]), 127);
+        let q = grid(&[1.0, 2.0, 3.0, 10.0, 20.0, 30.0], &SHAPE, Steps::Channel(vec![1.0, 10.0]), 0.0, 127);
         assert_eq!(q.decoded, [1.0, 2.0, 3.0, 10.0, 20.0, 30.0]);
+    }
+
+    #[test]
+    fn a_coarse_step_is_fitted_to_what_its_codes_stand_for() {
+        let weights = [1.3f32, -1.5, 0.2, 0.1, 1.4, -1.2];
+        let q = fitted_grid(&weights, &SHAPE, 2.0, DEAD_ZONE, 127);
+        let Values::Grid { steps: Steps::Layer(step) } = q.values else { panic!() };
+        assert!((step - (1.3 + 1.5 + 1.4) / 3.0).abs() < 1e-6, "{step}");
+        assert_eq!(q.decoded[5], 0.0);
     }
 }

@@ -23,7 +23,7 @@ pub struct Row {
     pub index: String,
     /// Fixed width of a value; none in the total.
     pub weight_bits: Option<u8>,
-    /// Fixed width of an index entry; none in the total.
+    /// Fixed width of a gap; none for other kinds of index and in the total.
     pub index_bits: Option<u8>,
     /// Bits with fixed widths, fillers not counted.
     pub fixed_bits: u64,
@@ -97,7 +97,7 @@ pub fn row(layer: &Layer) -> Row {
         values: values_name(&layer.values).into(),
         index: index_name(&layer.index),
         weight_bits: Some(record.value_bits),
-        index_bits: Some(record.index_bits),
+        index_bits: matches!(layer.index, Index::Gaps { .. }).then_some(record.index_bits),
         fixed_bits: fixed(present),
         fixed_bits_fillers: fixed(present + record.fillers),
         value_bits_coded: record.value_payload_bits + record.value_table_bits,
