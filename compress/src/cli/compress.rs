@@ -125,7 +125,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         "file": arguments.output.display().to_string(),
         "bytes": bytes,
         "float_bytes": float_bytes,
-        "rate": 1.0 - bytes as f64 / float_bytes.max(1) as f64,
+        "rate_percent": 100.0 * (1.0 - bytes as f64 / float_bytes.max(1) as f64),
         "network": network.name,
         "notes": notes,
         "self_test_error": test.output_error,
