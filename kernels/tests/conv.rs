@@ -326,6 +326,41 @@ fn every_case_with_codes() {
 }
 
 #[test]
+fn random_geometries() {
+    for seed in 0..250 {
+        let mut rng = Rng(seed);
+        let mut pick = |from: usize, to: usize| from + (rng.next() % (to - from) as u64) as usize;
+        let groups = [1, 1, 1, 2, 3][pick(0, 5)];
+        let channels = [groups * pick(1, 9), groups * pick(1, 13)];
+        let (kernel, dilation) = ([pick(1, 6), pick(1, 6)], [pick(1, 4), pick(1, 4)]);
+        let extent = [0, 1].map(|i| (kernel[i] - 1) * dilation[i] + 1);
+        let case = Case {
+            name: "random",
+            channels,
+            groups: if pick(0, 5) == 0 { channels[0] } else { groups },
+            kernel,
+            stride: [pick(1, 5), pick(1, 5)],
+            dilation,
+            pads: [pick(0, 5), pick(0, 5), pick(0, 5), pick(0, 5)],
+            size: [extent[0] + pick(0, 9), extent[1] + pick(0, 30)],
+        };
+        // A depthwise layer's outputs are a multiple of its inputs.
+        let multiple = channels[0] * channels[1].div_ceil(channels[0]);
+        let outputs = if case.groups == channels[0] {
+            multiple
+        } else {
+            channels[1]
+        };
+        let case = Case {
+            channels: [channels[0], outputs],
+            ..case
+        };
+        let order = [KOrder::ChannelMajor, KOrder::TapMajor][pick(0, 2)];
+        check(&case, Form::F32, order, false);
+    }
+}
+
+#[test]
 fn every_algorithm_has_a_case_and_a_name() {
     for algo in ALGOS {
         assert!(

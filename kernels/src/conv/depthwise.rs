@@ -8,7 +8,7 @@
 
 use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
-use super::plane::{Band, Plane};
+use super::plane::{Band, Offsets, Plane};
 use super::store::{GROUP, Pixels, Sums, Target, Vectors};
 use super::{Call, ConvShape, Start, split_scratch};
 use crate::expand::expand;
@@ -34,7 +34,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     } = call;
     let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
-    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let mut offsets = Offsets::new(offsets);
+    let mut sums = Sums::new();
     let multiplier = shape.out_per_group();
     for p in 0..tile.panels {
         let (first, lanes) = shape.panel_channels(tile.first_panel + p);
@@ -44,7 +45,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
             block.channels = channels.clone();
             let plane = Plane::new(shape, &block, rows.len());
             block.channels = 0..1;
-            plane.offsets(shape, &block, tile.order, offsets);
+            let offsets = offsets.of(&plane, shape, &block, tile.order);
             let mut planes = [0; PANEL];
             for (lane, plane_at) in planes.iter_mut().enumerate().take(lanes) {
                 *plane_at = ((first + lane) / multiplier - channels.start) * plane.channel;
@@ -70,10 +71,9 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     }
                     left -= count;
                     let spots = target.spots(&pixels[..count]);
-                    let mut sums = Sums::new();
                     let taps = Taps {
                         weights: &weights[..block.len],
-                        offsets: &*offsets,
+                        offsets,
                         data: &*plane_data,
                         planes,
                         sums: &mut sums,

@@ -16,7 +16,7 @@
 //! convolution of Dukhan (2019), whose pointers are offsets here.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
-use super::plane::{Band, Plane};
+use super::plane::{Band, Offsets, Plane};
 use super::store::{Pixels, Sums, Target, Vectors};
 use super::{Call, ConvShape, split_scratch};
 use crate::expand::expand;
@@ -46,7 +46,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     } = call;
     let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
-    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let mut offsets = Offsets::new(offsets);
     let per_group = shape.panels_per_group();
     let mut sums: [Sums; CHUNK] = std::array::from_fn(|_| Sums::new());
     let mut panel = 0;
@@ -60,7 +60,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 expand(isa, tile, p, block.rows, &mut weights[i * K_BLOCK..]);
             }
             let plane = Plane::new(shape, &block, rows.len());
-            plane.offsets(shape, &block, tile.order, offsets);
+            let offsets = offsets.of(&plane, shape, &block, tile.order);
             let channels = group * shape.in_per_group() + block.channels.start;
             let channels = channels..channels + block.channels.len();
             for band in Band::all(shape, &plane, &rows) {
@@ -72,7 +72,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     weights: &*weights,
                     count: chunk.len(),
                     block: &block,
-                    offsets: &offsets[..block.len],
+                    offsets,
                     plane: &plane,
                     data: &*plane_data,
                 };

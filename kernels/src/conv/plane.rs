@@ -24,7 +24,7 @@ const MIN_COLUMNS: usize = 24;
 const SLACK: usize = 8;
 
 /// The bounding box of a block's taps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct TapBox {
     ky: usize,
     kx: usize,
@@ -52,7 +52,7 @@ impl TapBox {
 }
 
 /// Geometry of the planes of one block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Plane {
     taps: TapBox,
     /// Output rows and columns of a full band.
@@ -82,7 +82,11 @@ impl Plane {
     /// The largest band within [`TARGET`].
     fn fit(shape: &ConvShape, taps: TapBox, channels: usize, rows: usize) -> Plane {
         let (rows, columns) = (rows.max(1), shape.out_w.max(1));
-        let size = |r: usize, c: usize| channels * Plane::sized(shape, taps, r, c).channel;
+        let size = |r: usize, c: usize| {
+            Plane::sized(shape, taps, r, c)
+                .channel
+                .saturating_mul(channels)
+        };
         let fits = |r: usize, c: usize| size(r, c) <= TARGET;
         let columns = if fits(1, columns) {
             columns
@@ -102,15 +106,21 @@ impl Plane {
 
     fn sized(shape: &ConvShape, taps: TapBox, rows: usize, columns: usize) -> Plane {
         let ([sy, sx], [dy, dx]) = (shape.stride, shape.dilation);
+        // Saturating: absurd dilations of a hostile file give an absurd workspace, not a wrong one.
         let (row_step, source_step, height) = if taps.height == 1 {
             (1, sy, rows)
         } else {
-            (sy, 1, (rows - 1) * sy + (taps.height - 1) * dy + 1)
+            let reach = (taps.height - 1).saturating_mul(dy);
+            let height = (rows - 1)
+                .saturating_mul(sy)
+                .saturating_add(reach)
+                .saturating_add(1);
+            (sy, 1, height)
         };
-        let reach = (taps.width - 1) * dx;
-        let phases = sx.min(reach + 1);
-        let phase_len = columns + reach / sx;
-        let pitch = phases * phase_len;
+        let reach = (taps.width - 1).saturating_mul(dx);
+        let phases = sx.min(reach.saturating_add(1));
+        let phase_len = columns.saturating_add(reach / sx);
+        let pitch = phases.saturating_mul(phase_len);
         Plane {
             taps,
             band_rows: rows,
@@ -120,7 +130,7 @@ impl Plane {
             phases,
             phase_len,
             pitch,
-            channel: pitch * height + SLACK,
+            channel: pitch.saturating_mul(height).saturating_add(SLACK),
         }
     }
 
@@ -158,7 +168,11 @@ impl Plane {
             width: width.max(1),
         };
         let columns = shape.out_w.max(1);
-        let size = |r: usize, c: usize| channels * Plane::sized(shape, taps, r, c).channel;
+        let size = |r: usize, c: usize| {
+            Plane::sized(shape, taps, r, c)
+                .channel
+                .saturating_mul(channels)
+        };
         size(rows.max(1), columns).min(size(1, columns.min(MIN_COLUMNS)).max(TARGET))
     }
 
@@ -179,30 +193,6 @@ impl Plane {
             x % sx * self.phase_len + x / sx
         };
         c * self.channel + y * self.pitch + column
-    }
-
-    /// [`Plane::offset`] of every k of the block.
-    pub fn offsets(&self, shape: &ConvShape, block: &Block, order: KOrder, out: &mut [u32]) {
-        let (channels, taps) = (block.channels.len(), block.taps.len());
-        match order {
-            KOrder::ChannelMajor => {
-                let (head, _) = out.split_at_mut(taps);
-                for (to, tap) in head.iter_mut().zip(block.taps.clone()) {
-                    *to = self.offset(shape, 0, tap) as u32;
-                }
-                for i in taps..block.len {
-                    out[i] = out[i - taps] + self.channel as u32;
-                }
-            }
-            KOrder::TapMajor => {
-                for (line, tap) in out.chunks_mut(channels).zip(block.taps.clone()) {
-                    let first = self.offset(shape, 0, tap);
-                    for (c, to) in line.iter_mut().enumerate() {
-                        *to = (first + c * self.channel) as u32;
-                    }
-                }
-            }
-        }
     }
 
     /// Where the windows of output pixel (row, column) of the band start.
@@ -275,6 +265,57 @@ impl Plane {
                     1 if line.fits::<8>() => isa.run(Whole::<8>(line)),
                     2 if line.fits::<16>() => isa.run(Whole::<16>(line)),
                     _ => line.copy_any(sx),
+                }
+            }
+        }
+    }
+}
+
+/// The table of [`Plane::offset`] for every k of a block; made anew only when it changes, which
+/// it seldom does between the blocks of a tile.
+pub(super) struct Offsets<'a> {
+    table: &'a mut [u32],
+    made_for: Option<(Plane, Range<usize>, usize)>,
+}
+
+impl<'a> Offsets<'a> {
+    /// `table` holds [`K_BLOCK`] elements.
+    pub fn new(table: &'a mut [f32]) -> Offsets<'a> {
+        Offsets {
+            table: bytemuck::cast_slice_mut(table),
+            made_for: None,
+        }
+    }
+
+    /// The offsets of a block.
+    pub fn of(&mut self, plane: &Plane, shape: &ConvShape, block: &Block, order: KOrder) -> &[u32] {
+        let key = (*plane, block.taps.clone(), block.channels.len());
+        if self.made_for.as_ref() != Some(&key) {
+            self.fill(plane, shape, block, order);
+            self.made_for = Some(key);
+        }
+        &self.table[..block.len]
+    }
+
+    fn fill(&mut self, plane: &Plane, shape: &ConvShape, block: &Block, order: KOrder) {
+        let out = &mut *self.table;
+        let (channels, taps) = (block.channels.len(), block.taps.len());
+        match order {
+            KOrder::ChannelMajor => {
+                let (head, _) = out.split_at_mut(taps);
+                for (to, tap) in head.iter_mut().zip(block.taps.clone()) {
+                    *to = plane.offset(shape, 0, tap) as u32;
+                }
+                for i in taps..block.len {
+                    out[i] = out[i - taps] + plane.channel as u32;
+                }
+            }
+            KOrder::TapMajor => {
+                for (line, tap) in out.chunks_mut(channels).zip(block.taps.clone()) {
+                    let first = plane.offset(shape, 0, tap);
+                    for (c, to) in line.iter_mut().enumerate() {
+                        *to = (first + c * plane.channel) as u32;
+                    }
                 }
             }
         }

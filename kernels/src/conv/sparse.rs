@@ -9,7 +9,7 @@
 
 use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
-use super::plane::{Band, Plane};
+use super::plane::{Band, Offsets, Plane};
 use super::store::{GROUP, Pixels, SUMS, Sums, Target, Vectors};
 use super::{Call, ConvShape, Start, split_scratch};
 use crate::expand::expand;
@@ -45,7 +45,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (lists, scratch) = split_scratch::<2>(scratch, tile.panels.min(CHUNK) * PANEL * K_BLOCK);
     let lists: &mut [Entry] = bytemuck::cast_slice_mut(lists);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
-    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let mut offsets = Offsets::new(offsets);
+    let mut sums = Sums::new();
     let mut counts = [[0usize; PANEL]; CHUNK];
     let per_group = shape.panels_per_group();
     let mut panel = 0;
@@ -56,7 +57,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         panel = chunk.end;
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
             let plane = Plane::new(shape, &block, rows.len());
-            plane.offsets(shape, &block, tile.order, offsets);
+            let offsets = offsets.of(&plane, shape, &block, tile.order);
             for (i, p) in chunk.clone().enumerate() {
                 expand(isa, tile, p, block.rows, weights);
                 let lists = &mut lists[i * PANEL * K_BLOCK..][..PANEL * K_BLOCK];
@@ -86,7 +87,6 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     }
                     left -= count;
                     let spots = target.spots(&pixels[..count]);
-                    let mut sums = Sums::new();
                     for (i, p) in chunk.clone().enumerate() {
                         let (first, lanes) = shape.panel_channels(tile.first_panel + p);
                         for (lane, &len) in counts[i].iter().enumerate().take(lanes) {
