@@ -1,9 +1,9 @@
 //! Rates of the convolution and linear kernels on typical layers, one thread:
-//! `cargo run --release -p dcz-kernels --example gemm_speed [ISA] [FILTER]`.
+//! `cargo run --release -p dcz-kernels --example gemm_speed [ISA] [FILTER] [ZEROS]`.
 //!
 //! Each row: billions of dense multiply-adds per second, the share of the rate of multiply-adds in
 //! registers measured next to it, and the panels per tile. Weights are i8 codes with one step,
-//! expanded anew in every call as the runtime does; about half of them are zero.
+//! expanded anew in every call as the runtime does; ZEROS percent of them (50) are zero.
 
 use dcz_kernels::*;
 use std::time::Instant;
@@ -58,16 +58,20 @@ fn main() {
         .and_then(|name| Isa::from_name(&name))
         .unwrap_or_else(Isa::detect);
     let filter = arguments.next().unwrap_or_default();
+    let zeros = arguments
+        .next()
+        .and_then(|percent| percent.parse().ok())
+        .unwrap_or(50);
     for case in CASES {
         if format!("{} {}", kernel_name(case.algo, isa), case.name).contains(&filter) {
-            convolution(isa, case);
+            convolution(isa, case, zeros);
         }
     }
     if !filter.is_empty() && !filter.contains("linear") {
         return;
     }
     for (k, outputs) in [(512, 1024), (25_088, 4096), (32_768, 256)] {
-        linear(isa, k, outputs);
+        linear(isa, k, outputs, zeros);
     }
 }
 
@@ -91,26 +95,27 @@ fn measure(isa: Isa, macs: usize, calls: usize, mut run: impl FnMut(usize)) -> (
     (macs as f64 / best.iter().sum::<f64>() / 1e9, peak)
 }
 
-fn codes(n: usize) -> Vec<i8> {
+/// Codes of which `zeros` percent are zero.
+fn codes(n: usize, zeros: u64) -> Vec<i8> {
     let mut state = 1u64;
-    let next = |s: &mut u64| {
-        *s = s
+    let mut next = || {
+        state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (*s >> 56) as u8 as i8
+        state >> 40
     };
     (0..n)
         .map(|_| {
-            if next(&mut state) < 0 {
+            if next() % 100 < zeros {
                 0
             } else {
-                next(&mut state)
+                (next() % 127) as i8 + 1
             }
         })
         .collect()
 }
 
-fn convolution(isa: Isa, case: &Case) {
+fn convolution(isa: Isa, case: &Case, zeros: u64) {
     let pad = if case.kernel == case.size {
         0
     } else {
@@ -133,7 +138,7 @@ fn convolution(isa: Isa, case: &Case) {
     };
     let (k, panels) = (shape.k(), shape.panels());
     let per_tile = (TILE / (k * PANEL)).clamp(1, panels);
-    let q = codes(panels * k * PANEL);
+    let q = codes(panels * k * PANEL, zeros);
     let in_map = Map::rows(1, shape.in_channels, case.size, case.size);
     let out_map = Map::rows(1, shape.out_channels, out, out);
     let input: Vec<f32> = (0..in_map.span()).map(|i| (i % 17) as f32 - 8.0).collect();
@@ -189,9 +194,9 @@ fn convolution(isa: Isa, case: &Case) {
     );
 }
 
-fn linear(isa: Isa, k: usize, outputs: usize) {
+fn linear(isa: Isa, k: usize, outputs: usize, zeros: u64) {
     let panels = outputs / PANEL;
-    let q = codes(panels * k * PANEL);
+    let q = codes(panels * k * PANEL, zeros);
     let x = vec![0.5; k];
     let mut y = vec![0.0; outputs];
     let per_tile = (TILE / (k * PANEL)).clamp(1, panels);
