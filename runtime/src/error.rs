@@ -43,6 +43,9 @@ pub enum ErrorKind {
         /// The smallest budget that works for these shapes.
         smallest_feasible: u64,
     },
+    /// The system has no memory for what a plan needs.
+    #[error("cannot allocate {0} bytes")]
+    OutOfMemory(u64),
     /// The options contradict each other or the machine.
     #[error("{0}")]
     Options(String),
@@ -88,7 +91,7 @@ impl Error {
             ErrorKind::Network { .. } | ErrorKind::Unprepared(_) | ErrorKind::Options(_) => 2,
             ErrorKind::Shape(_) | ErrorKind::Tensor(_) | ErrorKind::Image(_) => 5,
             ErrorKind::Unsupported(_) | ErrorKind::NoSelfTest(_) | ErrorKind::Internal(_) => 4,
-            ErrorKind::BudgetTooSmall { .. } => 6,
+            ErrorKind::BudgetTooSmall { .. } | ErrorKind::OutOfMemory(_) => 6,
             ErrorKind::Io { .. } => 7,
         }
     }

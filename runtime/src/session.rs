@@ -476,7 +476,12 @@ impl Session {
             plan.threads = step.threads;
         }
         self.cache.push(compiled);
-        self.allocate(threads)?;
+        if let Err(error) = self.allocate(threads) {
+            // Nothing may refer to memory that does not exist.
+            self.cache.clear();
+            self.allocate(1)?;
+            return Err(error);
+        }
         Ok(self.cache.len() - 1)
     }
 
@@ -549,12 +554,13 @@ impl Session {
         if self.arena.len() != arena {
             // The old one goes first, so that the two never exist together.
             self.arena = Vec::new();
-            self.arena = vec![0.0; arena];
+            self.arena = zeros(arena)?;
         }
         if self.scratch.len() != most || self.scratch.iter().any(|s| s.len() != scratch) {
             self.scratch.clear();
-            self.scratch
-                .resize_with(most, || vec![0.0; scratch].into_boxed_slice());
+            for _ in 0..most {
+                self.scratch.push(zeros(scratch)?.into_boxed_slice());
+            }
         }
         self.workers.truncate(most);
         while self.workers.len() < most {
@@ -645,6 +651,15 @@ impl Session {
         }
         Ok(index)
     }
+}
+
+/// Memory for `len` values; a size that a file asks for must not abort the process.
+fn zeros(len: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    let reserved = values.try_reserve_exact(len);
+    reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(len as u64 * 4)))?;
+    values.resize(len, 0.0);
+    Ok(values)
 }
 
 fn is_input(network: &Network, name: &str) -> bool {

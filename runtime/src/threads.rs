@@ -1,7 +1,7 @@
 //! Threads that behave in a service: run inline, on a pool the caller passes in, or on a session's own small team.
 //!
 //! A *region* hands each item of a slice to one thread and returns when all are done; it allocates nothing. The own
-//! team is `n - 1` sleeping threads. Inside a run (between [`Team::begin`] and the drop of its guard) a thread that has
+//! team is `n - 1` sleeping threads. Inside a run a thread that has
 //! nothing to do waits actively for at most `spin` before it sleeps, because the regions of a run follow each other
 //! within microseconds; between runs nothing spins. Threads are joined when the team is dropped.
 //!

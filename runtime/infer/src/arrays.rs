@@ -16,6 +16,15 @@ pub fn read(arguments: &[String], network: &Network) -> Result<Vec<Input>, Failu
         .filter_map(|id| network.tensors.get(id.0 as usize))
         .map(|t| t.name.as_str())
         .collect();
+    if arguments.len() > names.len() {
+        let text = format!(
+            "{} has {} input(s): {}",
+            network.name,
+            names.len(),
+            names.join(", ")
+        );
+        return Err(Failure::usage(text));
+    }
     let mut inputs: Vec<Input> = Vec::with_capacity(arguments.len());
     for text in arguments {
         let named = text

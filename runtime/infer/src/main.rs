@@ -170,7 +170,8 @@ fn one_result(
     let list: Vec<_> = (outputs.iter().zip(&network.outputs))
         .map(|(output, record)| report::output_json(output, &record.meaning, written))
         .collect();
-    console.result(&json!({ "network": network.name, "outputs": list }));
+    let peak = dcz::process_memory().peak;
+    console.result(&json!({ "network": network.name, "outputs": list, "peak_rss_bytes": peak }));
     Ok(0)
 }
 
