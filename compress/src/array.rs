@@ -63,17 +63,29 @@ impl Array {
     /// Single-precision values. `values.len()` is the product of `dims`.
     pub fn f32(dims: Vec<usize>, values: Vec<f32>) -> Array {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        Array { dims, kind: ElementType::F32, data: Data::F32(values) }
+        Array {
+            dims,
+            kind: ElementType::F32,
+            data: Data::F32(values),
+        }
     }
     /// Double-precision values.
     pub fn f64(dims: Vec<usize>, values: Vec<f64>) -> Array {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        Array { dims, kind: ElementType::F64, data: Data::F64(values) }
+        Array {
+            dims,
+            kind: ElementType::F64,
+            data: Data::F64(values),
+        }
     }
     /// Integers.
     pub fn int(dims: Vec<usize>, values: Vec<i64>) -> Array {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        Array { dims, kind: ElementType::Int, data: Data::Int(values) }
+        Array {
+            dims,
+            kind: ElementType::Int,
+            data: Data::Int(values),
+        }
     }
     /// A list of integers.
     pub fn ints(values: Vec<i64>) -> Array {
@@ -144,7 +156,11 @@ impl Array {
     }
     /// The same elements with other dimensions of the same product.
     pub fn reshaped(&self, dims: Vec<usize>) -> Option<Array> {
-        (checked_product(&dims)? == self.len()).then(|| Array { dims, kind: self.kind, data: self.data.clone() })
+        (checked_product(&dims)? == self.len()).then(|| Array {
+            dims,
+            kind: self.kind,
+            data: self.data.clone(),
+        })
     }
     /// Elements at the given positions, as an array of shape `dims`; none when a position is out of range.
     pub fn pick(&self, dims: Vec<usize>, positions: &[usize]) -> Option<Array> {
@@ -156,19 +172,31 @@ impl Array {
             Data::F64(v) => Data::F64(take(v, positions)?),
             Data::Int(v) => Data::Int(take(v, positions)?),
         };
-        (checked_product(&dims)? == positions.len()).then_some(Array { dims, kind: self.kind, data })
+        (checked_product(&dims)? == positions.len()).then_some(Array {
+            dims,
+            kind: self.kind,
+            data,
+        })
     }
 }
 
-/// Product of dimensions, none when it does not fit.
+/// Product of dimensions; none when it does not fit, even with the empty dimensions left out (so that strides fit too).
 pub fn checked_product(dims: &[usize]) -> Option<usize> {
-    dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
+    let others = dims
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
+    Some(if dims.contains(&0) { 0 } else { others })
 }
 
 /// NumPy broadcasting of two shapes.
 pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
-    let dim = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).and_then(|i| shape.get(i).copied()).unwrap_or(1);
+    let dim = |shape: &[usize], axis: usize| {
+        (axis + shape.len())
+            .checked_sub(rank)
+            .and_then(|i| shape.get(i).copied())
+            .unwrap_or(1)
+    };
     (0..rank)
         .map(|axis| match (dim(a, axis), dim(b, axis)) {
             (x, y) if x == y => Some(x),

@@ -33,7 +33,11 @@ pub struct Difference {
 impl Difference {
     /// Largest error relative to the largest magnitude; 0 when both are zero.
     pub fn relative_error(&self) -> f64 {
-        if self.max_error == 0.0 { 0.0 } else { self.max_error / self.max_abs }
+        if self.max_error == 0.0 {
+            0.0
+        } else {
+            self.max_error / self.max_abs
+        }
     }
 }
 
@@ -79,17 +83,42 @@ fn cosine(dot: f64, aa: f64, bb: f64) -> f64 {
 /// sets.
 ///
 /// Errors: [`Error::Input`] when the file was not made from this network.
-pub fn compare(float: &FloatNetwork, container: &Container, net: usize, inputs: &[Vec<Array>], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Difference>, Error> {
-    let network = container.networks().get(net).ok_or_else(|| Error::Usage(format!("no network {net}")))?;
+pub fn compare(
+    float: &FloatNetwork,
+    container: &Container,
+    net: usize,
+    inputs: &[Vec<Array>],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Difference>, Error> {
+    let network = container
+        .networks()
+        .get(net)
+        .ok_or_else(|| Error::Usage(format!("no network {net}")))?;
     same_network(float, network)?;
     let outputs: Vec<TensorId> = network.outputs.iter().map(|o| o.tensor).collect();
-    let watched: Vec<usize> = (0..network.nodes.len()).filter(|&i| network.nodes[i].op.layer().is_some() || outputs.contains(&network.nodes[i].output)).collect();
+    let watched: Vec<usize> = (0..network.nodes.len())
+        .filter(|&i| {
+            network.nodes[i].op.layer().is_some() || outputs.contains(&network.nodes[i].output)
+        })
+        .collect();
     let mut sums = vec![Sums::default(); watched.len()];
     for (done, set) in inputs.iter().enumerate() {
         progress(done, inputs.len());
         let mut float_weights = (
-            |id: dcz_format::graph::LayerId| Ok(float.layers.get(id.0 as usize).map(|l| l.weights.clone()).unwrap_or_default()),
-            |id: dcz_format::graph::ConstId| Ok(float.constants.get(id.0 as usize).map(|c| c.values.clone()).unwrap_or_default()),
+            |id: dcz_format::graph::LayerId| {
+                Ok(float
+                    .layers
+                    .get(id.0 as usize)
+                    .map(|l| l.weights.clone())
+                    .unwrap_or_default())
+            },
+            |id: dcz_format::graph::ConstId| {
+                Ok(float
+                    .constants
+                    .get(id.0 as usize)
+                    .map(|c| c.values.clone())
+                    .unwrap_or_default())
+            },
         );
         let keep = |id: TensorId| watched.iter().any(|&i| network.nodes[i].output == id);
         let mut reference = oracle::run(network, set, &mut float_weights, &keep, &mut |_, _| {})?;
@@ -109,7 +138,11 @@ pub fn compare(float: &FloatNetwork, container: &Container, net: usize, inputs: 
             let node = &network.nodes[index];
             Difference {
                 node: node.name.clone(),
-                tensor: network.tensors.get(node.output.0 as usize).map(|t| t.name.clone()).unwrap_or_default(),
+                tensor: network
+                    .tensors
+                    .get(node.output.0 as usize)
+                    .map(|t| t.name.clone())
+                    .unwrap_or_default(),
                 has_weights: node.op.layer().is_some(),
                 cosine: cosine(sums.dot, sums.float, sums.coded),
                 least_cosine: sums.least_cosine.unwrap_or(1.0),
@@ -122,23 +155,44 @@ pub fn compare(float: &FloatNetwork, container: &Container, net: usize, inputs: 
 
 /// The structure must be the same: ids of layers and constants then mean the same on both sides.
 fn same_network(float: &FloatNetwork, network: &dcz_format::graph::Network) -> Result<(), Error> {
-    let other = |what: String| Error::Input(format!("the file was not made from this model: {what}"));
+    let other =
+        |what: String| Error::Input(format!("the file was not made from this model: {what}"));
     for (ours, theirs) in float.network.nodes.iter().zip(&network.nodes) {
         if ours != theirs {
-            return Err(other(format!("node '{}' of the model, '{}' of the file", ours.name, theirs.name)));
+            return Err(other(format!(
+                "node '{}' of the model, '{}' of the file",
+                ours.name, theirs.name
+            )));
         }
     }
     if float.network.nodes.len() != network.nodes.len() {
-        return Err(other(format!("{} nodes in the model, {} in the file", float.network.nodes.len(), network.nodes.len())));
+        return Err(other(format!(
+            "{} nodes in the model, {} in the file",
+            float.network.nodes.len(),
+            network.nodes.len()
+        )));
     }
     for (ours, theirs) in float.layers.iter().zip(&network.layers) {
         if ours.name != theirs.name || ours.shape != theirs.shape {
-            return Err(other(format!("layer '{}' of the model, '{}' of the file", ours.name, theirs.name)));
+            return Err(other(format!(
+                "layer '{}' of the model, '{}' of the file",
+                ours.name, theirs.name
+            )));
         }
     }
     let elements = |dims: &[usize]| dims.iter().product::<usize>();
     let same_constants = float.constants.len() == network.constants.len()
-        && float.constants.iter().zip(&network.constants).all(|(a, b)| a.dims.iter().copied().eq(b.dims.iter().map(|&d| d as usize)) && elements(&a.dims) == a.values.len());
+        && float
+            .constants
+            .iter()
+            .zip(&network.constants)
+            .all(|(a, b)| {
+                a.dims
+                    .iter()
+                    .copied()
+                    .eq(b.dims.iter().map(|&d| d as usize))
+                    && elements(&a.dims) == a.values.len()
+            });
     if float.layers.len() != network.layers.len() || !same_constants {
         return Err(other("layers or constants differ in number or size".into()));
     }

@@ -62,18 +62,32 @@ const TRAINED: f64 = 1.2;
 
 /// The default grids of all layers of a network.
 pub fn plan(layers: &[FloatLayer], roles: &[Role]) -> Vec<DefaultGrid> {
-    if is_trained_embedding(layers, roles) { embedding_plan(layers, roles) } else { budget_plan(layers) }
+    if is_trained_embedding(layers, roles) {
+        embedding_plan(layers, roles)
+    } else {
+        budget_plan(layers)
+    }
 }
 
 /// Noise proportional to the number of weights, within the budget, with the floor of 8 bits per channel.
 fn budget_plan(layers: &[FloatLayer]) -> Vec<DefaultGrid> {
     let floors: Vec<f64> = layers.iter().map(channel_noise).collect();
     let sizes: Vec<f64> = layers.iter().map(|l| l.weights.len() as f64).collect();
-    let total = |lambda: f64| floors.iter().zip(&sizes).map(|(f, n)| f.max(lambda * n)).sum::<f64>();
+    let total = |lambda: f64| {
+        floors
+            .iter()
+            .zip(&sizes)
+            .map(|(f, n)| f.max(lambda * n))
+            .sum::<f64>()
+    };
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..100 {
         let middle = 0.5 * (low + high);
-        if total(middle) < NOISE_BUDGET { low = middle } else { high = middle }
+        if total(middle) < NOISE_BUDGET {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     layers
         .iter()
@@ -84,7 +98,11 @@ fn budget_plan(layers: &[FloatLayer]) -> Vec<DefaultGrid> {
             let step = (12.0 * noise).sqrt();
             let needed = f64::from(largest(&layer.weights)) / 127.0;
             let fits = step * standard_deviation(&layer.weights) >= needed;
-            if layer.shape.is_depthwise() || noise <= floor || !fits { DefaultGrid::PerChannel } else { DefaultGrid::Scaled(step.min(COARSEST)) }
+            if layer.shape.is_depthwise() || noise <= floor || !fits {
+                DefaultGrid::PerChannel
+            } else {
+                DefaultGrid::Scaled(step.min(COARSEST))
+            }
         })
         .collect()
 }
@@ -93,9 +111,17 @@ fn budget_plan(layers: &[FloatLayer]) -> Vec<DefaultGrid> {
 fn channel_noise(layer: &FloatLayer) -> f64 {
     let power = standard_deviation(&layer.weights).powi(2);
     let k = layer.shape.k().max(1);
-    let steps = layer.weights.chunks(k).map(|channel| (f64::from(largest(channel)) / 127.0).powi(2)).sum::<f64>();
+    let steps = layer
+        .weights
+        .chunks(k)
+        .map(|channel| (f64::from(largest(channel)) / 127.0).powi(2))
+        .sum::<f64>();
     let channels = layer.weights.len().div_ceil(k).max(1) as f64;
-    if power > 0.0 { steps / channels / 12.0 / power } else { 0.0 }
+    if power > 0.0 {
+        steps / channels / 12.0 / power
+    } else {
+        0.0
+    }
 }
 
 fn embedding_plan(layers: &[FloatLayer], roles: &[Role]) -> Vec<DefaultGrid> {
@@ -108,20 +134,32 @@ fn embedding_plan(layers: &[FloatLayer], roles: &[Role]) -> Vec<DefaultGrid> {
             if matches!(role, Role::Depthwise | Role::First) || layer.weights.len() < SMALL {
                 DefaultGrid::PerChannel
             } else {
-                DefaultGrid::Scaled(if index == last { EMBEDDING_LAST_STEP } else { EMBEDDING_STEP })
+                DefaultGrid::Scaled(if index == last {
+                    EMBEDDING_LAST_STEP
+                } else {
+                    EMBEDDING_STEP
+                })
             }
         })
         .collect()
 }
 
 fn is_trained_embedding(layers: &[FloatLayer], roles: &[Role]) -> bool {
-    let Some((last, role)) = layers.last().zip(roles.last()) else { return false };
+    let Some((last, role)) = layers.last().zip(roles.last()) else {
+        return false;
+    };
     let outputs = last.shape.out_channels as usize;
-    if *role != Role::LastLinear || !(64..=1024).contains(&outputs) || last.shape.k() < WIDE * outputs {
+    if *role != Role::LastLinear
+        || !(64..=1024).contains(&outputs)
+        || last.shape.k() < WIDE * outputs
+    {
         return false;
     }
     let (mut trained, mut all) = (0, 0);
-    for layer in layers.iter().filter(|l| !l.shape.is_depthwise() && l.weights.len() >= 16_384) {
+    for layer in layers
+        .iter()
+        .filter(|l| !l.shape.is_depthwise() && l.weights.len() >= 16_384)
+    {
         all += layer.weights.len();
         if eigenvalue_excess(layer) > TRAINED {
             trained += layer.weights.len();
@@ -134,23 +172,45 @@ fn is_trained_embedding(layers: &[FloatLayer], roles: &[Role]) -> bool {
 /// most 512 x 4096 weights of the layer; power iteration.
 fn eigenvalue_excess(layer: &FloatLayer) -> f64 {
     let k = layer.shape.k().max(1);
-    let rows: Vec<&[f32]> = layer.weights.chunks_exact(k).take(512).map(|row| &row[..k.min(4096)]).collect();
+    let rows: Vec<&[f32]> = layer
+        .weights
+        .chunks_exact(k)
+        .take(512)
+        .map(|row| &row[..k.min(4096)])
+        .collect();
     let (m, n) = (rows.len(), k.min(4096));
-    let power: f64 = rows.iter().flat_map(|row| row.iter()).map(|&w| f64::from(w).powi(2)).sum();
+    let power: f64 = rows
+        .iter()
+        .flat_map(|row| row.iter())
+        .map(|&w| f64::from(w).powi(2))
+        .sum();
     if m == 0 || power == 0.0 {
         return 0.0;
     }
     // A start without structure of its own: golden-ratio steps.
-    let mut v: Vec<f64> = (0..m).map(|i| ((i + 1) as f64 * 0.618_033_988_749_895).fract() - 0.5).collect();
+    let mut v: Vec<f64> = (0..m)
+        .map(|i| ((i + 1) as f64 * 0.618_033_988_749_895).fract() - 0.5)
+        .collect();
     let mut eigenvalue = 0.0;
     for _ in 0..40 {
         let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
         v.iter_mut().for_each(|x| *x /= norm.max(f64::MIN_POSITIVE));
         let mut columns = vec![0.0f64; n];
         for (row, &x) in rows.iter().zip(&v) {
-            columns.iter_mut().zip(row.iter()).for_each(|(c, &w)| *c += x * f64::from(w));
+            columns
+                .iter_mut()
+                .zip(row.iter())
+                .for_each(|(c, &w)| *c += x * f64::from(w));
         }
-        let next: Vec<f64> = rows.iter().map(|row| row.iter().zip(&columns).map(|(&w, c)| f64::from(w) * c).sum()).collect();
+        let next: Vec<f64> = rows
+            .iter()
+            .map(|row| {
+                row.iter()
+                    .zip(&columns)
+                    .map(|(&w, c)| f64::from(w) * c)
+                    .sum()
+            })
+            .collect();
         eigenvalue = next.iter().zip(&v).map(|(a, b)| a * b).sum();
         v = next;
     }
@@ -171,7 +231,12 @@ pub fn ranged_step(weights: &[f32], levels: f32) -> f32 {
 
 /// [`ranged_step`] per output channel.
 pub fn channel_steps(layer: &FloatLayer, weights: &[f32], levels: f32) -> Steps {
-    Steps::Channel(weights.chunks_exact(layer.shape.k().max(1)).map(|channel| ranged_step(channel, levels)).collect())
+    Steps::Channel(
+        weights
+            .chunks_exact(layer.shape.k().max(1))
+            .map(|channel| ranged_step(channel, levels))
+            .collect(),
+    )
 }
 
 fn largest(weights: &[f32]) -> f32 {
@@ -180,7 +245,11 @@ fn largest(weights: &[f32]) -> f32 {
 
 /// A step must be positive and normal: a layer of zeros gets 1.
 fn positive(step: f32) -> f32 {
-    if step.is_normal() && step > 0.0 { step } else { 1.0 }
+    if step.is_normal() && step > 0.0 {
+        step
+    } else {
+        1.0
+    }
 }
 
 #[cfg(test)]
@@ -192,30 +261,53 @@ mod tests {
     fn noise(count: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         let mut uniform = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
         };
-        (0..count).map(|_| (0..6).map(|_| uniform()).sum()).collect()
+        (0..count)
+            .map(|_| (0..6).map(|_| uniform()).sum())
+            .collect()
     }
 
     fn layer(out: u32, k: u32, weights: Vec<f32>) -> FloatLayer {
-        FloatLayer { name: "l".into(), shape: LayerShape { out_channels: out, in_per_group: k, kernel: [1, 1], groups: 1 }, weights }
+        FloatLayer {
+            name: "l".into(),
+            shape: LayerShape {
+                out_channels: out,
+                in_per_group: k,
+                kernel: [1, 1],
+                groups: 1,
+            },
+            weights,
+        }
     }
 
     #[test]
     fn large_layers_get_coarse_steps() {
-        let layers = [layer(16, 64, noise(1024, 1)), layer(256, 1024, noise(262_144, 2))];
+        let layers = [
+            layer(16, 64, noise(1024, 1)),
+            layer(256, 1024, noise(262_144, 2)),
+        ];
         let [small, large] = budget_plan(&layers).try_into().unwrap();
-        let DefaultGrid::Scaled(step) = large else { panic!("{large:?}") };
+        let DefaultGrid::Scaled(step) = large else {
+            panic!("{large:?}")
+        };
         // The whole budget in one layer would be sqrt(12 * 0.0014).
         assert!(step > 0.08 && step < 0.13, "{step}");
-        assert!(small == DefaultGrid::PerChannel || matches!(small, DefaultGrid::Scaled(s) if s < step));
+        assert!(
+            small == DefaultGrid::PerChannel || matches!(small, DefaultGrid::Scaled(s) if s < step)
+        );
     }
 
     #[test]
     fn trained_embeddings_are_told_from_noise() {
         let roles = [Role::First, Role::LastLinear];
-        let random = [layer(64, 512, noise(32_768, 3)), layer(64, 4096, noise(262_144, 4))];
+        let random = [
+            layer(64, 512, noise(32_768, 3)),
+            layer(64, 4096, noise(262_144, 4)),
+        ];
         assert!(!is_trained_embedding(&random, &roles));
         // Add a direction that many rows share.
         let mut trained = random.clone();

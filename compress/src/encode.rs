@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use dcz::oracle::{Array, ContainerWeights};
 use dcz::shape;
-use dcz_format::graph::{Expected, Generator, Network, Op, Precision, ResizeRule, SelfTest, TensorId};
+use dcz_format::graph::{
+    Expected, Generator, Network, Op, Precision, ResizeRule, SelfTest, TensorId,
+};
 use dcz_format::layer::{KOrder, Steps};
 use dcz_format::selftest::{generate, sample_positions, samples_per_output};
-use dcz_format::writer::{ConstantInput, Encoded, IndexChoice, LayerInput, NetworkInput, WriteOptions, encode};
+use dcz_format::writer::{
+    ConstantInput, Encoded, IndexChoice, LayerInput, NetworkInput, WriteOptions, encode,
+};
 use dcz_format::{Container, Limits, MemoryBytes, NamedText};
 use half::f16;
 use rayon::prelude::*;
@@ -51,9 +55,20 @@ pub type Progress<'a> = dyn FnMut(Stage, usize, usize) + 'a;
 ///
 /// Errors: [`Error::Usage`] for settings of layers that do not exist or contradict each other, [`Error::Malformed`] for
 /// weights that are not finite.
-pub fn compress(float: FloatNetwork, options: &CompressOptions, progress: &mut Progress) -> Result<Encoded, Error> {
-    let FloatNetwork { mut network, layers, constants, .. } = float;
-    options.settings.check_names(layers.iter().map(|l| l.name.as_str()))?;
+pub fn compress(
+    float: FloatNetwork,
+    options: &CompressOptions,
+    progress: &mut Progress,
+) -> Result<Encoded, Error> {
+    let FloatNetwork {
+        mut network,
+        layers,
+        constants,
+        ..
+    } = float;
+    options
+        .settings
+        .check_names(layers.iter().map(|l| l.name.as_str()))?;
     options.description.apply(&mut network)?;
     network.provenance.producer = concat!("dcz-compress ", env!("CARGO_PKG_VERSION")).into();
     let roles = roles(&network, &layers);
@@ -64,21 +79,44 @@ pub fn compress(float: FloatNetwork, options: &CompressOptions, progress: &mut P
     let mut layers = layers.into_iter().zip(roles.into_iter().zip(plan));
     // A few at a time: weights of the layers behind are freed while those ahead are still float.
     loop {
-        let batch: Vec<_> = layers.by_ref().take(rayon::current_num_threads().max(1)).collect();
+        let batch: Vec<_> = layers
+            .by_ref()
+            .take(rayon::current_num_threads().max(1))
+            .collect();
         if batch.is_empty() {
             break;
         }
-        let coded: Vec<_> = batch.into_par_iter().map(|(layer, (role, default))| quantise_layer(layer, role, default, &options.settings)).collect::<Result<_, Error>>()?;
+        let coded: Vec<_> = batch
+            .into_par_iter()
+            .map(|(layer, (role, default))| quantise_layer(layer, role, default, &options.settings))
+            .collect::<Result<_, Error>>()?;
         inputs.extend(coded);
         progress(Stage::Quantise, inputs.len(), total);
     }
     let exact = options.settings.general.quantize == Some(Quantize::None);
-    let constants = constants.into_iter().map(|c| store_constant(c, exact)).collect::<Result<Vec<_>, Error>>()?;
+    let constants = constants
+        .into_iter()
+        .map(|c| store_constant(c, exact))
+        .collect::<Result<Vec<_>, Error>>()?;
     let range = input_range(&network, &constants);
     let mut write = WriteOptions::default();
-    write.texts = options.description.licence_text().map(|text| NamedText { name: "LICENSE".into(), text: text.into() }).into_iter().collect();
-    let input = NetworkInput { network, layers: inputs, constants };
-    let mut encoded = encode(vec![input], &write, &mut |done, total| progress(Stage::Encode, done, total))?;
+    write.texts = options
+        .description
+        .licence_text()
+        .map(|text| NamedText {
+            name: "LICENSE".into(),
+            text: text.into(),
+        })
+        .into_iter()
+        .collect();
+    let input = NetworkInput {
+        network,
+        layers: inputs,
+        constants,
+    };
+    let mut encoded = encode(vec![input], &write, &mut |done, total| {
+        progress(Stage::Encode, done, total)
+    })?;
     let test = self_test(&encoded, range, progress)?;
     encoded.set_self_test(0, test)?;
     Ok(encoded)
@@ -99,7 +137,9 @@ pub fn roles(network: &Network, layers: &[FloatLayer]) -> Vec<Role> {
             continue;
         };
         let index = id.0 as usize;
-        let (Some(role), Some(layer)) = (roles.get_mut(index), layers.get(index)) else { continue };
+        let (Some(role), Some(layer)) = (roles.get_mut(index), layers.get(index)) else {
+            continue;
+        };
         *role = match node.op {
             _ if from_input => Role::First,
             Op::Linear { .. } => Role::Linear,
@@ -116,11 +156,21 @@ pub fn roles(network: &Network, layers: &[FloatLayer]) -> Vec<Role> {
     roles
 }
 
-fn quantise_layer(layer: FloatLayer, role: Role, default: DefaultGrid, all: &AllSettings) -> Result<LayerInput, Error> {
+fn quantise_layer(
+    layer: FloatLayer,
+    role: Role,
+    default: DefaultGrid,
+    all: &AllSettings,
+) -> Result<LayerInput, Error> {
     let settings = all.of(&layer.name);
-    settings.check().map_err(|e| Error::Usage(format!("layer '{}': {e}", layer.name)))?;
+    settings
+        .check()
+        .map_err(|e| Error::Usage(format!("layer '{}': {e}", layer.name)))?;
     if let Some(position) = layer.weights.iter().position(|w| !w.is_finite()) {
-        return Err(Error::Malformed(format!("layer '{}': weight {position} is {}", layer.name, layer.weights[position])));
+        return Err(Error::Malformed(format!(
+            "layer '{}': weight {position} is {}",
+            layer.name, layer.weights[position]
+        )));
     }
     let own_prune = all.layers.get(&layer.name).and_then(|s| s.prune).is_some();
     let mut weights = layer.weights.clone();
@@ -136,7 +186,9 @@ fn quantise_layer(layer: FloatLayer, role: Role, default: DefaultGrid, all: &All
         k_order: KOrder::ChannelMajor,
         values: quantised.values,
         weights: quantised.weights,
-        index: settings.index.map_or(IndexChoice::Auto, |IndexSetting(choice)| choice),
+        index: settings
+            .index
+            .map_or(IndexChoice::Auto, |IndexSetting(choice)| choice),
     })
 }
 
@@ -149,32 +201,74 @@ fn by_role(prune: Prune, role: Role, own: bool) -> Prune {
     }
 }
 
-fn quantise(layer: &FloatLayer, weights: Vec<f32>, role: Role, default: DefaultGrid, settings: Settings) -> Result<Quantised, Error> {
+fn quantise(
+    layer: &FloatLayer,
+    weights: Vec<f32>,
+    role: Role,
+    default: DefaultGrid,
+    settings: Settings,
+) -> Result<Quantised, Error> {
     let wrong = |why: &str| Error::Usage(format!("layer '{}': {why}", layer.name));
     match settings.quantize {
         Some(Quantize::None) => Ok(quantize::raw(weights)),
-        Some(Quantize::Minmax) if settings.step.is_some() => Err(wrong("step belongs to quantize=grid")),
-        Some(Quantize::Minmax) => Ok(quantize::minmax(&weights, settings.bits.unwrap_or(MINMAX_BITS))),
+        Some(Quantize::Minmax) if settings.step.is_some() => {
+            Err(wrong("step belongs to quantize=grid"))
+        }
+        Some(Quantize::Minmax) => Ok(quantize::minmax(
+            &weights,
+            settings.bits.unwrap_or(MINMAX_BITS),
+        )),
         Some(Quantize::Grid) => Ok(grid(layer, &weights, role, default, settings)),
-        Some(Quantize::Codebook) => quantize::codebook(&weights).ok_or_else(|| wrong("more than 256 distinct values, quantize=codebook is for fewer")),
+        Some(Quantize::Codebook) => quantize::codebook(&weights)
+            .ok_or_else(|| wrong("more than 256 distinct values, quantize=codebook is for fewer")),
         None => match quantize::distinct(&weights) {
             // Few distinct values: bit-exact, in the smaller of the two exact forms.
-            Some(counts) if quantize::codebook_bytes(&counts) < 4.0 * weights.len() as f64 => quantize::codebook(&weights).ok_or_else(|| wrong("codebook")),
+            Some(counts) if quantize::codebook_bytes(&counts) < 4.0 * weights.len() as f64 => {
+                quantize::codebook(&weights).ok_or_else(|| wrong("codebook"))
+            }
             Some(_) => Ok(quantize::raw(weights)),
             None => Ok(grid(layer, &weights, role, default, settings)),
         },
     }
 }
 
-fn grid(layer: &FloatLayer, weights: &[f32], role: Role, default: DefaultGrid, settings: Settings) -> Quantised {
+fn grid(
+    layer: &FloatLayer,
+    weights: &[f32],
+    role: Role,
+    default: DefaultGrid,
+    settings: Settings,
+) -> Quantised {
     let levels = |bits: u8| ((1u16 << (bits - 1)) - 1).max(1) as u8;
     let limit = settings.bits.map_or(127, levels);
-    let scaled = |c: f64| quantize::fitted_grid(weights, &layer.shape, defaults::scaled_step(weights, c), quantize::dead_zone(c), limit);
-    let per_channel = || quantize::grid(weights, &layer.shape, defaults::channel_steps(layer, weights, f32::from(limit)), 0.0, limit);
+    let scaled = |c: f64| {
+        quantize::fitted_grid(
+            weights,
+            &layer.shape,
+            defaults::scaled_step(weights, c),
+            quantize::dead_zone(c),
+            limit,
+        )
+    };
+    let per_channel = || {
+        quantize::grid(
+            weights,
+            &layer.shape,
+            defaults::channel_steps(layer, weights, f32::from(limit)),
+            0.0,
+            limit,
+        )
+    };
     match (settings.step, settings.bits, default) {
         (Some(step), ..) => scaled(f64::from(step)),
         (None, Some(_), _) if role == Role::Depthwise || role == Role::First => per_channel(),
-        (None, Some(_), _) => quantize::grid(weights, &layer.shape, Steps::Layer(defaults::ranged_step(weights, f32::from(limit))), 0.0, limit),
+        (None, Some(_), _) => quantize::grid(
+            weights,
+            &layer.shape,
+            Steps::Layer(defaults::ranged_step(weights, f32::from(limit))),
+            0.0,
+            limit,
+        ),
         (None, None, DefaultGrid::Scaled(c)) => scaled(c),
         (None, None, DefaultGrid::PerChannel) => per_channel(),
     }
@@ -183,10 +277,22 @@ fn grid(layer: &FloatLayer, weights: &[f32], role: Role, default: DefaultGrid, s
 /// Stores a constant as f16 where that is accurate, else as f32.
 fn store_constant(constant: FloatConstant, exact: bool) -> Result<ConstantInput, Error> {
     if let Some(value) = constant.values.iter().find(|v| !v.is_finite()) {
-        return Err(Error::Malformed(format!("constant '{}' holds {value}", constant.name)));
+        return Err(Error::Malformed(format!(
+            "constant '{}' holds {value}",
+            constant.name
+        )));
     }
-    let precision = if !exact && f16_is_enough(&constant.values) { Precision::F16 } else { Precision::F32 };
-    Ok(ConstantInput { name: constant.name, dims: constant.dims.iter().map(|&d| d as u32).collect(), precision, values: constant.values })
+    let precision = if !exact && f16_is_enough(&constant.values) {
+        Precision::F16
+    } else {
+        Precision::F32
+    };
+    Ok(ConstantInput {
+        name: constant.name,
+        dims: constant.dims.iter().map(|&d| d as u32).collect(),
+        precision,
+        values: constant.values,
+    })
 }
 
 /// Every value is kept to 2^-11 of itself, or to 2^-20 of the largest (tiny values beside normal ones).
@@ -206,43 +312,103 @@ fn input_range(network: &Network, constants: &[ConstantInput]) -> [f32; 2] {
             ResizeRule::Letterbox { fill } => f32::from(fill),
             _ => 0.0,
         };
-        let ends: Vec<f32> = p.mean.iter().zip(&p.scale).flat_map(|(m, s)| [(0.0 - m) * s, (255.0 - m) * s, (fill - m) * s]).collect();
-        return [ends.iter().copied().fold(f32::INFINITY, f32::min), ends.iter().copied().fold(f32::NEG_INFINITY, f32::max)];
+        let ends: Vec<f32> = p
+            .mean
+            .iter()
+            .zip(&p.scale)
+            .flat_map(|(m, s)| [(0.0 - m) * s, (255.0 - m) * s, (fill - m) * s])
+            .collect();
+        return [
+            ends.iter().copied().fold(f32::INFINITY, f32::min),
+            ends.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        ];
     }
     // A subtraction of about 127 or a factor of about 1/255 at the head wants 0..255.
-    let wants_pixels = network.nodes.iter().take_while(|n| matches!(n.op, Op::BinaryConst { .. })).any(|node| match &node.op {
-        Op::BinaryConst { kind, constant, .. } => {
-            let Some(values) = constants.get(constant.0 as usize).map(|c| &c.values) else { return false };
-            let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            match kind {
-                dcz_format::graph::BinaryKind::Sub | dcz_format::graph::BinaryKind::Add | dcz_format::graph::BinaryKind::Div => largest > 32.0,
-                dcz_format::graph::BinaryKind::Mul => largest < 1.0 / 32.0,
+    let wants_pixels = network
+        .nodes
+        .iter()
+        .take_while(|n| matches!(n.op, Op::BinaryConst { .. }))
+        .any(|node| match &node.op {
+            Op::BinaryConst { kind, constant, .. } => {
+                let Some(values) = constants.get(constant.0 as usize).map(|c| &c.values) else {
+                    return false;
+                };
+                let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                match kind {
+                    dcz_format::graph::BinaryKind::Sub
+                    | dcz_format::graph::BinaryKind::Add
+                    | dcz_format::graph::BinaryKind::Div => largest > 32.0,
+                    dcz_format::graph::BinaryKind::Mul => largest < 1.0 / 32.0,
+                }
             }
-        }
-        _ => false,
-    });
-    if wants_pixels { [0.0, 255.0] } else { [-1.0, 1.0] }
+            _ => false,
+        });
+    if wants_pixels {
+        [0.0, 255.0]
+    } else {
+        [-1.0, 1.0]
+    }
 }
 
 /// Runs the coded network in f64 on a generated input and samples its outputs.
-fn self_test(encoded: &Encoded, range: [f32; 2], progress: &mut Progress) -> Result<SelfTest, Error> {
-    let container = Container::open(Arc::new(MemoryBytes::new(encoded.to_bytes()?)), &Limits::default())?;
-    let network = container.networks().first().ok_or_else(|| Error::Malformed("no network".into()))?;
-    let mut test = SelfTest { generator: Generator::SplitMix64, seed: SELF_TEST_SEED, range, expected: Vec::new() };
+fn self_test(
+    encoded: &Encoded,
+    range: [f32; 2],
+    progress: &mut Progress,
+) -> Result<SelfTest, Error> {
+    let container = Container::open(
+        Arc::new(MemoryBytes::new(encoded.to_bytes()?)),
+        &Limits::default(),
+    )?;
+    let network = container
+        .networks()
+        .first()
+        .ok_or_else(|| Error::Malformed("no network".into()))?;
+    let mut test = SelfTest {
+        generator: Generator::SplitMix64,
+        seed: SELF_TEST_SEED,
+        range,
+        expected: Vec::new(),
+    };
     let inputs = generated_inputs(network, &test)?;
     let mut weights = ContainerWeights::new(&container, 0);
-    let outputs = dcz::oracle::run(network, &inputs, &mut weights, &|_| false, &mut |done, total| progress(Stage::SelfTest, done, total))?;
+    let outputs = dcz::oracle::run(
+        network,
+        &inputs,
+        &mut weights,
+        &|_| false,
+        &mut |done, total| progress(Stage::SelfTest, done, total),
+    )?;
     for output in &network.outputs {
-        let array = outputs.get(&output.tensor).ok_or_else(|| Error::SelfTest("an output was not computed".into()))?;
-        if let Some(value) = array.values.iter().find(|v| !(v.is_finite() && v.abs() <= f64::from(f32::MAX))) {
-            let name = network.tensors.get(output.tensor.0 as usize).map_or("", |t| t.name.as_str());
-            return Err(Error::SelfTest(format!("output '{name}' is {value} for a generated input in {range:?}; is the range right (--preprocess)?")));
+        let array = outputs
+            .get(&output.tensor)
+            .ok_or_else(|| Error::SelfTest("an output was not computed".into()))?;
+        if let Some(value) = array
+            .values
+            .iter()
+            .find(|v| !(v.is_finite() && v.abs() <= f64::from(f32::MAX)))
+        {
+            let name = network
+                .tensors
+                .get(output.tensor.0 as usize)
+                .map_or("", |t| t.name.as_str());
+            return Err(Error::SelfTest(format!(
+                "output '{name}' is {value} for a generated input in {range:?}; is the range right (--preprocess)?"
+            )));
         }
         let len = array.values.len();
-        let samples = sample_positions(len, samples_per_output(network.outputs.len(), len)).map(|at| array.values[at] as f32).collect();
+        let samples = sample_positions(len, samples_per_output(network.outputs.len(), len))
+            .map(|at| array.values[at] as f32)
+            .collect();
         let max_abs = array.values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         let norm = array.values.iter().map(|v| v * v).sum::<f64>().sqrt();
-        test.expected.push(Expected { len: u32::try_from(len).map_err(|_| Error::SelfTest("an output is too large".into()))?, max_abs: max_abs as f32, norm: norm as f32, samples });
+        test.expected.push(Expected {
+            len: u32::try_from(len)
+                .map_err(|_| Error::SelfTest("an output is too large".into()))?,
+            max_abs: max_abs as f32,
+            norm: norm as f32,
+            samples,
+        });
     }
     Ok(test)
 }
@@ -257,7 +423,10 @@ pub fn generated_inputs(network: &Network, test: &SelfTest) -> Result<Vec<Array>
             let mut values = vec![0f32; dims.iter().product()];
             generate(test, offset, &mut values);
             offset += values.len() as u64;
-            Array { dims, values: values.into_iter().map(f64::from).collect() }
+            Array {
+                dims,
+                values: values.into_iter().map(f64::from).collect(),
+            }
         })
         .collect())
 }
@@ -281,6 +450,9 @@ mod tests {
         assert_eq!(by_role(s, Role::First, false), Prune::None);
         assert_eq!(by_role(s, Role::LastLinear, false), Prune::Sensitivity(1.0));
         assert_eq!(by_role(s, Role::LastLinear, true), s);
-        assert_eq!(by_role(Prune::Manual(0.1), Role::First, false), Prune::Manual(0.1));
+        assert_eq!(
+            by_role(Prune::Manual(0.1), Role::First, false),
+            Prune::Manual(0.1)
+        );
     }
 }

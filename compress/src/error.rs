@@ -67,7 +67,11 @@ pub struct Unsupported {
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node '{}' ({}): {}; nearest supported form: {}", self.node, self.operator, self.attribute, self.nearest)
+        write!(
+            f,
+            "node '{}' ({}): {}; nearest supported form: {}",
+            self.node, self.operator, self.attribute, self.nearest
+        )
     }
 }
 
@@ -95,9 +99,22 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(text) | Error::Malformed(text) | Error::Input(text) | Error::Budget(text) | Error::Io(text) | Error::SelfTest(text) | Error::SomeFailed(text) | Error::Runtime { text, .. } => f.write_str(text),
+            Error::Usage(text)
+            | Error::Malformed(text)
+            | Error::Input(text)
+            | Error::Budget(text)
+            | Error::Io(text)
+            | Error::SelfTest(text)
+            | Error::SomeFailed(text)
+            | Error::Runtime { text, .. } => f.write_str(text),
             Error::Unsupported(list) => {
-                write!(f, "the network uses {} thing{} that {} not supported", list.len(), plural(list.len()), if list.len() == 1 { "is" } else { "are" })?;
+                write!(
+                    f,
+                    "the network uses {} thing{} that {} not supported",
+                    list.len(),
+                    plural(list.len()),
+                    if list.len() == 1 { "is" } else { "are" }
+                )?;
                 for item in list {
                     write!(f, "; {item}")?;
                 }
@@ -115,7 +132,10 @@ impl std::error::Error for Error {}
 
 impl From<dcz::Error> for Error {
     fn from(error: dcz::Error) -> Error {
-        Error::Runtime { code: error.exit_code(), text: error.to_string() }
+        Error::Runtime {
+            code: error.exit_code(),
+            text: error.to_string(),
+        }
     }
 }
 

@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dcz: {}", dcz_compress::settings::one_line(&error.to_string()));
+            eprintln!(
+                "dcz: {}",
+                dcz_compress::settings::one_line(&error.to_string())
+            );
             ExitCode::from(error.exit_code())
         }
     }

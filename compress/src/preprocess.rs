@@ -107,14 +107,23 @@ impl Description {
 
     /// Parses a file's text; `folder` is where files it refers to lie.
     pub fn parse(text: &str, folder: Option<&Path>) -> Result<Description, Error> {
-        let mut description: Description = toml::from_str(text).map_err(|e| Error::Input(one_line(&e.to_string())))?;
+        let mut description: Description =
+            toml::from_str(text).map_err(|e| Error::Input(one_line(&e.to_string())))?;
         let read = |name: &str| {
             let path = folder.unwrap_or_else(|| Path::new("")).join(name);
             std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
         };
-        for meaning in description.output.iter_mut().chain(description.outputs.values_mut()) {
+        for meaning in description
+            .output
+            .iter_mut()
+            .chain(description.outputs.values_mut())
+        {
             if let Some(name) = meaning.labels_file.take() {
-                meaning.labels = read(&name)?.lines().map(str::to_string).filter(|line| !line.is_empty()).collect();
+                meaning.labels = read(&name)?
+                    .lines()
+                    .map(str::to_string)
+                    .filter(|line| !line.is_empty())
+                    .collect();
             }
             meaning.to_record()?;
         }
@@ -138,16 +147,30 @@ impl Description {
     pub fn apply(&self, network: &mut Network) -> Result<(), Error> {
         if let Some(image) = &self.image {
             let record = image.to_record()?;
-            let input = network.inputs.first().and_then(|id| network.tensors.get(id.0 as usize));
+            let input = network
+                .inputs
+                .first()
+                .and_then(|id| network.tensors.get(id.0 as usize));
             if let Some(input) = input {
                 let fixed = |axis: usize| match input.dims.get(axis) {
                     Some(dcz_format::graph::Dim::Fixed(size)) => Some(*size),
                     _ => None,
                 };
-                let channels = if record.channels == ChannelOrder::Gray { 1 } else { 3 };
+                let channels = if record.channels == ChannelOrder::Gray {
+                    1
+                } else {
+                    3
+                };
                 let wanted = [(1, channels), (2, record.size[1]), (3, record.size[0])];
-                if let Some((axis, size)) = wanted.into_iter().find(|&(axis, size)| fixed(axis).is_some_and(|s| s != size)) {
-                    return Err(Error::Input(format!("[image] gives {size} for axis {axis} of input '{}', which has {}", input.name, fixed(axis).unwrap_or(0))));
+                if let Some((axis, size)) = wanted
+                    .into_iter()
+                    .find(|&(axis, size)| fixed(axis).is_some_and(|s| s != size))
+                {
+                    return Err(Error::Input(format!(
+                        "[image] gives {size} for axis {axis} of input '{}', which has {}",
+                        input.name,
+                        fixed(axis).unwrap_or(0)
+                    )));
                 }
             }
             network.preprocess = Some(record);
@@ -155,13 +178,28 @@ impl Description {
         if let Some(meaning) = &self.output {
             match network.outputs.as_mut_slice() {
                 [only] => only.meaning = meaning.to_record()?,
-                all => return Err(Error::Input(format!("[output] is for networks with one output, this one has {}; use [outputs.NAME]", all.len()))),
+                all => {
+                    return Err(Error::Input(format!(
+                        "[output] is for networks with one output, this one has {}; use [outputs.NAME]",
+                        all.len()
+                    )));
+                }
             }
         }
         for (name, meaning) in &self.outputs {
             let tensors = &network.tensors;
-            let output = network.outputs.iter_mut().find(|o| tensors.get(o.tensor.0 as usize).is_some_and(|t| t.name == *name));
-            output.ok_or_else(|| Error::Input(format!("[outputs.{name}]: the network has no output of that name")))?.meaning = meaning.to_record()?;
+            let output = network.outputs.iter_mut().find(|o| {
+                tensors
+                    .get(o.tensor.0 as usize)
+                    .is_some_and(|t| t.name == *name)
+            });
+            output
+                .ok_or_else(|| {
+                    Error::Input(format!(
+                        "[outputs.{name}]: the network has no output of that name"
+                    ))
+                })?
+                .meaning = meaning.to_record()?;
         }
         if let Some(source) = &self.file.source {
             network.provenance.source = source.clone();
@@ -175,7 +213,9 @@ impl Description {
 
 impl Image {
     fn to_record(&self) -> Result<Preprocess, Error> {
-        let wrong = |what: &str, value: &str, expected: &str| Error::Input(format!("[image] {what} = '{value}': expected {expected}"));
+        let wrong = |what: &str, value: &str, expected: &str| {
+            Error::Input(format!("[image] {what} = '{value}': expected {expected}"))
+        };
         let channels = match self.channels.as_str() {
             "rgb" => ChannelOrder::Rgb,
             "bgr" => ChannelOrder::Bgr,
@@ -197,10 +237,22 @@ impl Image {
         };
         let mean = self.mean.map_or([0.0; 3], PerChannel::values);
         let scale = self.scale.map_or([1.0; 3], PerChannel::values);
-        if self.size.contains(&0) || !mean.iter().chain(&scale).all(|v| v.is_finite()) || scale.contains(&0.0) {
-            return Err(Error::Input("[image] size, mean and scale must be finite, size and scale not zero".into()));
+        if self.size.contains(&0)
+            || !mean.iter().chain(&scale).all(|v| v.is_finite())
+            || scale.contains(&0.0)
+        {
+            return Err(Error::Input(
+                "[image] size, mean and scale must be finite, size and scale not zero".into(),
+            ));
         }
-        Ok(Preprocess { size: self.size, channels, mean, scale, resize, filter })
+        Ok(Preprocess {
+            size: self.size,
+            channels,
+            mean,
+            scale,
+            resize,
+            filter,
+        })
     }
 }
 
@@ -211,12 +263,23 @@ impl OutputMeaning {
                 let metric = match self.metric.as_deref() {
                     None | Some("cosine") => Metric::Cosine,
                     Some("euclidean") => Metric::Euclidean,
-                    Some(other) => return Err(Error::Input(format!("metric = '{other}': expected cosine or euclidean"))),
+                    Some(other) => {
+                        return Err(Error::Input(format!(
+                            "metric = '{other}': expected cosine or euclidean"
+                        )));
+                    }
                 };
-                Ok(Meaning::Embedding { metric, threshold: self.threshold })
+                Ok(Meaning::Embedding {
+                    metric,
+                    threshold: self.threshold,
+                })
             }
-            "classes" => Ok(Meaning::Classes { labels: self.labels.clone() }),
-            other => Err(Error::Input(format!("kind = '{other}': expected embedding or classes"))),
+            "classes" => Ok(Meaning::Classes {
+                labels: self.labels.clone(),
+            }),
+            other => Err(Error::Input(format!(
+                "kind = '{other}': expected embedding or classes"
+            ))),
         }
     }
 }
@@ -249,14 +312,24 @@ mod tests {
             "[output]\nkind = 'embedding'\nmetric = 'taxi'",
             "colour = 1",
         ] {
-            assert!(matches!(Description::parse(bad, None), Err(Error::Input(_))), "{bad}");
+            assert!(
+                matches!(Description::parse(bad, None), Err(Error::Input(_))),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn one_number_stands_for_all_channels() {
-        let d = Description::parse("[image]\nsize = [8, 6]\nmean = 127.5\nscale = [1.0, 2.0, 3.0]", None).unwrap();
+        let d = Description::parse(
+            "[image]\nsize = [8, 6]\nmean = 127.5\nscale = [1.0, 2.0, 3.0]",
+            None,
+        )
+        .unwrap();
         let record = d.image.unwrap().to_record().unwrap();
-        assert_eq!((record.mean, record.scale, record.size), ([127.5; 3], [1.0, 2.0, 3.0], [8, 6]));
+        assert_eq!(
+            (record.mean, record.scale, record.size),
+            ([127.5; 3], [1.0, 2.0, 3.0], [8, 6])
+        );
     }
 }

@@ -44,7 +44,11 @@ pub fn standard_deviation(weights: &[f32]) -> f64 {
     }
     let n = weights.len() as f64;
     let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / n;
-    let variance = weights.iter().map(|&w| (f64::from(w) - mean).powi(2)).sum::<f64>() / n;
+    let variance = weights
+        .iter()
+        .map(|&w| (f64::from(w) - mean).powi(2))
+        .sum::<f64>()
+        / n;
     variance.sqrt()
 }
 
@@ -72,7 +76,9 @@ mod tests {
 
     #[test]
     fn percentiles_drop_the_rounded_share() {
-        let mut weights: Vec<f32> = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 + 1.0).collect();
+        let mut weights: Vec<f32> = (0..10_000u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 + 1.0)
+            .collect();
         let t = threshold(&weights, Prune::Percentile(73.97));
         assert_eq!(apply(&mut weights, t), 7397);
     }

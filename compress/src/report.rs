@@ -161,10 +161,27 @@ pub fn index_name(index: &Index) -> String {
 /// The table as text: one line per layer, a total over compressed layers as the contest counted, and a total over all.
 pub fn table(network: &Network) -> String {
     let rows = rows(network);
-    let width = rows.iter().map(|r| r.name.chars().count()).chain([20]).max().unwrap_or(20);
+    let width = rows
+        .iter()
+        .map(|r| r.name.chars().count())
+        .chain([20])
+        .max()
+        .unwrap_or(20);
     let mut text = format!(
         "{:<width$}  {:>9}  {:<8}  {:<8}  {:>8}  {:>6}  {:>6}  {:>5}  {:>6}  {:>6}  {:>7}  {:>6}  {:>8}\n",
-        "layer", "weights", "values", "index", "sparse %", "w bits", "w (H)", "i bits", "i (H)", "P+Q %", "fillers", "P+Q+H", "cosine"
+        "layer",
+        "weights",
+        "values",
+        "index",
+        "sparse %",
+        "w bits",
+        "w (H)",
+        "i bits",
+        "i (H)",
+        "P+Q %",
+        "fillers",
+        "P+Q+H",
+        "cosine"
     );
     let mut line = |row: &Row| {
         let bits = |b: Option<u8>| b.map_or(String::new(), |b| b.to_string());
@@ -220,6 +237,10 @@ pub fn json(row: &Row) -> Value {
 /// Float32 bytes of a network's weights and constants.
 pub fn float_bytes(network: &Network) -> u64 {
     let weights: u64 = network.layers.iter().map(|l| l.shape.weights()).sum();
-    let constants: u64 = network.constants.iter().map(|c| c.dims.iter().map(|&d| u64::from(d)).product::<u64>()).sum();
+    let constants: u64 = network
+        .constants
+        .iter()
+        .map(|c| c.dims.iter().map(|&d| u64::from(d)).product::<u64>())
+        .sum();
     4 * (weights + constants)
 }

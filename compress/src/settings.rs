@@ -101,7 +101,10 @@ impl FromStr for IndexSetting {
             "dense" => IndexChoice::Dense,
             "gaps" => IndexChoice::Gaps { bits: None },
             _ => {
-                let bits = text.strip_prefix("gaps:").and_then(|b| b.parse::<u8>().ok()).filter(|b| (2..=8).contains(b));
+                let bits = text
+                    .strip_prefix("gaps:")
+                    .and_then(|b| b.parse::<u8>().ok())
+                    .filter(|b| (2..=8).contains(b));
                 IndexChoice::Gaps { bits: Some(bits.ok_or_else(|| format!("'{text}': expected auto, mask, dense, gaps or gaps:BITS with 2 to 8 bits"))?) }
             }
         }))
@@ -132,7 +135,10 @@ where
     D: serde::Deserializer<'de>,
     T: FromStr<Err = String>,
 {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+    String::deserialize(deserializer)?
+        .parse()
+        .map(Some)
+        .map_err(D::Error::custom)
 }
 
 impl Settings {
@@ -155,7 +161,11 @@ impl Settings {
             "bits" => self.bits = Some(value.parse().map_err(|_| format!("bits '{value}'"))?),
             "step" => self.step = Some(value.parse().map_err(|_| format!("step '{value}'"))?),
             "index" => self.index = Some(value.parse()?),
-            _ => return Err(format!("unknown key '{key}': expected prune, quantize, bits, step or index")),
+            _ => {
+                return Err(format!(
+                    "unknown key '{key}': expected prune, quantize, bits, step or index"
+                ));
+            }
         }
         self.check()
     }
@@ -165,7 +175,10 @@ impl Settings {
         if self.bits.is_some_and(|bits| !(1..=8).contains(&bits)) {
             return Err("bits must be 1 to 8".into());
         }
-        if self.step.is_some_and(|step| !(step.is_finite() && step > 0.0)) {
+        if self
+            .step
+            .is_some_and(|step| !(step.is_finite() && step > 0.0))
+        {
             return Err("step must be positive".into());
         }
         Ok(())
@@ -200,12 +213,24 @@ struct SettingsFile {
 impl AllSettings {
     /// Parses a settings file.
     pub fn from_toml(text: &str) -> Result<AllSettings, Error> {
-        let file: SettingsFile = toml::from_str(text).map_err(|e| Error::Input(one_line(&e.to_string())))?;
+        let file: SettingsFile =
+            toml::from_str(text).map_err(|e| Error::Input(one_line(&e.to_string())))?;
         if let Some(key) = file.rest.keys().next() {
-            return Err(Error::Input(format!("unknown key '{key}': expected prune, quantize, bits, step, index or a table layers.NAME")));
+            return Err(Error::Input(format!(
+                "unknown key '{key}': expected prune, quantize, bits, step, index or a table layers.NAME"
+            )));
         }
-        let general = Settings { prune: file.prune, quantize: file.quantize, bits: file.bits, step: file.step, index: file.index };
-        let settings = AllSettings { general, layers: file.layers };
+        let general = Settings {
+            prune: file.prune,
+            quantize: file.quantize,
+            bits: file.bits,
+            step: file.step,
+            index: file.index,
+        };
+        let settings = AllSettings {
+            general,
+            layers: file.layers,
+        };
         for settings in settings.layers.values().chain([&settings.general]) {
             settings.check().map_err(Error::Input)?;
         }
@@ -222,28 +247,50 @@ impl AllSettings {
     pub fn add(&mut self, argument: &str) -> Result<(), Error> {
         let wrong = |why: &str| Error::Usage(format!("--layer '{argument}': {why}"));
         // Values may hold '=', names may hold ':'; a key holds neither.
-        let split = ["prune", "quantize", "bits", "step", "index"].iter().filter_map(|key| argument.rfind(&format!(":{key}=")).map(|at| (at, *key))).min();
-        let Some((at, key)) = split else { return Err(wrong("expected NAME:KEY=VALUE with the key prune, quantize, bits, step or index")) };
+        let split = ["prune", "quantize", "bits", "step", "index"]
+            .iter()
+            .filter_map(|key| argument.rfind(&format!(":{key}=")).map(|at| (at, *key)))
+            .min();
+        let Some((at, key)) = split else {
+            return Err(wrong(
+                "expected NAME:KEY=VALUE with the key prune, quantize, bits, step or index",
+            ));
+        };
         let (name, value) = (&argument[..at], &argument[at + key.len() + 2..]);
         if name.is_empty() {
             return Err(wrong("no layer name"));
         }
-        self.layers.entry(name.to_string()).or_default().set(key, value).map_err(|e| wrong(&e))
+        self.layers
+            .entry(name.to_string())
+            .or_default()
+            .set(key, value)
+            .map_err(|e| wrong(&e))
     }
 
     /// What holds for a layer.
     pub fn of(&self, layer: &str) -> Settings {
-        self.general.overridden_by(self.layers.get(layer).copied().unwrap_or_default())
+        self.general
+            .overridden_by(self.layers.get(layer).copied().unwrap_or_default())
     }
 
     /// Checks that every named layer exists.
-    pub fn check_names<'a>(&self, known: impl Iterator<Item = &'a str> + Clone) -> Result<(), Error> {
+    pub fn check_names<'a>(
+        &self,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), Error> {
         for name in self.layers.keys() {
             if !known.clone().any(|k| k == name) {
                 let list: Vec<&str> = known.clone().take(8).collect();
                 let more = known.clone().count().saturating_sub(list.len());
-                let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-                return Err(Error::Usage(format!("no layer is called '{name}'; the layers are {}{tail}", list.join(", "))));
+                let tail = if more > 0 {
+                    format!(" and {more} more")
+                } else {
+                    String::new()
+                };
+                return Err(Error::Usage(format!(
+                    "no layer is called '{name}'; the layers are {}{tail}",
+                    list.join(", ")
+                )));
             }
         }
         Ok(())
@@ -266,9 +313,23 @@ mod tests {
         settings.add("model/conv:0:prune=percentile=73.97").unwrap();
         settings.add("fc5:index=gaps:5").unwrap();
         assert_eq!(settings.of("fc5").bits, Some(4));
-        assert_eq!(settings.of("fc5").index, Some(IndexSetting(IndexChoice::Gaps { bits: Some(5) })));
-        assert_eq!(settings.of("model/conv:0").prune, Some(Prune::Percentile(73.97)));
-        for bad in ["fc5", "fc5:colour=1", ":bits=4", "fc5:bits=9", "fc5:prune=percentile=101", "fc5:step=-1", "fc5:index=gaps:9"] {
+        assert_eq!(
+            settings.of("fc5").index,
+            Some(IndexSetting(IndexChoice::Gaps { bits: Some(5) }))
+        );
+        assert_eq!(
+            settings.of("model/conv:0").prune,
+            Some(Prune::Percentile(73.97))
+        );
+        for bad in [
+            "fc5",
+            "fc5:colour=1",
+            ":bits=4",
+            "fc5:bits=9",
+            "fc5:prune=percentile=101",
+            "fc5:step=-1",
+            "fc5:index=gaps:9",
+        ] {
             assert!(settings.add(bad).is_err(), "{bad}");
         }
         assert!(settings.check_names(["fc5"].into_iter()).is_err());
@@ -276,13 +337,33 @@ mod tests {
 
     #[test]
     fn files_and_precedence() {
-        let mut settings = AllSettings::from_toml("quantize = 'minmax'\nbits = 7\n[layers.fc5]\nbits = 4\nprune = 'manual=0.5'\n").unwrap();
-        assert_eq!(settings.of("fc5"), Settings { bits: Some(4), prune: Some(Prune::Manual(0.5)), quantize: Some(Quantize::Minmax), ..Settings::default() });
+        let mut settings = AllSettings::from_toml(
+            "quantize = 'minmax'\nbits = 7\n[layers.fc5]\nbits = 4\nprune = 'manual=0.5'\n",
+        )
+        .unwrap();
+        assert_eq!(
+            settings.of("fc5"),
+            Settings {
+                bits: Some(4),
+                prune: Some(Prune::Manual(0.5)),
+                quantize: Some(Quantize::Minmax),
+                ..Settings::default()
+            }
+        );
         assert_eq!(settings.of("other").bits, Some(7));
         settings.add("fc5:bits=3").unwrap();
         assert_eq!(settings.of("fc5").bits, Some(3));
-        for bad in ["bits = 9", "colour = 1", "[layers.a]\ncolour = 1", "quantize = 'best'", "bits = 'many'"] {
-            assert!(matches!(AllSettings::from_toml(bad), Err(Error::Input(_))), "{bad}");
+        for bad in [
+            "bits = 9",
+            "colour = 1",
+            "[layers.a]\ncolour = 1",
+            "quantize = 'best'",
+            "bits = 'many'",
+        ] {
+            assert!(
+                matches!(AllSettings::from_toml(bad), Err(Error::Input(_))),
+                "{bad}"
+            );
         }
     }
 }

@@ -38,17 +38,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let mut tests = Vec::new();
     if !arguments.no_self_test {
         let model = Model::open(&arguments.file)?;
-        for network in container.networks().iter().filter(|n| n.self_test.is_some()) {
-            let mut session = Session::new(&model, SessionOptions::default().with_network(network.name.clone()))?;
+        for network in container
+            .networks()
+            .iter()
+            .filter(|n| n.self_test.is_some())
+        {
+            let mut session = Session::new(
+                &model,
+                SessionOptions::default().with_network(network.name.clone()),
+            )?;
             let test = session.self_test()?;
             if !test.passed() {
-                return Err(Error::SelfTest(format!("network '{}': self-test failed: output error {:.2e}, norm error {:.2e}, limit {:.0e}", network.name, test.output_error, test.norm_error, test.tolerance)));
+                return Err(Error::SelfTest(format!(
+                    "network '{}': self-test failed: output error {:.2e}, norm error {:.2e}, limit {:.0e}",
+                    network.name, test.output_error, test.norm_error, test.tolerance
+                )));
             }
             tests.push((network.name.clone(), test.output_error));
         }
     }
     if arguments.json {
-        let tests: Vec<_> = tests.iter().map(|(name, error)| json!({ "network": name, "output_error": error })).collect();
+        let tests: Vec<_> = tests
+            .iter()
+            .map(|(name, error)| json!({ "network": name, "output_error": error }))
+            .collect();
         let line = json!({
             "bytes": report.bytes, "sections": report.sections, "unknown_sections": report.unknown_sections, "networks": report.networks,
             "layers": report.layers, "tiles": report.tiles, "weights": report.weights, "constants": report.constants, "self_tests": tests,

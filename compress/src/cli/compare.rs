@@ -46,16 +46,33 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let opened = Model::open(&arguments.file)?;
     let net = opened.find(arguments.network.as_deref())?;
     let container = opened.container();
-    let Some(network) = container.networks().get(net) else { return Err(Error::Usage("no such network".into())) };
+    let Some(network) = container.networks().get(net) else {
+        return Err(Error::Usage("no such network".into()));
+    };
     let folder = arguments.model.parent().map(Path::to_path_buf);
-    let float = import(&onnx::load(&arguments.model)?, &ImportOptions { name: network.name.clone(), dynamic: dynamic_of(network), folder })?;
+    let float = import(
+        &onnx::load(&arguments.model)?,
+        &ImportOptions {
+            name: network.name.clone(),
+            dynamic: dynamic_of(network),
+            folder,
+        },
+    )?;
     let (sets, names) = match &arguments.images {
         Some(folder) => super::images::read_folder(folder, network, arguments.limit)?,
         None if arguments.input.is_empty() => {
-            let test = network.self_test.as_ref().ok_or_else(|| Error::Usage("the file has no self-test: give --input or --images".into()))?;
-            (vec![generated_inputs(network, test)?], vec!["generated".to_string()])
+            let test = network.self_test.as_ref().ok_or_else(|| {
+                Error::Usage("the file has no self-test: give --input or --images".into())
+            })?;
+            (
+                vec![generated_inputs(network, test)?],
+                vec!["generated".to_string()],
+            )
         }
-        None => (vec![arrays(network, &arguments.input)?], arguments.input.clone()),
+        None => (
+            vec![arrays(network, &arguments.input)?],
+            arguments.input.clone(),
+        ),
     };
     let bar = super::progress_bar();
     bar.set_message("comparing");
@@ -65,7 +82,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     });
     bar.finish_and_clear();
     let differences = compared?;
-    let bad = differences.iter().find(|d| !(d.least_cosine >= arguments.bad_below));
+    let bad = differences
+        .iter()
+        .find(|d| !(d.least_cosine >= arguments.bad_below));
     let text = table(&differences, bad, arguments.bad_below);
     if !arguments.json {
         return super::print(&text);
@@ -80,14 +99,32 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 fn table(differences: &[Difference], bad: Option<&Difference>, limit: f64) -> String {
-    let width = differences.iter().map(|d| d.node.chars().count()).max().unwrap_or(5).max(5);
-    let mut text = format!("{:<width$}  {:>10}  {:>10}  {:>10}  {:>10}\n", "layer", "cosine", "least", "max error", "relative");
+    let width = differences
+        .iter()
+        .map(|d| d.node.chars().count())
+        .max()
+        .unwrap_or(5)
+        .max(5);
+    let mut text = format!(
+        "{:<width$}  {:>10}  {:>10}  {:>10}  {:>10}\n",
+        "layer", "cosine", "least", "max error", "relative"
+    );
     for d in differences {
         let mark = if d.has_weights { "" } else { "  (output)" };
-        text.push_str(&format!("{:<width$}  {:>10.7}  {:>10.7}  {:>10.3e}  {:>10.3e}{mark}\n", d.node, d.cosine, d.least_cosine, d.max_error, d.relative_error()));
+        text.push_str(&format!(
+            "{:<width$}  {:>10.7}  {:>10.7}  {:>10.3e}  {:>10.3e}{mark}\n",
+            d.node,
+            d.cosine,
+            d.least_cosine,
+            d.max_error,
+            d.relative_error()
+        ));
     }
     text.push_str(&match bad {
-        Some(d) => format!("first bad layer: '{}', cosine {:.7} below {limit}\n", d.node, d.least_cosine),
+        Some(d) => format!(
+            "first bad layer: '{}', cosine {:.7} below {limit}\n",
+            d.node, d.least_cosine
+        ),
         None => format!("no layer's cosine is below {limit}\n"),
     });
     text
@@ -96,12 +133,20 @@ fn table(differences: &[Difference], bad: Option<&Difference>, limit: f64) -> St
 /// The symbolic dimensions of a file, as the importer takes them.
 fn dynamic_of(network: &Network) -> Vec<Dynamic> {
     let mut list = Vec::new();
-    for tensor in network.inputs.iter().filter_map(|id| network.tensors.get(id.0 as usize)) {
+    for tensor in network
+        .inputs
+        .iter()
+        .filter_map(|id| network.tensors.get(id.0 as usize))
+    {
         for (axis, dim) in tensor.dims.iter().enumerate() {
             if let Dim::Symbol(id) = dim
                 && let Some(symbol) = network.symbols.get(id.0 as usize)
             {
-                list.push(Dynamic { name: tensor.name.clone(), axis, range: Some((symbol.min, symbol.max, symbol.multiple)) });
+                list.push(Dynamic {
+                    name: tensor.name.clone(),
+                    axis,
+                    range: Some((symbol.min, symbol.max, symbol.multiple)),
+                });
             }
         }
     }
@@ -110,17 +155,44 @@ fn dynamic_of(network: &Network) -> Vec<Dynamic> {
 
 fn arrays(network: &Network, arguments: &[String]) -> Result<Vec<Array>, Error> {
     let mut given: Vec<Option<Array>> = vec![None; network.inputs.len()];
-    let names: Vec<&str> = network.inputs.iter().map(|id| network.tensors.get(id.0 as usize).map_or("", |t| t.name.as_str())).collect();
+    let names: Vec<&str> = network
+        .inputs
+        .iter()
+        .map(|id| {
+            network
+                .tensors
+                .get(id.0 as usize)
+                .map_or("", |t| t.name.as_str())
+        })
+        .collect();
     for argument in arguments {
-        let named = names.iter().position(|name| argument.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')));
+        let named = names.iter().position(|name| {
+            argument
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('='))
+        });
         let (index, path) = match named {
             Some(index) => (index, &argument[names[index].len() + 1..]),
             None if names.len() == 1 => (0, argument.as_str()),
-            None => return Err(Error::Usage(format!("--input '{argument}': expected NAME=X.npy; the inputs are {}", names.join(", ")))),
+            None => {
+                return Err(Error::Usage(format!(
+                    "--input '{argument}': expected NAME=X.npy; the inputs are {}",
+                    names.join(", ")
+                )));
+            }
         };
         let (dims, values) = npy::read(Path::new(path))?;
-        if given[index].replace(Array { dims, values: values.into_iter().map(f64::from).collect() }).is_some() {
-            return Err(Error::Usage(format!("input '{}' is given twice", names[index])));
+        if given[index]
+            .replace(Array {
+                dims,
+                values: values.into_iter().map(f64::from).collect(),
+            })
+            .is_some()
+        {
+            return Err(Error::Usage(format!(
+                "input '{}' is given twice",
+                names[index]
+            )));
         }
     }
     if let Some(missing) = given.iter().position(Option::is_none) {

@@ -7,10 +7,10 @@ use dcz::{Model, Session, SessionOptions};
 use dcz_compress::encode::{CompressOptions, Stage, compress};
 use dcz_compress::error::Error;
 use dcz_compress::import::{Dynamic, ImportOptions, import};
+use dcz_compress::onnx;
 use dcz_compress::preprocess::Description;
 use dcz_compress::report;
 use dcz_compress::settings::{AllSettings, IndexSetting, Prune, Quantize, Settings};
-use dcz_compress::onnx;
 use serde_json::json;
 
 /// Compresses an ONNX model into a .dcz file and prints what that did to each layer.
@@ -63,15 +63,33 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     check_target(&arguments.output)?;
     let options = CompressOptions {
         settings: all_settings(arguments)?,
-        description: arguments.preprocess.as_deref().map_or_else(|| Ok(Description::default()), Description::load)?,
+        description: arguments
+            .preprocess
+            .as_deref()
+            .map_or_else(|| Ok(Description::default()), Description::load)?,
     };
     let model = onnx::load(&arguments.model)?;
     let folder = arguments.model.parent().map(Path::to_path_buf);
-    let mut float = import(&model, &ImportOptions { name: arguments.name.clone().unwrap_or_default(), dynamic: arguments.dynamic.clone(), folder })?;
+    let mut float = import(
+        &model,
+        &ImportOptions {
+            name: arguments.name.clone().unwrap_or_default(),
+            dynamic: arguments.dynamic.clone(),
+            folder,
+        },
+    )?;
     drop(model);
-    let file_name = arguments.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let file_name = arguments
+        .model
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let source = &mut float.network.provenance.source;
-    *source = if source.is_empty() { file_name } else { format!("{file_name} ({source})") };
+    *source = if source.is_empty() {
+        file_name
+    } else {
+        format!("{file_name} ({source})")
+    };
     let notes = std::mem::take(&mut float.notes);
     for note in &notes {
         eprintln!("note: {note}");
@@ -99,11 +117,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let mut session = Session::new(&opened, SessionOptions::default())?;
     let test = session.self_test()?;
     if !test.passed() {
-        return Err(Error::SelfTest(format!("self-test failed: output error {:.2e}, norm error {:.2e}, limit {:.0e}; nothing was written", test.output_error, test.norm_error, test.tolerance)));
+        return Err(Error::SelfTest(format!(
+            "self-test failed: output error {:.2e}, norm error {:.2e}, limit {:.0e}; nothing was written",
+            test.output_error, test.norm_error, test.tolerance
+        )));
     }
     partial.rename_to(&arguments.output)?;
 
-    let Some(network) = opened.networks().first() else { return Err(Error::Malformed("no network".into())) };
+    let Some(network) = opened.networks().first() else {
+        return Err(Error::Malformed("no network".into()));
+    };
     let ratio = float_bytes as f64 / bytes.max(1) as f64;
     let summary = format!(
         "{}: {} bytes, {:.2} % of {} bytes in float32 ({ratio:.1}x smaller, rate {:.2} %); self-test error {:.1e}\n",
@@ -137,8 +160,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 fn all_settings(arguments: &Arguments) -> Result<AllSettings, Error> {
-    let mut all = arguments.settings.as_deref().map_or_else(|| Ok(AllSettings::default()), AllSettings::load)?;
-    let general = Settings { prune: arguments.prune, quantize: arguments.quantize, bits: arguments.bits, step: arguments.step, index: arguments.index };
+    let mut all = arguments
+        .settings
+        .as_deref()
+        .map_or_else(|| Ok(AllSettings::default()), AllSettings::load)?;
+    let general = Settings {
+        prune: arguments.prune,
+        quantize: arguments.quantize,
+        bits: arguments.bits,
+        step: arguments.step,
+        index: arguments.index,
+    };
     general.check().map_err(Error::Usage)?;
     all.general = all.general.overridden_by(general);
     for argument in &arguments.layer {
@@ -153,7 +185,12 @@ fn all_settings(arguments: &Arguments) -> Result<AllSettings, Error> {
 /// Finds out before the work whether the result can be written.
 fn check_target(path: &Path) -> Result<(), Error> {
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => return Err(Error::Io(format!("{}: exists and is not a regular file", path.display()))),
+        Ok(found) if !found.is_file() => {
+            return Err(Error::Io(format!(
+                "{}: exists and is not a regular file",
+                path.display()
+            )));
+        }
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io(path, &error)),
@@ -167,7 +204,9 @@ fn check_target(path: &Path) -> Result<(), Error> {
 }
 
 fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."))
 }
 
 /// A file beside the target that is removed unless it becomes the target.
@@ -177,17 +216,22 @@ struct Partial {
 
 impl Partial {
     fn beside(target: &Path) -> Result<Partial, Error> {
-        let name = target.file_name().ok_or_else(|| Error::Usage(format!("{}: not a file name", target.display())))?;
+        let name = target
+            .file_name()
+            .ok_or_else(|| Error::Usage(format!("{}: not a file name", target.display())))?;
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}.new", std::process::id()));
-        Ok(Partial { path: folder_of(target).join(hidden) })
+        Ok(Partial {
+            path: folder_of(target).join(hidden),
+        })
     }
 
     fn rename_to(self, target: &Path) -> Result<(), Error> {
         if let Ok(old) = std::fs::metadata(target) {
             // Keep the permissions of what is replaced.
-            std::fs::set_permissions(&self.path, old.permissions()).map_err(|e| Error::io(&self.path, &e))?;
+            std::fs::set_permissions(&self.path, old.permissions())
+                .map_err(|e| Error::io(&self.path, &e))?;
         }
         std::fs::rename(&self.path, target).map_err(|e| Error::io(target, &e))
     }
@@ -199,4 +243,3 @@ impl Drop for Partial {
         let _ = std::fs::remove_file(&self.path);
     }
 }
-

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use dcz::Model;
 use dcz_compress::error::Error;
 use dcz_compress::report;
-use dcz_format::graph::{ChannelOrder, Dim, Filter, Meaning, Metric, Network, Op, Precision, Preprocess, ResizeRule};
+use dcz_format::graph::{
+    ChannelOrder, Dim, Filter, Meaning, Metric, Network, Op, Precision, Preprocess, ResizeRule,
+};
 use serde_json::{Value, json};
 
 /// Prints networks, inputs, outputs, preprocessing, layers, sections and texts of a .dcz file.
@@ -40,10 +42,23 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         });
         return super::print(&format!("{line}\n"));
     }
-    let mut out = format!("{}: {} bytes, {} code tables\n", arguments.file.display(), super::grouped(bytes), container.tables().len());
+    let mut out = format!(
+        "{}: {} bytes, {} code tables\n",
+        arguments.file.display(),
+        super::grouped(bytes),
+        container.tables().len()
+    );
     for section in container.sections() {
-        let owner = section.network.map_or(String::new(), |n| format!(" of network {n}"));
-        let _ = writeln!(out, "  section {}{owner}: {} bytes at {}", String::from_utf8_lossy(&section.code), super::grouped(section.len), section.offset);
+        let owner = section
+            .network
+            .map_or(String::new(), |n| format!(" of network {n}"));
+        let _ = writeln!(
+            out,
+            "  section {}{owner}: {} bytes at {}",
+            String::from_utf8_lossy(&section.code),
+            super::grouped(section.len),
+            section.offset
+        );
     }
     for network in container.networks() {
         describe(&mut out, network, arguments.nodes);
@@ -55,52 +70,105 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 fn describe(out: &mut String, network: &Network, nodes: bool) {
-    let _ = writeln!(out, "network '{}': {} nodes, {} layers, {} constants", network.name, network.nodes.len(), network.layers.len(), network.constants.len());
-    for (label, text) in [("source", &network.provenance.source), ("producer", &network.provenance.producer), ("licence", &network.provenance.licence)] {
+    let _ = writeln!(
+        out,
+        "network '{}': {} nodes, {} layers, {} constants",
+        network.name,
+        network.nodes.len(),
+        network.layers.len(),
+        network.constants.len()
+    );
+    for (label, text) in [
+        ("source", &network.provenance.source),
+        ("producer", &network.provenance.producer),
+        ("licence", &network.provenance.licence),
+    ] {
         if !text.is_empty() {
             let _ = writeln!(out, "  {label}: {text}");
         }
     }
     for id in &network.inputs {
-        let _ = writeln!(out, "  input '{}' {}", name(network, id.0), dims(network, id.0));
+        let _ = writeln!(
+            out,
+            "  input '{}' {}",
+            name(network, id.0),
+            dims(network, id.0)
+        );
     }
     for symbol in &network.symbols {
-        let _ = writeln!(out, "  symbol '{}': {}..={} in steps of {}, default {}", symbol.name, symbol.min, symbol.max, symbol.multiple, symbol.default);
+        let _ = writeln!(
+            out,
+            "  symbol '{}': {}..={} in steps of {}, default {}",
+            symbol.name, symbol.min, symbol.max, symbol.multiple, symbol.default
+        );
     }
     for output in &network.outputs {
-        let _ = writeln!(out, "  output '{}': {}", name(network, output.tensor.0), meaning(&output.meaning));
+        let _ = writeln!(
+            out,
+            "  output '{}': {}",
+            name(network, output.tensor.0),
+            meaning(&output.meaning)
+        );
     }
     if let Some(p) = &network.preprocess {
         let _ = writeln!(out, "  image: {}", preprocess(p));
     }
     if let Some(test) = &network.self_test {
         let samples: usize = test.expected.iter().map(|e| e.samples.len()).sum();
-        let _ = writeln!(out, "  self-test: {:?} seed {} in {:?}, {samples} samples", test.generator, test.seed, test.range);
+        let _ = writeln!(
+            out,
+            "  self-test: {:?} seed {} in {:?}, {samples} samples",
+            test.generator, test.seed, test.range
+        );
     }
-    let halves = network.constants.iter().filter(|c| c.precision == Precision::F16).count();
-    let _ = writeln!(out, "  constants: {halves} of {} as float16", network.constants.len());
+    let halves = network
+        .constants
+        .iter()
+        .filter(|c| c.precision == Precision::F16)
+        .count();
+    let _ = writeln!(
+        out,
+        "  constants: {halves} of {} as float16",
+        network.constants.len()
+    );
     for line in report::table(network).lines() {
         let _ = writeln!(out, "  {line}");
     }
     if nodes {
         for node in &network.nodes {
             let inputs: Vec<&str> = node.inputs.iter().map(|id| name(network, id.0)).collect();
-            let _ = writeln!(out, "  node '{}': {} ({}) -> {}", node.name, operator(&node.op), inputs.join(", "), name(network, node.output.0));
+            let _ = writeln!(
+                out,
+                "  node '{}': {} ({}) -> {}",
+                node.name,
+                operator(&node.op),
+                inputs.join(", "),
+                name(network, node.output.0)
+            );
         }
     }
 }
 
 fn name(network: &Network, tensor: u32) -> &str {
-    network.tensors.get(tensor as usize).map_or("?", |t| t.name.as_str())
+    network
+        .tensors
+        .get(tensor as usize)
+        .map_or("?", |t| t.name.as_str())
 }
 
 fn dims(network: &Network, tensor: u32) -> String {
-    let dims = network.tensors.get(tensor as usize).map_or(&[][..], |t| &t.dims);
+    let dims = network
+        .tensors
+        .get(tensor as usize)
+        .map_or(&[][..], |t| &t.dims);
     let list: Vec<String> = dims
         .iter()
         .map(|dim| match dim {
             Dim::Fixed(size) => size.to_string(),
-            Dim::Symbol(symbol) => network.symbols.get(symbol.0 as usize).map_or_else(|| "?".into(), |s| s.name.clone()),
+            Dim::Symbol(symbol) => network
+                .symbols
+                .get(symbol.0 as usize)
+                .map_or_else(|| "?".into(), |s| s.name.clone()),
         })
         .collect();
     format!("[{}]", list.join(", "))
@@ -109,7 +177,10 @@ fn dims(network: &Network, tensor: u32) -> String {
 /// Name of an operator, without its attributes.
 fn operator(op: &Op) -> String {
     let text = format!("{op:?}");
-    text.split(['(', ' ', '{']).next().unwrap_or_default().to_string()
+    text.split(['(', ' ', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_string()
 }
 
 fn meaning(meaning: &Meaning) -> String {
@@ -117,7 +188,10 @@ fn meaning(meaning: &Meaning) -> String {
         Meaning::Unknown => "meaning not stated".into(),
         Meaning::Embedding { metric, threshold } => {
             let metric = metric_name(*metric);
-            threshold.map_or_else(|| format!("embedding, {metric}"), |t| format!("embedding, {metric}, threshold {t}"))
+            threshold.map_or_else(
+                || format!("embedding, {metric}"),
+                |t| format!("embedding, {metric}, threshold {t}"),
+            )
         }
         Meaning::Classes { labels } => format!("class scores, {} labels", labels.len()),
     }
@@ -131,7 +205,16 @@ fn metric_name(metric: Metric) -> &'static str {
 }
 
 fn preprocess(p: &Preprocess) -> String {
-    format!("{}x{} {}, (x - {:?}) * {:?}, {}, {}", p.size[0], p.size[1], channel_order(p.channels), p.mean, p.scale, resize_rule(p.resize), filter(p.filter))
+    format!(
+        "{}x{} {}, (x - {:?}) * {:?}, {}, {}",
+        p.size[0],
+        p.size[1],
+        channel_order(p.channels),
+        p.mean,
+        p.scale,
+        resize_rule(p.resize),
+        filter(p.filter)
+    )
 }
 
 fn channel_order(order: ChannelOrder) -> &'static str {
@@ -160,10 +243,20 @@ fn filter(filter: Filter) -> &'static str {
 fn network_json(network: &Network, nodes: bool) -> Value {
     let rows = report::rows(network);
     let tensor = |id: u32| {
-        let dims = network.tensors.get(id as usize).map_or(&[][..], |t| &t.dims).iter().map(|dim| match dim {
-            Dim::Fixed(size) => json!(size),
-            Dim::Symbol(symbol) => json!(network.symbols.get(symbol.0 as usize).map(|s| s.name.clone())),
-        });
+        let dims = network
+            .tensors
+            .get(id as usize)
+            .map_or(&[][..], |t| &t.dims)
+            .iter()
+            .map(|dim| match dim {
+                Dim::Fixed(size) => json!(size),
+                Dim::Symbol(symbol) => json!(
+                    network
+                        .symbols
+                        .get(symbol.0 as usize)
+                        .map(|s| s.name.clone())
+                ),
+            });
         json!({ "name": name(network, id), "dims": dims.collect::<Vec<_>>() })
     };
     let outputs: Vec<Value> = network

@@ -54,7 +54,9 @@ fn progress_bar() -> ProgressBar {
 /// Prints to stdout; a closed pipe is not an error worth a message of its own.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::io(Path::new("standard output"), &e))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::io(Path::new("standard output"), &e))
 }
 
 /// `12,345,678`.

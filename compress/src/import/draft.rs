@@ -132,7 +132,11 @@ impl Draft {
     pub fn add_layer(&mut self, name: &str, shape: LayerShape, weights: Vec<f32>) -> LayerId {
         let id = LayerId(self.layers.len() as u32);
         self.records.layers.push(placeholder(name, shape));
-        self.layers.push(FloatLayer { name: name.to_string(), shape, weights });
+        self.layers.push(FloatLayer {
+            name: name.to_string(),
+            shape,
+            weights,
+        });
         id
     }
 
@@ -146,7 +150,11 @@ impl Draft {
             offset: 0,
             crc: 0,
         });
-        self.constants.push(FloatConstant { name: name.to_string(), dims, values });
+        self.constants.push(FloatConstant {
+            name: name.to_string(),
+            dims,
+            values,
+        });
         id
     }
 
@@ -170,7 +178,10 @@ impl Draft {
         let samples = inputs.first().map_or(0, |&i| self.tensors[i].shapes.len());
         (0..samples)
             .map(|sample| {
-                let operands: Vec<&[usize]> = inputs.iter().map(|&i| self.tensors[i].shapes[sample].as_slice()).collect();
+                let operands: Vec<&[usize]> = inputs
+                    .iter()
+                    .map(|&i| self.tensors[i].shapes[sample].as_slice())
+                    .collect();
                 shape::infer_op(&self.records, op, &operands).map_err(|reason| reason.to_string())
             })
             .collect()
@@ -178,7 +189,11 @@ impl Draft {
 
     /// Adds a tensor.
     pub fn add_tensor(&mut self, name: String, shapes: Shapes) -> TensorIndex {
-        self.tensors.push(DraftTensor { name, shapes, dims: Vec::new() });
+        self.tensors.push(DraftTensor {
+            name,
+            shapes,
+            dims: Vec::new(),
+        });
         self.tensors.len() - 1
     }
 
@@ -189,7 +204,10 @@ impl Draft {
 
     /// The size of an axis when it is the same at every sample.
     pub fn fixed_dim(&self, tensor: TensorIndex, axis: usize) -> Option<usize> {
-        let mut sizes = self.tensors[tensor].shapes.iter().map(|dims| dims.get(axis).copied());
+        let mut sizes = self.tensors[tensor]
+            .shapes
+            .iter()
+            .map(|dims| dims.get(axis).copied());
         let first = sizes.next()??;
         sizes.all(|size| size == Some(first)).then_some(first)
     }
@@ -197,7 +215,12 @@ impl Draft {
     /// How many nodes and graph outputs read each tensor.
     pub fn uses(&self) -> Vec<usize> {
         let mut uses = vec![0; self.tensors.len()];
-        for &tensor in self.nodes.iter().flat_map(|node| &node.inputs).chain(&self.outputs) {
+        for &tensor in self
+            .nodes
+            .iter()
+            .flat_map(|node| &node.inputs)
+            .chain(&self.outputs)
+        {
             uses[tensor] += 1;
         }
         uses

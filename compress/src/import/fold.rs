@@ -26,8 +26,12 @@ struct PerChannel {
 fn after(draft: &mut Draft) -> bool {
     let (uses, producers) = (draft.uses(), draft.producers());
     for index in 0..draft.nodes.len() {
-        let &[input] = draft.nodes[index].inputs.as_slice() else { continue };
-        let Some(layer_node) = producers[input].filter(|_| uses[input] == 1) else { continue };
+        let &[input] = draft.nodes[index].inputs.as_slice() else {
+            continue;
+        };
+        let Some(layer_node) = producers[input].filter(|_| uses[input] == 1) else {
+            continue;
+        };
         let axis_is_last = match &draft.nodes[layer_node].op {
             DraftOp::Final(Op::Conv(_)) => false,
             DraftOp::Final(Op::Linear { .. }) => true,
@@ -37,7 +41,9 @@ fn after(draft: &mut Draft) -> bool {
         if axis_is_last && draft.rank(input) != 2 {
             continue;
         }
-        let Some(map) = per_channel_map(draft, index) else { continue };
+        let Some(map) = per_channel_map(draft, index) else {
+            continue;
+        };
         absorb_after(draft, layer_node, &map);
         draft.nodes[layer_node].output = draft.nodes[index].output;
         draft.nodes.remove(index);
@@ -49,24 +55,51 @@ fn after(draft: &mut Draft) -> bool {
 fn per_channel_map(draft: &Draft, index: usize) -> Option<PerChannel> {
     let node = &draft.nodes[index];
     match &node.op {
-        DraftOp::Affine { scale, shift } => Some(PerChannel { scale: scale.clone(), shift: shift.clone() }),
-        DraftOp::Final(Op::BinaryConst { kind, constant, constant_first }) => {
-            let &[input] = node.inputs.as_slice() else { return None };
+        DraftOp::Affine { scale, shift } => Some(PerChannel {
+            scale: scale.clone(),
+            shift: shift.clone(),
+        }),
+        DraftOp::Final(Op::BinaryConst {
+            kind,
+            constant,
+            constant_first,
+        }) => {
+            let &[input] = node.inputs.as_slice() else {
+                return None;
+            };
             let shapes = &draft.tensors[input].shapes;
             if *shapes != draft.tensors[node.output].shapes {
                 return None;
             }
             let constant = draft.constant(*constant);
-            let values: Vec<f64> = per_channel(&constant.dims, &constant.values, shapes.first()?)?.iter().map(|&v| f64::from(v)).collect();
+            let values: Vec<f64> = per_channel(&constant.dims, &constant.values, shapes.first()?)?
+                .iter()
+                .map(|&v| f64::from(v))
+                .collect();
             let ones = || vec![1.0; values.len()];
             let zeros = || vec![0.0; values.len()];
             let negated = || values.iter().map(|v| -v).collect();
             Some(match (kind, constant_first) {
-                (BinaryKind::Add, _) => PerChannel { scale: ones(), shift: values },
-                (BinaryKind::Sub, false) => PerChannel { scale: ones(), shift: negated() },
-                (BinaryKind::Sub, true) => PerChannel { scale: values.iter().map(|_| -1.0).collect(), shift: values },
-                (BinaryKind::Mul, _) => PerChannel { shift: zeros(), scale: values },
-                (BinaryKind::Div, false) => PerChannel { shift: zeros(), scale: values.iter().map(|v| 1.0 / v).collect() },
+                (BinaryKind::Add, _) => PerChannel {
+                    scale: ones(),
+                    shift: values,
+                },
+                (BinaryKind::Sub, false) => PerChannel {
+                    scale: ones(),
+                    shift: negated(),
+                },
+                (BinaryKind::Sub, true) => PerChannel {
+                    scale: values.iter().map(|_| -1.0).collect(),
+                    shift: values,
+                },
+                (BinaryKind::Mul, _) => PerChannel {
+                    shift: zeros(),
+                    scale: values,
+                },
+                (BinaryKind::Div, false) => PerChannel {
+                    shift: zeros(),
+                    scale: values.iter().map(|v| 1.0 / v).collect(),
+                },
                 (BinaryKind::Div, true) => return None,
             })
         }
@@ -75,17 +108,25 @@ fn per_channel_map(draft: &Draft, index: usize) -> Option<PerChannel> {
 }
 
 fn absorb_after(draft: &mut Draft, node: usize, map: &PerChannel) {
-    let Some(op) = final_op(draft, node) else { return };
+    let Some(op) = final_op(draft, node) else {
+        return;
+    };
     let Some(id) = op.layer() else { return };
     let layer = &mut draft.layers[id.0 as usize];
     let per_output = layer.shape.k();
     for (weights, &scale) in layer.weights.chunks_exact_mut(per_output).zip(&map.scale) {
         if scale != 1.0 {
-            weights.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            weights
+                .iter_mut()
+                .for_each(|w| *w = (f64::from(*w) * scale) as f32);
         }
     }
     let bias = bias_of(draft, &op, map.scale.len());
-    let folded = bias.iter().zip(map.scale.iter().zip(&map.shift)).map(|(b, (s, t))| b * s + t).collect();
+    let folded = bias
+        .iter()
+        .zip(map.scale.iter().zip(&map.shift))
+        .map(|(b, (s, t))| b * s + t)
+        .collect();
     set_bias(draft, node, folded);
 }
 
@@ -93,9 +134,13 @@ fn absorb_after(draft: &mut Draft, node: usize, map: &PerChannel) {
 fn before(draft: &mut Draft) -> bool {
     let (uses, producers) = (draft.uses(), draft.producers());
     for layer_node in 0..draft.nodes.len() {
-        let Some(op) = final_op(draft, layer_node) else { continue };
+        let Some(op) = final_op(draft, layer_node) else {
+            continue;
+        };
         let Some(id) = op.layer() else { continue };
-        let &[mut input] = draft.nodes[layer_node].inputs.as_slice() else { continue };
+        let &[mut input] = draft.nodes[layer_node].inputs.as_slice() else {
+            continue;
+        };
         // A linear layer may see the channels through a flattening.
         let mut flattened = None;
         if let (Op::Linear { .. }, Some(index)) = (&op, producers[input])
@@ -105,11 +150,21 @@ fn before(draft: &mut Draft) -> bool {
             flattened = Some(index);
             input = draft.nodes[index].inputs[0];
         }
-        let Some(affine_node) = producers[input].filter(|_| uses[input] == 1) else { continue };
-        let DraftOp::Affine { scale, shift } = &draft.nodes[affine_node].op else { continue };
+        let Some(affine_node) = producers[input].filter(|_| uses[input] == 1) else {
+            continue;
+        };
+        let DraftOp::Affine { scale, shift } = &draft.nodes[affine_node].op else {
+            continue;
+        };
         let layer = draft.layer(id);
-        let (channels, taps) = (scale.len(), layer.shape.kernel.iter().product::<u32>() as usize);
-        let (in_per_group, groups) = (layer.shape.in_per_group as usize, layer.shape.groups as usize);
+        let (channels, taps) = (
+            scale.len(),
+            layer.shape.kernel.iter().product::<u32>() as usize,
+        );
+        let (in_per_group, groups) = (
+            layer.shape.in_per_group as usize,
+            layer.shape.groups as usize,
+        );
         let k = layer.shape.k();
         // Channel of every k, per group.
         let channel_of: Box<dyn Fn(usize, usize) -> usize> = match &op {
@@ -124,12 +179,17 @@ fn before(draft: &mut Draft) -> bool {
                 let fits = match flattened {
                     // The batch must be kept and the channels come first: [N, C, ...] -> [N, C * ...].
                     Some(index) => {
-                        let (from, to) = (&draft.tensors[input].shapes, &draft.tensors[draft.nodes[index].output].shapes);
-                        from.iter().zip(to).all(|(f, t)| t.len() == 2 && f.first() == t.first())
+                        let (from, to) = (
+                            &draft.tensors[input].shapes,
+                            &draft.tensors[draft.nodes[index].output].shapes,
+                        );
+                        from.iter()
+                            .zip(to)
+                            .all(|(f, t)| t.len() == 2 && f.first() == t.first())
                     }
                     None => draft.rank(input) == 2,
                 };
-                if !fits || k % channels != 0 {
+                if !fits || !k.is_multiple_of(channels) {
                     continue;
                 }
                 let run = k / channels;
@@ -149,7 +209,11 @@ fn before(draft: &mut Draft) -> bool {
             }
         }
         if added.iter().any(|&a| a != 0.0) {
-            let bias = bias_of(draft, &op, out).iter().zip(&added).map(|(b, a)| b + a).collect();
+            let bias = bias_of(draft, &op, out)
+                .iter()
+                .zip(&added)
+                .map(|(b, a)| b + a)
+                .collect();
             set_bias(draft, layer_node, bias);
         }
         let source = draft.nodes[affine_node].inputs[0];
@@ -164,13 +228,35 @@ fn before(draft: &mut Draft) -> bool {
 fn pad_before(draft: &mut Draft) -> bool {
     let (uses, producers) = (draft.uses(), draft.producers());
     for index in 0..draft.nodes.len() {
-        let Some(conv) = draft.conv(index) else { continue };
-        let Pads::Explicit(own) = conv.pads else { continue };
-        let Some(pad_node) = draft.nodes[index].inputs.first().and_then(|&t| producers[t].filter(|_| uses[t] == 1)) else { continue };
-        let Some(Op::Pad { amounts, value }) = final_op(draft, pad_node) else { continue };
-        let &[(0, 0), (0, 0), (top, bottom), (left, right)] = amounts.as_slice() else { continue };
-        let sums = [(own[0], top), (own[1], left), (own[2], bottom), (own[3], right)].map(|(a, b)| a.checked_add(b));
-        let [Some(top), Some(left), Some(bottom), Some(right)] = sums else { continue };
+        let Some(conv) = draft.conv(index) else {
+            continue;
+        };
+        let Pads::Explicit(own) = conv.pads else {
+            continue;
+        };
+        let Some(pad_node) = draft.nodes[index]
+            .inputs
+            .first()
+            .and_then(|&t| producers[t].filter(|_| uses[t] == 1))
+        else {
+            continue;
+        };
+        let Some(Op::Pad { amounts, value }) = final_op(draft, pad_node) else {
+            continue;
+        };
+        let &[(0, 0), (0, 0), (top, bottom), (left, right)] = amounts.as_slice() else {
+            continue;
+        };
+        let sums = [
+            (own[0], top),
+            (own[1], left),
+            (own[2], bottom),
+            (own[3], right),
+        ]
+        .map(|(a, b)| a.checked_add(b));
+        let [Some(top), Some(left), Some(bottom), Some(right)] = sums else {
+            continue;
+        };
         if value != 0.0 {
             continue;
         }
@@ -202,7 +288,12 @@ fn bias_id(op: &Op) -> Option<ConstId> {
 
 fn bias_of(draft: &Draft, op: &Op, channels: usize) -> Vec<f64> {
     match bias_id(op) {
-        Some(id) => draft.constant(id).values.iter().map(|&v| f64::from(v)).collect(),
+        Some(id) => draft
+            .constant(id)
+            .values
+            .iter()
+            .map(|&v| f64::from(v))
+            .collect(),
         None => vec![0.0; channels],
     }
 }
@@ -210,7 +301,8 @@ fn bias_of(draft: &Draft, op: &Op, channels: usize) -> Vec<f64> {
 fn set_bias(draft: &mut Draft, node: usize, values: Vec<f64>) {
     let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
     let name = format!("{}.bias", draft.nodes[node].name);
-    let id = (values.iter().any(|&v| v != 0.0)).then(|| draft.add_constant(&name, vec![values.len()], values));
+    let id = (values.iter().any(|&v| v != 0.0))
+        .then(|| draft.add_constant(&name, vec![values.len()], values));
     match &mut draft.nodes[node].op {
         DraftOp::Final(Op::Conv(conv)) => conv.bias = id,
         DraftOp::Final(Op::Linear { bias, .. }) => *bias = id,

@@ -25,7 +25,8 @@ impl NodeProto {
     }
     /// A string; bytes that are not UTF-8 are replaced.
     pub fn string(&self, name: &str) -> Option<String> {
-        self.attr(name).map(|a| String::from_utf8_lossy(&a.s).into_owned())
+        self.attr(name)
+            .map(|a| String::from_utf8_lossy(&a.s).into_owned())
     }
     /// A tensor.
     pub fn tensor(&self, name: &str) -> Option<&TensorProto> {
@@ -41,6 +42,9 @@ impl NodeProto {
     }
     /// The name of an input; none when it is absent or left out.
     pub fn input_name(&self, index: usize) -> Option<&str> {
-        self.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
+        self.input
+            .get(index)
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
     }
 }

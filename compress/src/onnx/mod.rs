@@ -26,11 +26,16 @@ pub fn load(path: &Path) -> Result<ModelProto, Error> {
 /// Parses an ONNX model.
 pub fn parse(bytes: Bytes) -> Result<ModelProto, Error> {
     if bytes.is_empty() {
-        return Err(Error::Malformed("not an ONNX model: the file is empty".into()));
+        return Err(Error::Malformed(
+            "not an ONNX model: the file is empty".into(),
+        ));
     }
-    let model = ModelProto::decode(bytes).map_err(|e| Error::Malformed(format!("not an ONNX model: {e}")))?;
+    let model = ModelProto::decode(bytes)
+        .map_err(|e| Error::Malformed(format!("not an ONNX model: {e}")))?;
     if model.graph.is_none() || model.opset_import.is_empty() {
-        return Err(Error::Malformed("not an ONNX model: it has no graph or names no operator set".into()));
+        return Err(Error::Malformed(
+            "not an ONNX model: it has no graph or names no operator set".into(),
+        ));
     }
     Ok(model)
 }

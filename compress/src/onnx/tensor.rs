@@ -65,9 +65,20 @@ pub fn element_type(number: i32) -> Option<ElementType> {
 /// Errors: [`Error::Malformed`] when the number of elements does not match, [`Error::Io`] for external files.
 pub fn to_array(tensor: &TensorProto, folder: Option<&Path>) -> Result<Array, Error> {
     let bad = |what: String| Error::Malformed(format!("tensor '{}': {what}", tensor.name));
-    let kind = element_type(tensor.data_type).ok_or_else(|| bad(format!("element type {} is not one of float, float16, bfloat16, double, bool or an integer", tensor.data_type)))?;
-    let dims: Vec<usize> = tensor.dims.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>().map_err(|_| bad("negative dimension".into()))?;
-    let count = crate::array::checked_product(&dims).ok_or_else(|| bad("dimensions too large".into()))?;
+    let kind = element_type(tensor.data_type).ok_or_else(|| {
+        bad(format!(
+            "element type {} is not one of float, float16, bfloat16, double, bool or an integer",
+            tensor.data_type
+        ))
+    })?;
+    let dims: Vec<usize> = tensor
+        .dims
+        .iter()
+        .map(|&d| usize::try_from(d))
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad("negative dimension".into()))?;
+    let count =
+        crate::array::checked_product(&dims).ok_or_else(|| bad("dimensions too large".into()))?;
     let external;
     let raw: &[u8] = if tensor.data_location == 1 {
         external = read_external(tensor, folder)?;
@@ -75,11 +86,19 @@ pub fn to_array(tensor: &TensorProto, folder: Option<&Path>) -> Result<Array, Er
     } else {
         &tensor.raw_data
     };
-    let data = if raw.is_empty() { from_fields(tensor, kind) } else { from_raw(tensor.data_type, raw, count) }
-        .ok_or_else(|| bad("the bytes do not divide into elements".into()))?;
+    let data = if raw.is_empty() {
+        from_fields(tensor, kind)
+    } else {
+        from_raw(tensor.data_type, raw, count)
+    }
+    .ok_or_else(|| bad("the bytes do not divide into elements".into()))?;
     let array = Array { dims, kind, data };
     if array.len() != count {
-        return Err(bad(format!("{} elements where the dimensions {:?} ask for {count}", array.len(), array.dims)));
+        return Err(bad(format!(
+            "{} elements where the dimensions {:?} ask for {count}",
+            array.len(),
+            array.dims
+        )));
     }
     Ok(array)
 }
@@ -89,15 +108,40 @@ fn from_fields(tensor: &TensorProto, kind: ElementType) -> Option<Data> {
     Some(match tensor.data_type {
         FLOAT => Data::F32(tensor.float_data.clone()),
         DOUBLE => Data::F64(tensor.double_data.clone()),
-        FLOAT16 => Data::F32(tensor.int32_data.iter().map(|&bits| f16::from_bits(bits as u16).to_f32()).collect()),
-        BFLOAT16 => Data::F32(tensor.int32_data.iter().map(|&bits| bf16::from_bits(bits as u16).to_f32()).collect()),
+        FLOAT16 => Data::F32(
+            tensor
+                .int32_data
+                .iter()
+                .map(|&bits| f16::from_bits(bits as u16).to_f32())
+                .collect(),
+        ),
+        BFLOAT16 => Data::F32(
+            tensor
+                .int32_data
+                .iter()
+                .map(|&bits| bf16::from_bits(bits as u16).to_f32())
+                .collect(),
+        ),
         INT64 => Data::Int(tensor.int64_data.clone()),
-        UINT32 | UINT64 => Data::Int(tensor.uint64_data.iter().map(|&x| i64::try_from(x).ok()).collect::<Option<_>>()?),
+        UINT32 | UINT64 => Data::Int(
+            tensor
+                .uint64_data
+                .iter()
+                .map(|&x| i64::try_from(x).ok())
+                .collect::<Option<_>>()?,
+        ),
         // Two per element of int32_data, low half first.
         INT4 | UINT4 => {
             let bytes: Vec<u8> = tensor.int32_data.iter().map(|&x| x as u8).collect();
-            let count = tensor.dims.iter().try_fold(1i64, |product, &d| product.checked_mul(d))?;
-            Data::Int(nibbles(&bytes, usize::try_from(count).ok()?, kind == ElementType::I4)?)
+            let count = tensor
+                .dims
+                .iter()
+                .try_fold(1i64, |product, &d| product.checked_mul(d))?;
+            Data::Int(nibbles(
+                &bytes,
+                usize::try_from(count).ok()?,
+                kind == ElementType::I4,
+            )?)
         }
         _ => Data::Int(tensor.int32_data.iter().map(|&x| i64::from(x)).collect()),
     })
@@ -107,7 +151,8 @@ fn from_raw(number: i32, raw: &[u8], count: usize) -> Option<Data> {
     use data_type::*;
     fn each<const N: usize, T>(raw: &[u8], read: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
         let (chunks, rest) = raw.as_chunks::<N>();
-        rest.is_empty().then(|| chunks.iter().map(|&chunk| read(chunk)).collect())
+        rest.is_empty()
+            .then(|| chunks.iter().map(|&chunk| read(chunk)).collect())
     }
     Some(match number {
         FLOAT => Data::F32(each(raw, f32::from_le_bytes)?),
@@ -122,7 +167,12 @@ fn from_raw(number: i32, raw: &[u8], count: usize) -> Option<Data> {
         INT32 => Data::Int(each(raw, |b| i64::from(i32::from_le_bytes(b)))?),
         UINT32 => Data::Int(each(raw, |b| i64::from(u32::from_le_bytes(b)))?),
         INT64 => Data::Int(each(raw, i64::from_le_bytes)?),
-        UINT64 => Data::Int(each(raw, u64::from_le_bytes)?.into_iter().map(|x| i64::try_from(x).ok()).collect::<Option<_>>()?),
+        UINT64 => Data::Int(
+            each(raw, u64::from_le_bytes)?
+                .into_iter()
+                .map(|x| i64::try_from(x).ok())
+                .collect::<Option<_>>()?,
+        ),
         INT4 => Data::Int(nibbles(raw, count, true)?),
         UINT4 => Data::Int(nibbles(raw, count, false)?),
         _ => return None,
@@ -133,20 +183,51 @@ fn nibbles(bytes: &[u8], count: usize, signed: bool) -> Option<Vec<i64>> {
     if bytes.len() != count.div_ceil(2) {
         return None;
     }
-    let extend = |nibble: u8| if signed { i64::from((nibble << 4) as i8 >> 4) } else { i64::from(nibble) };
-    Some(bytes.iter().flat_map(|&b| [extend(b & 15), extend(b >> 4)]).take(count).collect())
+    let extend = |nibble: u8| {
+        if signed {
+            i64::from((nibble << 4) as i8 >> 4)
+        } else {
+            i64::from(nibble)
+        }
+    };
+    Some(
+        bytes
+            .iter()
+            .flat_map(|&b| [extend(b & 15), extend(b >> 4)])
+            .take(count)
+            .collect(),
+    )
 }
 
 fn read_external(tensor: &TensorProto, folder: Option<&Path>) -> Result<Vec<u8>, Error> {
-    let bad = |what: &str| Error::Malformed(format!("tensor '{}': external data: {what}", tensor.name));
-    let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-    let number = |key: &str| entry(key).map(|v| v.parse::<u64>().map_err(|_| bad(&format!("{key} is not a number")))).transpose();
+    let bad =
+        |what: &str| Error::Malformed(format!("tensor '{}': external data: {what}", tensor.name));
+    let entry = |key: &str| {
+        tensor
+            .external_data
+            .iter()
+            .find(|e| e.key == key)
+            .map(|e| e.value.as_str())
+    };
+    let number = |key: &str| {
+        entry(key)
+            .map(|v| {
+                v.parse::<u64>()
+                    .map_err(|_| bad(&format!("{key} is not a number")))
+            })
+            .transpose()
+    };
     let location = Path::new(entry("location").ok_or_else(|| bad("no location"))?);
     // Only files below the model's folder: a model is untrusted and must not make us read elsewhere.
-    if !location.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+    if !location
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    {
         return Err(bad("the location leaves the model's folder"));
     }
-    let path = folder.ok_or_else(|| bad("the model was not read from a file"))?.join(location);
+    let path = folder
+        .ok_or_else(|| bad("the model was not read from a file"))?
+        .join(location);
     let mut file = File::open(&path).map_err(|e| Error::io(&path, &e))?;
     let available = file.metadata().map_err(|e| Error::io(&path, &e))?.len();
     let offset = number("offset")?.unwrap_or(0);
@@ -155,7 +236,9 @@ fn read_external(tensor: &TensorProto, folder: Option<&Path>) -> Result<Vec<u8>,
         return Err(bad("the range lies outside the file"));
     }
     let mut bytes = vec![0; usize::try_from(length).map_err(|_| bad("too large"))?];
-    file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| Error::io(&path, &e))?;
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(|e| Error::io(&path, &e))?;
     Ok(bytes)
 }
 
@@ -164,22 +247,54 @@ mod tests {
     use super::*;
 
     fn tensor(data_type: i32, dims: &[i64], raw: &[u8]) -> TensorProto {
-        TensorProto { name: "t".into(), data_type, dims: dims.to_vec(), raw_data: raw.to_vec().into(), ..Default::default() }
+        TensorProto {
+            name: "t".into(),
+            data_type,
+            dims: dims.to_vec(),
+            raw_data: raw.to_vec().into(),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn raw_forms() {
         let read = |t: &TensorProto| to_array(t, None).unwrap();
-        assert_eq!(read(&tensor(data_type::FLOAT, &[1], &1.5f32.to_le_bytes())).data, Data::F32(vec![1.5]));
-        assert_eq!(read(&tensor(data_type::FLOAT16, &[1], &f16::from_f32(0.25).to_le_bytes())).data, Data::F32(vec![0.25]));
-        assert_eq!(read(&tensor(data_type::INT8, &[2], &[255, 3])).data, Data::Int(vec![-1, 3]));
-        assert_eq!(read(&tensor(data_type::INT4, &[3], &[0x2f, 0x08])).data, Data::Int(vec![-1, 2, -8]));
-        assert_eq!(read(&tensor(data_type::UINT4, &[3], &[0x2f, 0x08])).data, Data::Int(vec![15, 2, 8]));
+        assert_eq!(
+            read(&tensor(data_type::FLOAT, &[1], &1.5f32.to_le_bytes())).data,
+            Data::F32(vec![1.5])
+        );
+        assert_eq!(
+            read(&tensor(
+                data_type::FLOAT16,
+                &[1],
+                &f16::from_f32(0.25).to_le_bytes()
+            ))
+            .data,
+            Data::F32(vec![0.25])
+        );
+        assert_eq!(
+            read(&tensor(data_type::INT8, &[2], &[255, 3])).data,
+            Data::Int(vec![-1, 3])
+        );
+        assert_eq!(
+            read(&tensor(data_type::INT4, &[3], &[0x2f, 0x08])).data,
+            Data::Int(vec![-1, 2, -8])
+        );
+        assert_eq!(
+            read(&tensor(data_type::UINT4, &[3], &[0x2f, 0x08])).data,
+            Data::Int(vec![15, 2, 8])
+        );
     }
 
     #[test]
     fn wrong_lengths_are_malformed() {
-        for t in [tensor(data_type::FLOAT, &[2], &[0; 4]), tensor(data_type::FLOAT, &[1], &[0; 3]), tensor(data_type::INT4, &[3], &[0]), tensor(99, &[1], &[0]), tensor(data_type::INT8, &[-1], &[0])] {
+        for t in [
+            tensor(data_type::FLOAT, &[2], &[0; 4]),
+            tensor(data_type::FLOAT, &[1], &[0; 3]),
+            tensor(data_type::INT4, &[3], &[0]),
+            tensor(99, &[1], &[0]),
+            tensor(data_type::INT8, &[-1], &[0]),
+        ] {
             assert!(matches!(to_array(&t, None), Err(Error::Malformed(_))));
         }
     }
@@ -188,7 +303,14 @@ mod tests {
     fn external_data_stays_in_the_folder() {
         let mut t = tensor(data_type::INT8, &[1], &[]);
         t.data_location = 1;
-        t.external_data.push(super::super::proto::StringStringEntryProto { key: "location".into(), value: "../secret".into() });
-        assert!(matches!(to_array(&t, Some(Path::new("."))), Err(Error::Malformed(_))));
+        t.external_data
+            .push(super::super::proto::StringStringEntryProto {
+                key: "location".into(),
+                value: "../secret".into(),
+            });
+        assert!(matches!(
+            to_array(&t, Some(Path::new("."))),
+            Err(Error::Malformed(_))
+        ));
     }
 }
