@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let differences = compared?;
     let bad = differences
         .iter()
-        .find(|d| !(d.least_cosine >= arguments.bad_below));
+        .find(|d| d.least_cosine.is_nan() || d.least_cosine < arguments.bad_below);
     let text = table(&differences, bad, arguments.bad_below);
     if !arguments.json {
         return super::print(&text);
