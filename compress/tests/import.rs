@@ -1,6 +1,8 @@
 //! What the importer makes of small networks built in memory: folding that is exact happens, folding that is not does
 //! not, patterns become one operator, shapes follow symbolic dimensions, mistakes are named.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use dcz_compress::error::Error;
 use dcz_compress::import::{Dynamic, FloatNetwork, ImportOptions, import};
 use dcz_compress::onnx::proto::*;

@@ -2,8 +2,8 @@
 //!
 //! One walk over the live nodes in file order. A node whose inputs are known is evaluated away
 //! ([`crate::evaluate`]); every other node becomes final operators or pseudo-operators of a [`draft::Draft`]. Then
-//! patterns of exporters are recognised ([`patterns`]), batch normalisations and constants after a layer are folded
-//! ([`fold`]), and what is left becomes a [`Network`]. What is not supported is collected over the whole network and
+//! patterns of exporters are recognised (`patterns`), batch normalisations and constants after a layer are folded
+//! (`fold`), and what is left becomes a [`Network`]. What is not supported is collected over the whole network and
 //! reported at once.
 
 mod conv;
