@@ -172,10 +172,16 @@ fn quantise_layer(
             layer.name, layer.weights[position]
         )));
     }
-    let own_prune = all.layers.get(&layer.name).and_then(|s| s.prune).is_some();
+    let own = all.layers.get(&layer.name).copied().unwrap_or_default();
+    if own.step.is_some() && settings.quantize == Some(Quantize::Minmax) {
+        return Err(Error::Usage(format!(
+            "layer '{}': step belongs to quantize=grid",
+            layer.name
+        )));
+    }
     let mut weights = layer.weights.clone();
     let prune = settings.prune.unwrap_or_default();
-    let threshold = prune::threshold(&weights, by_role(prune, role, own_prune));
+    let threshold = prune::threshold(&weights, by_role(prune, role, own.prune.is_some()));
     prune::apply(&mut weights, threshold);
     let quantised = quantise(&layer, weights, role, default, settings)?;
     Ok(LayerInput {
@@ -211,9 +217,6 @@ fn quantise(
     let wrong = |why: &str| Error::Usage(format!("layer '{}': {why}", layer.name));
     match settings.quantize {
         Some(Quantize::None) => Ok(quantize::raw(weights)),
-        Some(Quantize::Minmax) if settings.step.is_some() => {
-            Err(wrong("step belongs to quantize=grid"))
-        }
         Some(Quantize::Minmax) => Ok(quantize::minmax(
             &weights,
             settings.bits.unwrap_or(MINMAX_BITS),
