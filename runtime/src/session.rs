@@ -66,7 +66,7 @@ impl Default for SessionOptions {
             threads: Threads::Inline,
             memory_budget: MemoryBudget::Max,
             max_relative_error: MAX_RELATIVE_ERROR,
-            spin: Duration::from_micros(20),
+            spin: Duration::from_micros(100),
             plan_cache: 4,
             isa: None,
             release_pages: false,

@@ -1,13 +1,14 @@
 //! Threads that behave in a service: run inline, on a pool the caller passes in, or on a session's own small team.
 //!
-//! A *region* hands each item of a slice to one thread and returns when all are done; it allocates nothing. The own
-//! team is `n - 1` sleeping threads. Inside a run a thread that has
-//! nothing to do waits actively for at most `spin` before it sleeps, because the regions of a run follow each other
-//! within microseconds; between runs nothing spins. Threads are joined when the team is dropped.
+//! A *region* hands out the items of a slice, one at a time, to whatever threads are there, and returns when all are
+//! done; it allocates nothing. The calling thread takes part and waits only for threads that have entered, so a thread
+//! that the system has not woken yet (a busy machine) delays nothing. The own team is `n - 1` sleeping threads. Inside a
+//! run a thread that has nothing to do waits actively for at most `spin` before it sleeps, because the regions of a run
+//! follow each other within microseconds; between runs nothing spins. Threads are joined when the team is dropped.
 //!
 //! This is the only file of the crate with `unsafe`: the items and the closure of a region live on the caller's stack
 //! and are reached by other threads through a raw pointer, which is sound because a region never returns (nor unwinds)
-//! before every thread has finished with it.
+//! before every thread that entered it has left.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -112,56 +113,63 @@ pub(crate) struct OwnTeam {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// A region has begun, or the team ends.
     start: Condvar,
+    /// The last worker has left a region, or a worker has started.
     done: Condvar,
     /// Copy of `State::epoch` for active waiting.
     epoch: AtomicU64,
-    /// Workers that have not finished the current region.
-    pending: AtomicUsize,
+    /// Workers inside the current region. Rises under the lock while a job is published only.
+    active: AtomicUsize,
     running: AtomicBool,
     panicked: AtomicBool,
     spin: Duration,
-    threads: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Number of regions so far.
     epoch: u64,
+    /// The region that workers may enter.
     job: Option<Job>,
+    /// Workers asleep on `start`.
+    sleepers: usize,
+    started: usize,
     shutdown: bool,
 }
 
-/// A region as the workers see it: `call(data, thread)`.
+/// A region as the workers see it.
 #[derive(Clone, Copy, Debug)]
 struct Job {
-    call: unsafe fn(*const (), usize, usize),
+    call: unsafe fn(*const ()),
     data: *const (),
 }
 
-// SAFETY: `data` points at a `Region<T, F>` with `T: Send` and `F: Sync`, and `call` touches only the items of its own
-// thread; `OwnTeam::for_each` keeps the region alive until every worker has finished.
+// SAFETY: `data` points at a `Region<T, F>` with `T: Send` and `F: Sync`, whose items are handed out once each;
+// `OwnTeam::for_each` keeps the region alive until every worker that entered it has left.
 unsafe impl Send for Job {}
 
 struct Region<'a, T, F> {
     items: *mut T,
     len: usize,
+    /// The next item nobody has taken.
+    next: AtomicUsize,
     f: &'a F,
 }
 
-/// Processes the items of one thread: `thread`, `thread + threads`, ...
+/// Processes items of a region until none is left.
 ///
 /// # Safety
-/// `data` points at a live `Region<T, F>` whose items are live and not otherwise borrowed, and no two concurrent calls
-/// use the same `thread`.
-unsafe fn call<T: Send, F: Fn(usize, &mut T) + Sync>(
-    data: *const (),
-    thread: usize,
-    threads: usize,
-) {
+/// `data` points at a live `Region<T, F>` whose items are live and reached through it only.
+unsafe fn call<T: Send, F: Fn(usize, &mut T) + Sync>(data: *const ()) {
     // SAFETY: the caller passes a live region of these types.
     let region = unsafe { &*data.cast::<Region<'_, T, F>>() };
-    for i in (thread..region.len).step_by(threads) {
-        // SAFETY: `i < len`, and index classes modulo `threads` are disjoint between threads.
+    loop {
+        let i = region.next.fetch_add(1, Ordering::Relaxed);
+        if i >= region.len {
+            return;
+        }
+        // SAFETY: `i < len`, and the counter gives every index to one thread only.
         let item = unsafe { &mut *region.items.add(i) };
         (region.f)(i, item);
     }
@@ -174,11 +182,10 @@ impl OwnTeam {
             start: Condvar::new(),
             done: Condvar::new(),
             epoch: AtomicU64::new(0),
-            pending: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
             running: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             spin,
-            threads,
         });
         let mut team = OwnTeam {
             shared,
@@ -191,11 +198,18 @@ impl OwnTeam {
                 .name(format!("dcz-{thread}"))
                 .stack_size(512 << 10);
             // When a spawn fails, dropping `team` stops the threads that exist.
-            team.workers
-                .push(builder.spawn(move || work(&shared, thread))?);
+            team.workers.push(builder.spawn(move || work(&shared))?);
         }
-        // A first region returns when all threads have started, so that no run pays for it.
-        team.for_each(&mut [(); MAX_THREADS][..threads], &|_, _: &mut ()| {});
+        // No run pays for the start of a thread.
+        let mut state = team.shared.lock();
+        while state.started < team.workers.len() {
+            state = team
+                .shared
+                .done
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
         Ok(team)
     }
 
@@ -203,12 +217,12 @@ impl OwnTeam {
         let region = Region {
             items: items.as_mut_ptr(),
             len: items.len(),
+            next: AtomicUsize::new(0),
             f,
         };
         let data = (&raw const region).cast::<()>();
         let shared = &*self.shared;
-        shared.pending.store(self.workers.len(), Ordering::Relaxed);
-        {
+        let sleepers = {
             let mut state = shared.lock();
             state.job = Some(Job {
                 call: call::<T, F>,
@@ -216,14 +230,14 @@ impl OwnTeam {
             });
             state.epoch += 1;
             shared.epoch.store(state.epoch, Ordering::Release);
+            state.sleepers
+        };
+        if sleepers > 0 {
+            shared.start.notify_all();
         }
-        shared.start.notify_all();
-        // SAFETY: the region lives on this stack frame until `wait` below has seen every worker finish; this thread
-        // takes index class 0, the workers 1.. .
-        let own = catch_unwind(AssertUnwindSafe(|| unsafe {
-            call::<T, F>(data, 0, shared.threads)
-        }));
-        shared.wait();
+        // SAFETY: the region lives on this stack frame until `close` below has seen every worker leave it.
+        let own = catch_unwind(AssertUnwindSafe(|| unsafe { call::<T, F>(data) }));
+        shared.close();
         let worker_panicked = shared.panicked.swap(false, Ordering::AcqRel);
         match own {
             Err(payload) => resume_unwind(payload),
@@ -239,13 +253,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no worker is in the current region, actively at first.
-    fn wait(&self) {
-        if self.spin_until(|| self.pending.load(Ordering::Acquire) == 0) {
+    /// Lets no further worker into the region and waits, actively at first, for those inside. A worker that the
+    /// system has not woken yet is not waited for.
+    fn close(&self) {
+        self.lock().job = None;
+        if self.spin_until(|| self.active.load(Ordering::Acquire) == 0) {
             return;
         }
         let mut state = self.lock();
-        while self.pending.load(Ordering::Acquire) != 0 {
+        while self.active.load(Ordering::Acquire) != 0 {
             state = self
                 .done
                 .wait(state)
@@ -276,36 +292,42 @@ impl Shared {
     }
 }
 
-fn work(shared: &Shared, thread: usize) {
+fn work(shared: &Shared) {
     let mut seen = 0;
+    shared.lock().started += 1;
+    shared.done.notify_one();
     loop {
         shared.spin_until(|| shared.epoch.load(Ordering::Acquire) != seen);
         let job = {
             let mut state = shared.lock();
             while state.epoch == seen && !state.shutdown {
+                state.sleepers += 1;
                 state = shared
                     .start
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
+                state.sleepers -= 1;
             }
             if state.shutdown {
                 return;
             }
             seen = state.epoch;
+            if state.job.is_some() {
+                shared.active.fetch_add(1, Ordering::AcqRel);
+            }
             state.job
         };
-        if let Some(Job { call, data }) = job {
-            // SAFETY: `for_each` published this job and waits for this thread before its region ends; `thread` is
-            // unique in the team.
-            let result = catch_unwind(AssertUnwindSafe(|| unsafe {
-                call(data, thread, shared.threads)
-            }));
-            if result.is_err() {
-                shared.panicked.store(true, Ordering::Release);
-            }
+        let Some(Job { call, data }) = job else {
+            continue;
+        };
+        // SAFETY: this thread entered while the job was published, under the lock, so `close` waits for it before the
+        // region ends.
+        let result = catch_unwind(AssertUnwindSafe(|| unsafe { call(data) }));
+        if result.is_err() {
+            shared.panicked.store(true, Ordering::Release);
         }
-        if shared.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Taking the lock orders this notification after the caller's check of `pending`.
+        if shared.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Taking the lock orders this notification after the caller's check of `active`.
             drop(shared.lock());
             shared.done.notify_one();
         }
