@@ -30,7 +30,7 @@ use dcz_format::graph::{ChannelOrder, Filter, Meaning, Metric, Network, Preproce
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::settings::one_line;
+use crate::settings::{one_line, read_text};
 
 /// A parsed file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -98,7 +98,7 @@ struct Origin {
 impl Description {
     /// Reads a file; texts it refers to are read too.
     pub fn load(path: &Path) -> Result<Description, Error> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
+        let text = read_text(path)?;
         Description::parse(&text, path.parent()).map_err(|e| match e {
             Error::Input(text) => Error::Input(format!("{}: {text}", path.display())),
             other => other,
@@ -111,7 +111,7 @@ impl Description {
             toml::from_str(text).map_err(|e| Error::Input(one_line(&e.to_string())))?;
         let read = |name: &str| {
             let path = folder.unwrap_or_else(|| Path::new("")).join(name);
-            std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
+            read_text(&path)
         };
         for meaning in description
             .output

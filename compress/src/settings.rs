@@ -239,7 +239,7 @@ impl AllSettings {
 
     /// Reads a settings file.
     pub fn load(path: &Path) -> Result<AllSettings, Error> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
+        let text = read_text(path)?;
         AllSettings::from_toml(&text).map_err(|e| Error::Input(format!("{}: {e}", path.display())))
     }
 
@@ -295,6 +295,15 @@ impl AllSettings {
         }
         Ok(())
     }
+}
+
+/// Reads a text file.
+///
+/// Errors: [`Error::Io`] when it cannot be read, [`Error::Input`] when it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, Error> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Error::Input(format!("{}: not a text in UTF-8", path.display())))
 }
 
 /// A message of several lines as one.
