@@ -3,7 +3,8 @@
 //! A convolution takes its tiles in groups of one per thread: the threads decode the group in
 //! parallel, then every thread computes its own rows of the output for all tiles of the group
 //! (rows of the `[row][channel][column]` layout are contiguous, so the output is split without
-//! sharing). Of a linear layer with one row each thread owns whole panels and decodes and computes
+//! sharing). On small maps each thread takes whole panels instead, computes them into its scratch,
+//! and the results are copied to their places. Of a linear layer with one row each thread owns whole panels and decodes and computes
 //! them without meeting the others; with more rows the rows are split like those of a convolution.
 //! A sum is never split between threads, and its order depends on the layer's tiles only.
 
@@ -20,7 +21,7 @@ use crate::{convert, error};
 use dcz_format::graph::{LayerId, Network};
 use dcz_format::layer::{Layer, PANEL};
 use dcz_format::{Container, TileDecoder};
-use dcz_kernels::{Activation, Isa, Map, Start, View, ViewMut};
+use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile};
 use dcz_kernels::{activation, binary, layout, norm, pool, resize};
 use std::ops::Range;
 use std::time::Instant;
@@ -116,6 +117,7 @@ impl<'e> Exec<'e> {
         let at = Operands { program, step };
         let team = self.team;
         match &step.work {
+            Work::Conv(work) if work.by_panels => self.conv_by_panels(work, at, io)?,
             Work::Conv(work) => self.conv(work, at, io)?,
             Work::Linear(work) => self.linear(work, at, io)?,
             Work::Function(function) => {
@@ -291,6 +293,70 @@ impl<'e> Exec<'e> {
         Ok(())
     }
 
+    /// Each thread decodes and computes whole panels, into its own scratch; the results are copied
+    /// to their places when the threads meet.
+    fn conv_by_panels(
+        &mut self,
+        work: &ConvWork,
+        at: Operands<'_>,
+        io: &Io<'_, '_, '_, '_>,
+    ) -> Result<()> {
+        let (layer, info, id) = self.layer(work.layer)?;
+        let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
+        let (from, to) = (at.input(0)?.map(), at.step.output.map());
+        let (source, out) = at.unary(self.arena, io)?;
+        let threads = at.step.threads.clamp(1, self.workers.len().max(1));
+        let job = ConvJob {
+            work,
+            layer,
+            info,
+            isa: self.isa,
+            epilogue,
+            source,
+            from,
+            to,
+        };
+        let coded = Coded {
+            container: self.container,
+            net: self.net,
+            id,
+            info,
+            timed: self.profiling,
+        };
+        let (tiles, mut tile) = (layer.tiles.len(), 0);
+        while tile < tiles {
+            let mut parts = Parts::new();
+            let threads_data = self.workers.iter_mut().zip(self.scratch.iter_mut());
+            for (worker, scratch) in threads_data.take(threads) {
+                let end = panel_start(layer, tile + 1);
+                if tile < end {
+                    parts.push((tile..end, worker, scratch, Ok(())))?;
+                }
+                tile = end;
+            }
+            let done: &[f32] = out;
+            self.team.for_each(parts.used(), |_, part| {
+                if let Some((tiles, worker, scratch, outcome)) = part {
+                    *outcome = job.panels(&coded, tiles.clone(), done, worker, scratch);
+                }
+            });
+            for (tiles, _, scratch, outcome) in parts.used().iter_mut().flatten() {
+                std::mem::replace(outcome, Ok(()))?;
+                let (channel, count) = job.channels(tiles.start)?;
+                for (place, row) in job
+                    .rows(channel, count)
+                    .zip(scratch.chunks_exact(count * to.w))
+                {
+                    out.get_mut(place)
+                        .ok_or_else(mismatch)?
+                        .copy_from_slice(row);
+                }
+            }
+        }
+        self.release_layer(id, layer);
+        Ok(())
+    }
+
     fn linear(
         &mut self,
         work: &LinearWork,
@@ -437,6 +503,99 @@ fn decode_group<'w>(
     Ok(workers)
 }
 
+/// A convolution whose threads take panels; one group.
+struct ConvJob<'a> {
+    work: &'a ConvWork,
+    layer: &'a Layer,
+    info: &'a LayerInfo,
+    isa: Isa,
+    epilogue: dcz_kernels::Epilogue<'a>,
+    source: &'a [f32],
+    from: Map,
+    to: Map,
+}
+
+impl ConvJob<'_> {
+    /// First channel and number of channels of a tile.
+    fn channels(&self, tile: usize) -> Result<(usize, usize)> {
+        let tile = self.layer.tiles.get(tile).ok_or_else(mismatch)?;
+        let channel = tile.panel as usize * PANEL;
+        let count = (tile.panels as usize * PANEL).min(self.to.c.saturating_sub(channel));
+        Ok((channel, count.max(1)))
+    }
+
+    /// Where the rows of these channels lie in the output.
+    fn rows(&self, channel: usize, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Map { n, c, h, w, .. } = self.to;
+        (0..n * h).map(move |row| {
+            let at = (row * c + channel) * w;
+            at..at + count * w
+        })
+    }
+
+    /// Decodes and computes tiles of the same panels; the result is left at the head of `scratch`,
+    /// `[image][row][channel][column]`.
+    fn panels(
+        &self,
+        coded: &Coded<'_>,
+        tiles: Range<usize>,
+        out: &[f32],
+        worker: &mut Worker,
+        scratch: &mut [f32],
+    ) -> Result<()> {
+        let (channel, count) = self.channels(tiles.start)?;
+        let Map { n, h, w, .. } = self.to;
+        let own = scratch.split_at_mut_checked(n * h * w * count);
+        let (own, scratch) = own.ok_or_else(mismatch)?;
+        if self.work.accumulate {
+            for (place, row) in self
+                .rows(channel, count)
+                .zip(own.chunks_exact_mut(count * w))
+            {
+                row.copy_from_slice(out.get(place).ok_or_else(mismatch)?);
+            }
+        }
+        let epilogue = epilogue_of(&self.epilogue, channel, count)?;
+        // The panels are a layer of their own.
+        let shape = ConvShape {
+            out_channels: count,
+            ..self.work.shape
+        };
+        for tile in tiles {
+            coded.decode(worker, tile)?;
+            let (tile, record) = worker.tile.view(self.layer, self.info)?;
+            let tile = WeightTile {
+                first_panel: 0,
+                ..tile
+            };
+            let fresh = record.k == 0 && !self.work.accumulate;
+            let last = record.k as usize + record.k_len as usize == self.info.k;
+            for (image, data) in own.chunks_exact_mut(h * w * count).enumerate() {
+                dcz_kernels::conv_tile(
+                    self.isa,
+                    self.work.algorithm,
+                    &shape,
+                    &tile,
+                    image_of(self.source, self.from, image),
+                    0..h,
+                    &mut ViewMut {
+                        data,
+                        map: Map::rows(1, count, h, w),
+                    },
+                    if fresh {
+                        Start::Zero
+                    } else {
+                        Start::Accumulate
+                    },
+                    last.then_some(&epilogue),
+                    scratch,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A linear layer as its threads see it.
 struct LinearJob<'a> {
     work: &'a LinearWork,
@@ -479,19 +638,7 @@ impl LinearJob<'_> {
         let (tile, record) = buffer.view(self.layer, self.info)?;
         let channel = tile.first_panel * PANEL;
         let count = (tile.panels * PANEL).min(self.work.outputs - channel);
-        let part = |list: &'_ [f32]| list.get(channel..channel + count).is_some();
-        let epilogue = dcz_kernels::Epilogue {
-            bias: self
-                .epilogue
-                .bias
-                .and_then(|b| b.get(channel..channel + count)),
-            activation: match self.epilogue.activation {
-                Activation::Prelu(slopes) if slopes.len() > 1 && part(slopes) => {
-                    Activation::Prelu(&slopes[channel..channel + count])
-                }
-                other => other,
-            },
-        };
+        let epilogue = epilogue_of(&self.epilogue, channel, count)?;
         let fresh = record.k == 0 && !self.work.accumulate;
         let last = record.k as usize + record.k_len as usize == self.info.k;
         let y = y
@@ -516,6 +663,22 @@ impl LinearJob<'_> {
         );
         Ok(())
     }
+}
+
+/// The part of an epilogue for some channels.
+fn epilogue_of<'a>(
+    epilogue: &dcz_kernels::Epilogue<'a>,
+    channel: usize,
+    count: usize,
+) -> Result<dcz_kernels::Epilogue<'a>> {
+    let part = |list: &'a [f32]| list.get(channel..channel + count).ok_or_else(mismatch);
+    Ok(dcz_kernels::Epilogue {
+        bias: epilogue.bias.map(part).transpose()?,
+        activation: match epilogue.activation {
+            Activation::Prelu(slopes) if slopes.len() > 1 => Activation::Prelu(part(slopes)?),
+            other => other,
+        },
+    })
 }
 
 /// The first tile at or after `index` that begins a panel.

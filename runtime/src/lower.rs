@@ -325,6 +325,7 @@ impl Lowering<'_> {
                 function: tail.function,
             },
             accumulate: tail.residual.is_some(),
+            by_panels: false,
         });
         self.emit_tail(index, work, x, Layout::Rows, tail)
     }

@@ -92,6 +92,8 @@ pub struct PlanStep {
     pub coded_bytes: u64,
     /// Threads used.
     pub threads: usize,
+    /// Threads take panels of output channels instead of rows.
+    pub by_panels: bool,
     /// Bytes of all activations alive during the step.
     pub live_bytes: u64,
 }
@@ -245,6 +247,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         tiles: tiles.len(),
         coded_bytes: tiles.iter().map(|t| u64::from(t.len)).sum(),
         threads: step.threads,
+        by_panels: matches!(&step.work, Work::Conv(w) if w.by_panels),
         live_bytes: program
             .live
             .get(index)

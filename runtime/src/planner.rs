@@ -7,9 +7,10 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::plan::Memory;
-use crate::program::{Program, Work};
+use crate::program::{ConvWork, Program, Work};
 use crate::weights::{LayerInfo, TileBuffer};
 use dcz_format::graph::Network;
+use dcz_format::layer::{Layer, PANEL};
 use dcz_kernels::{ConvAlgo, ConvShape};
 
 /// Share of non-zero weights up to which skipping zeros wins over the packed kernel.
@@ -18,6 +19,11 @@ const SPARSE_DENSITY: f64 = 0.3;
 const MACS_PER_THREAD: usize = 100_000;
 /// Elements of simple operations that are worth waking another thread for.
 const ELEMENTS_PER_THREAD: usize = 32_768;
+
+/// Largest map, in pixels, on which threads take panels instead of rows.
+const SMALL_MAP: usize = 256;
+/// Most elements of the output of a tile that a thread keeps to itself.
+const PANEL_SCRATCH: usize = 16_384;
 
 /// The algorithm of a convolution.
 pub(crate) fn choose(info: Option<&LayerInfo>, shape: &ConvShape) -> ConvAlgo {
@@ -45,7 +51,38 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
             _ => 1,
         };
         step.threads = worth.clamp(1, threads.max(1));
+        if let Work::Conv(work) = &mut step.work {
+            let layer = network.layers.get(work.layer);
+            work.by_panels = layer.is_some_and(|layer| by_panels(work, layer, step.threads));
+        }
     }
+}
+
+/// Whether threads take panels of a convolution instead of rows: on small maps a thread's share of
+/// the rows fills register tiles badly, and every thread would expand all weights. Each thread
+/// then computes whole panels into its scratch. Changes no bit.
+fn by_panels(work: &ConvWork, layer: &Layer, threads: usize) -> bool {
+    let pixels = work.shape.out_h * work.shape.out_w;
+    let panels = layer.tiles.iter().filter(|tile| tile.k == 0).count();
+    threads > 1
+        && work.shape.groups == 1
+        && pixels <= SMALL_MAP
+        && panels >= 2 * threads
+        && panel_scratch(work, layer) <= PANEL_SCRATCH
+}
+
+/// Elements of the output of the largest tile.
+fn panel_scratch(work: &ConvWork, layer: &Layer) -> usize {
+    let panels = layer
+        .tiles
+        .iter()
+        .map(|t| t.panels as usize)
+        .max()
+        .unwrap_or(0);
+    let pixels = work
+        .images
+        .saturating_mul(work.shape.out_h * work.shape.out_w);
+    pixels.saturating_mul(panels * PANEL)
 }
 
 /// f32 elements of kernel scratch of one thread when steps run on at most `threads` threads.
@@ -57,15 +94,24 @@ pub(crate) fn scratch(program: &Program, network: &Network, threads: usize) -> u
             Work::Linear(work) => work.layer,
             _ => continue,
         };
-        for tile in network.layers.get(layer).into_iter().flat_map(|l| &l.tiles) {
+        let Some(layer) = network.layers.get(layer) else {
+            continue;
+        };
+        let parts = step.threads.min(threads).max(1);
+        for tile in &layer.tiles {
             let (panels, k) = (tile.panels as usize, tile.k_len as usize);
             most = most.max(match &step.work {
                 Work::Conv(work) => {
-                    let parts = step.threads.min(threads).max(1);
-                    // A thread's share of all rows, at most the rows of one image per call.
-                    let rows = (work.images * work.shape.out_h).div_ceil(parts);
-                    let rows = rows.min(work.shape.out_h);
-                    dcz_kernels::workspace(work.algorithm, &work.shape, panels, k, rows)
+                    let workspace = |rows: usize| {
+                        dcz_kernels::workspace(work.algorithm, &work.shape, panels, k, rows)
+                    };
+                    if by_panels(work, layer, parts) {
+                        workspace(work.shape.out_h) + panel_scratch(work, layer)
+                    } else {
+                        // A thread's share of all rows, at most the rows of one image per call.
+                        let rows = (work.images * work.shape.out_h).div_ceil(parts);
+                        workspace(rows.min(work.shape.out_h))
+                    }
                 }
                 _ => dcz_kernels::linear_workspace(panels, k),
             });

@@ -158,6 +158,8 @@ pub(crate) struct ConvWork {
     pub epilogue: Epilogue,
     /// The output buffer holds a residual operand that the sums are added to.
     pub accumulate: bool,
+    /// Threads take panels instead of rows (set by the planner; changes no bit).
+    pub by_panels: bool,
 }
 
 /// A linear layer over `rows` vectors.

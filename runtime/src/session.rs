@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::plan::{Memory, Plan};
 use crate::planner::{self, Fixed};
 use crate::profile::{Profile, StepProfile};
-use crate::program::Program;
+use crate::program::{Program, Work};
 use crate::shape::{self, Dims};
 use crate::threads::{Team, Threads};
 use crate::weights::{LayerInfo, TileBuffer};
@@ -474,6 +474,7 @@ impl Session {
         compiled.plan.threads = threads;
         for (step, plan) in compiled.program.steps.iter().zip(&mut compiled.plan.steps) {
             plan.threads = step.threads;
+            plan.by_panels = matches!(&step.work, Work::Conv(w) if w.by_panels);
         }
         self.cache.push(compiled);
         if let Err(error) = self.allocate(threads) {

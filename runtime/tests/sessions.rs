@@ -108,6 +108,34 @@ fn every_image_of_a_batch_equals_the_image_alone() {
 }
 
 #[test]
+fn threads_take_panels_of_small_maps() {
+    for coding in [Coding::Raw32, Coding::GridBlock, Coding::Sparse] {
+        for tile_weights in [80, 700, 20_000] {
+            let mut net = Net::new("panels");
+            (net.coding, net.tile_weights) = (coding, tile_weights);
+            let x = net.batch_input(&[20, 9, 7]);
+            let a = net.conv(x, 20, 68, 3, 1, 1);
+            let b = net.conv(a, 68, 68, 3, 1, 1);
+            let c = net.add(a, b);
+            let slope = net.constant(&[68, 1, 1]);
+            let d = net.node(Op::Prelu { slope }, &[c]);
+            let e = net.conv(d, 68, 33, 1, 2, 1);
+            net.output(e);
+            let model = net.model();
+            let plan = session(&model, Threads::Own(2))
+                .prepare_default()
+                .unwrap()
+                .clone();
+            let panels = plan.steps.iter().filter(|s| s.by_panels).count();
+            assert!(panels > 1 || tile_weights == 20_000, "{plan}");
+            for batch in [1, 2] {
+                check("panels", &model, &[noise(1, &[batch, 20, 9, 7])]);
+            }
+        }
+    }
+}
+
+#[test]
 fn numeric_id_depends_on_what_determines_bits() {
     let model = residual(Coding::GridLayer, 65536).model();
     let id = |model: &Model, threads, batch| {
