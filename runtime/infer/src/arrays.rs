@@ -32,7 +32,9 @@ pub fn read(arguments: &[String], network: &Network) -> Result<Vec<Input>, Failu
             .filter(|(name, _)| names.contains(name));
         let (name, path) = match (named, names.as_slice()) {
             (Some(pair), _) => pair,
-            (None, [only]) => (*only, text.as_str()),
+            (None, [only]) if !text.contains('=') || Path::new(text).exists() => {
+                (*only, text.as_str())
+            }
             (None, _) => {
                 let list = names.join(", ");
                 return Err(Failure::usage(format!(
