@@ -29,7 +29,8 @@ pub mod weights;
 
 pub use activation::{Activation, Epilogue};
 pub use conv::{
-    ALGOS, Algo, ConvAlgo, ConvShape, Start, conv_tile, kernel_name, supports, workspace,
+    ALGOS, Algo, ConvAlgo, ConvShape, Start, Sums, conv_tile, kernel_name, supports, winograd,
+    workspace,
 };
 pub use linear::{linear_tile, linear_workspace};
 pub use shape::{Map, View, ViewMut};

@@ -14,12 +14,14 @@ mod gemm;
 mod plane;
 mod sparse;
 mod store;
+pub mod winograd;
 
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
 use std::ops::Range;
+use winograd::Winograd;
 
 /// Geometry of a convolution of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,12 @@ pub enum ConvAlgo {
     DirectSparse,
     /// One input channel per output channel.
     Depthwise,
+    /// F(2x2, 3x3), weights transformed in the call.
+    Winograd2,
+    /// F(4x4, 3x3), weights transformed in the call.
+    Winograd4,
+    /// F(6x6, 3x3), weights transformed in the call.
+    Winograd6,
 }
 
 /// What the output holds before the call.
@@ -124,12 +132,23 @@ pub enum Start {
     Accumulate,
 }
 
+/// The order of summation of an algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sums {
+    /// Chains over the blocks of [`blocks::KBlocks`].
+    Blocks,
+    /// Chains over channels, in the transformed domain.
+    Winograd(Winograd),
+}
+
 /// One algorithm of the table.
 pub struct Algo {
     /// Which one.
     pub algo: ConvAlgo,
     /// `conv_{algo}_{dtype}_{tile}`
     pub name: &'static str,
+    /// Algorithms with equal order give equal bits for the same cut into tiles.
+    pub sums: Sums,
     /// Whether it can compute the shape.
     pub supports: fn(&ConvShape) -> bool,
     /// f32 elements of scratch for (shape, panels of a tile, output rows of a call).
@@ -142,6 +161,7 @@ pub const ALGOS: &[Algo] = &[
     Algo {
         algo: ConvAlgo::Gemm,
         name: "conv_gemm_f32_8x24",
+        sums: Sums::Blocks,
         supports: |shape| !shape.is_depthwise(),
         workspace: gemm::workspace,
         run: gemm::run,
@@ -149,6 +169,7 @@ pub const ALGOS: &[Algo] = &[
     Algo {
         algo: ConvAlgo::DirectSparse,
         name: "conv_sparse_f32_1x32",
+        sums: Sums::Blocks,
         supports: |shape| !shape.is_depthwise(),
         workspace: sparse::workspace,
         run: sparse::run,
@@ -156,9 +177,34 @@ pub const ALGOS: &[Algo] = &[
     Algo {
         algo: ConvAlgo::Depthwise,
         name: "conv_depthwise_f32_2x32",
+        sums: Sums::Blocks,
         supports: ConvShape::is_depthwise,
         workspace: |shape, _, rows| depthwise::workspace(shape, rows),
         run: depthwise::run,
+    },
+    Algo {
+        algo: ConvAlgo::Winograd2,
+        name: "conv_winograd2_f32_8x24",
+        sums: Sums::Winograd(Winograd::F2),
+        supports: winograd::supports,
+        workspace: |s, panels, rows| winograd::tile_workspace(Winograd::F2, s, panels, rows),
+        run: |isa, call| winograd::run_tile(Winograd::F2, isa, call),
+    },
+    Algo {
+        algo: ConvAlgo::Winograd4,
+        name: "conv_winograd4_f32_8x24",
+        sums: Sums::Winograd(Winograd::F4),
+        supports: winograd::supports,
+        workspace: |s, panels, rows| winograd::tile_workspace(Winograd::F4, s, panels, rows),
+        run: |isa, call| winograd::run_tile(Winograd::F4, isa, call),
+    },
+    Algo {
+        algo: ConvAlgo::Winograd6,
+        name: "conv_winograd6_f32_8x24",
+        sums: Sums::Winograd(Winograd::F6),
+        supports: winograd::supports,
+        workspace: |s, panels, rows| winograd::tile_workspace(Winograd::F6, s, panels, rows),
+        run: |isa, call| winograd::run_tile(Winograd::F6, isa, call),
     },
 ];
 
@@ -226,27 +272,13 @@ pub fn conv_tile(
     let Some(entry) = entry(algo).filter(|a| (a.supports)(shape)) else {
         panic!("{algo:?} does not support {shape:?}");
     };
-    let (im, om) = (input.map, out.map);
-    assert_eq!(
-        (im.c, im.h, im.w),
-        (shape.in_channels, shape.in_h, shape.in_w),
-        "input map"
-    );
-    assert_eq!(
-        (om.c, om.h, om.w),
-        (shape.out_channels, rows.len(), shape.out_w),
-        "output map"
-    );
-    assert!(
-        im.span() <= input.data.len() && om.span() <= out.data.len(),
-        "maps beyond slices"
-    );
-    assert!(rows.end <= shape.out_h && tile.first_panel + tile.panels <= shape.panels());
+    check_maps(shape, &input, &rows, out);
+    assert!(tile.first_panel + tile.panels <= shape.panels());
     assert!(
         tile.k0 + tile.k_len <= shape.k(),
         "tile beyond the layer's k"
     );
-    if om.is_empty() || tile.panels == 0 || tile.k_len == 0 {
+    if out.map.is_empty() || tile.panels == 0 || tile.k_len == 0 {
         return;
     }
     (entry.run)(
@@ -262,6 +294,26 @@ pub fn conv_tile(
             scratch,
         },
     );
+}
+
+/// The maps are those of the shape, and lie within their slices.
+fn check_maps(shape: &ConvShape, input: &View<'_>, rows: &Range<usize>, out: &ViewMut<'_>) {
+    let (im, om) = (input.map, out.map);
+    assert_eq!(
+        (im.c, im.h, im.w),
+        (shape.in_channels, shape.in_h, shape.in_w),
+        "input map"
+    );
+    assert_eq!(
+        (om.c, om.h, om.w),
+        (shape.out_channels, rows.len(), shape.out_w),
+        "output map"
+    );
+    assert!(
+        im.span() <= input.data.len() && om.span() <= out.data.len(),
+        "maps beyond slices"
+    );
+    assert!(rows.end <= shape.out_h, "output rows");
 }
 
 /// The first `rows` rows of `N` elements of the scratch, and the rest.

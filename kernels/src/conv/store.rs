@@ -205,9 +205,10 @@ impl Work for Store<'_, '_, '_> {
 }
 
 /// What happens to a sum before it is written, in one pass.
-struct Finish<'a> {
-    accumulate: bool,
-    epilogue: Option<&'a Epilogue<'a>>,
+pub(super) struct Finish<'a> {
+    pub accumulate: bool,
+    /// Simple ones only.
+    pub epilogue: Option<&'a Epilogue<'a>>,
 }
 
 impl Finish<'_> {
@@ -221,6 +222,34 @@ impl Finish<'_> {
         match self.epilogue {
             Some(epilogue) => epilogue.apply_vector(simd, channel, sum),
             None => sum,
+        }
+    }
+
+    /// `len` sums to the start of `out`; a vector may be read behind the last sum.
+    #[inline(always)]
+    pub fn line<S: Simd>(
+        &self,
+        simd: S,
+        channel: usize,
+        out: &mut [f32],
+        sums: &[f32],
+        len: usize,
+    ) {
+        let whole = out[..len].as_chunks_mut::<8>().0.iter_mut();
+        for (out, sums) in whole.zip(sums.as_chunks().0) {
+            let v = self.vector(simd, channel, simd.load(sums), || simd.load(out));
+            simd.store(v, out);
+        }
+        let done = len / 8 * 8;
+        if done < len {
+            let mut last = [0.0; SUMS];
+            last[..8].copy_from_slice(&sums[done..done + 8]);
+            let segment = Segment {
+                at: done,
+                sum: 0,
+                len: (len - done) as u32,
+            };
+            self.part(simd, channel, out, &last, &segment);
         }
     }
 

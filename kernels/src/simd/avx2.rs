@@ -57,6 +57,12 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn mul(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_mul_ps(a, b) }
@@ -74,6 +80,15 @@ impl Simd for Avx2Fma {
         unsafe {
             let bytes = _mm_loadl_epi64(q.as_ptr().cast());
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_i16(self, q: &[i16; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2; `_mm_loadu_si128` reads exactly the 16 bytes.
+        unsafe {
+            let words = _mm_loadu_si128(q.as_ptr().cast());
+            _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(words))
         }
     }
 

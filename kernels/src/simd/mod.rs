@@ -120,12 +120,16 @@ pub(crate) trait Simd: Copy {
     fn store(self, v: Self::V, to: &mut [f32; 8]);
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b`
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`: one rounding where the instruction set has it, two on the portable tier.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Signed bytes to f32.
     fn widen_i8(self, q: &[i8; 8]) -> Self::V;
+    /// Signed 16-bit integers to f32.
+    fn widen_i16(self, q: &[i16; 8]) -> Self::V;
     /// `lut[code]` per lane.
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> Self::V;
     /// `a < b ? x : y` per lane; false for NaN.

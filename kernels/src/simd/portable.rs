@@ -32,6 +32,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn sub(self, a: f32x8, b: f32x8) -> f32x8 {
+        a - b
+    }
+
+    #[inline(always)]
     fn mul(self, a: f32x8, b: f32x8) -> f32x8 {
         a * b
     }
@@ -43,6 +48,11 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn widen_i8(self, q: &[i8; 8]) -> f32x8 {
+        f32x8::new(q.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn widen_i16(self, q: &[i16; 8]) -> f32x8 {
         f32x8::new(q.map(f32::from))
     }
 

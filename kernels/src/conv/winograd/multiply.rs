@@ -1,0 +1,200 @@
+//! The products of one position: 8 output channels x channels times channels x tiles, kept in
+//! registers over a block of channels and then added to the sums.
+
+use crate::simd::{Isa, Simd, Work};
+use crate::weights::PANEL;
+
+/// Most channels of a block: a chain of multiply-adds. The blocks depend on the layer only.
+pub(super) const BLOCK: usize = 128;
+
+/// One block of one position.
+#[derive(Clone, Copy)]
+pub(super) struct Products<'a> {
+    /// `[channel][tile]`, `pitch` apart.
+    pub input: &'a [f32],
+    pub pitch: usize,
+    /// Tiles that count.
+    pub tiles: usize,
+    /// Overwrite the sums.
+    pub first: bool,
+}
+
+impl Products<'_> {
+    /// One panel after the other; `weights(i)` are those of panel `i`, whose sums, `[8][tile]`,
+    /// start at `i * stride`.
+    pub fn run<'w>(
+        self,
+        isa: Isa,
+        panels: usize,
+        weights: impl Fn(usize) -> &'w [[f32; PANEL]],
+        sums: &mut [f32],
+        stride: usize,
+    ) {
+        if self.tiles <= 4 {
+            let mut i = 0;
+            while i < panels {
+                let sums = &mut sums[i * stride..];
+                match panels - i {
+                    1 => self.few([weights(i)], sums, stride, isa),
+                    2 => self.few([weights(i), weights(i + 1)], sums, stride, isa),
+                    _ => {
+                        let w = [weights(i), weights(i + 1), weights(i + 2)];
+                        self.few(w, sums, stride, isa);
+                    }
+                }
+                i += (panels - i).min(3);
+            }
+            return;
+        }
+        let mut at = 0;
+        while at < self.pitch {
+            // Two groups of two keep the registers busier than three and one.
+            let n = match (self.pitch - at) / 8 {
+                1 => 1,
+                2 | 4 => 2,
+                _ => 3,
+            };
+            for i in 0..panels {
+                let (w, sums) = (weights(i), &mut sums[i * stride..]);
+                match n {
+                    1 => self.many::<1, 8, 0>(w, sums, at, isa),
+                    2 => {
+                        self.many::<2, 4, 0>(w, sums, at, isa);
+                        self.many::<2, 4, 4>(w, sums, at, isa);
+                    }
+                    _ => {
+                        self.many::<3, 4, 0>(w, sums, at, isa);
+                        self.many::<3, 4, 4>(w, sums, at, isa);
+                    }
+                }
+            }
+            at += n * 8;
+        }
+    }
+
+    fn many<const NV: usize, const MR: usize, const LANE: usize>(
+        self,
+        weights: &[[f32; PANEL]],
+        sums: &mut [f32],
+        at: usize,
+        isa: Isa,
+    ) {
+        isa.run(TileLanes::<NV, MR, LANE> {
+            products: self,
+            weights,
+            at,
+            sums,
+        });
+    }
+
+    fn few<const P: usize>(
+        self,
+        weights: [&[[f32; PANEL]]; P],
+        sums: &mut [f32],
+        stride: usize,
+        isa: Isa,
+    ) {
+        isa.run(ChannelLanes::<P> {
+            products: self,
+            weights,
+            sums,
+            stride,
+        });
+    }
+}
+
+/// A tile per lane: `MR` channels from `LANE` on times `NV` vectors of tiles from `at` on.
+struct TileLanes<'a, const NV: usize, const MR: usize, const LANE: usize> {
+    products: Products<'a>,
+    weights: &'a [[f32; PANEL]],
+    at: usize,
+    sums: &'a mut [f32],
+}
+
+impl<const NV: usize, const MR: usize, const LANE: usize> Work for TileLanes<'_, NV, MR, LANE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Products {
+            input,
+            pitch,
+            first,
+            ..
+        } = self.products;
+        let mut acc = [[simd.splat(0.0); NV]; MR];
+        let mut from = self.at;
+        for w in self.weights {
+            let x = input[from..from + NV * 8].as_chunks::<8>().0;
+            from += pitch;
+            let mut v = [simd.splat(0.0); NV];
+            for j in 0..NV {
+                v[j] = simd.load(&x[j]);
+            }
+            for i in 0..MR {
+                let w = simd.splat(w[LANE + i]);
+                for j in 0..NV {
+                    acc[i][j] = simd.mul_add(w, v[j], acc[i][j]);
+                }
+            }
+        }
+        for i in 0..MR {
+            let to = &mut self.sums[(LANE + i) * pitch + self.at..][..NV * 8];
+            for (v, to) in acc[i].into_iter().zip(to.as_chunks_mut().0) {
+                let v = if first { v } else { simd.add(simd.load(to), v) };
+                simd.store(v, to);
+            }
+        }
+    }
+}
+
+/// A channel per lane: `P` panels times 4 tiles.
+struct ChannelLanes<'a, const P: usize> {
+    products: Products<'a>,
+    weights: [&'a [[f32; PANEL]]; P],
+    sums: &'a mut [f32],
+    stride: usize,
+}
+
+impl<const P: usize> Work for ChannelLanes<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Products {
+            input,
+            pitch,
+            first,
+            ..
+        } = self.products;
+        let len = self.weights[0].len();
+        let mut weights = self.weights;
+        for w in &mut weights {
+            *w = &w[..len];
+        }
+        let mut acc = [[simd.splat(0.0); 4]; P];
+        for k in 0..len {
+            let x = &input[k * pitch..k * pitch + 4];
+            let mut w = [simd.splat(0.0); P];
+            for i in 0..P {
+                w[i] = simd.load(&weights[i][k]);
+            }
+            for j in 0..4 {
+                let x = simd.splat(x[j]);
+                for i in 0..P {
+                    acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+                }
+            }
+        }
+        for (i, acc) in acc.into_iter().enumerate() {
+            let mut rows = [simd.splat(0.0); 8];
+            rows[..4].copy_from_slice(&acc);
+            for (lane, v) in simd.transpose(rows).into_iter().enumerate() {
+                let to = &mut self.sums[i * self.stride + lane * pitch..][..8];
+                let to = &mut to.as_chunks_mut().0[0];
+                let v = if first { v } else { simd.add(simd.load(to), v) };
+                simd.store(v, to);
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Strips: rectangles of tiles that are transformed, multiplied and transformed back together.
+//! How a map is cut into strips changes no bit, since tiles lie on a fixed grid of the output.
+
+use super::points::Size;
+use crate::conv::ConvShape;
+use std::ops::Range;
+
+/// A rectangle of tiles.
+#[derive(Clone, Debug)]
+pub(super) struct Strip {
+    /// Tile rows and columns, counted from the output's corner.
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+}
+
+impl Strip {
+    /// Tiles.
+    pub fn tiles(&self) -> usize {
+        self.rows.len() * self.columns.len()
+    }
+
+    /// Distance of two channels of transformed input: whole vectors.
+    pub fn pitch(&self) -> usize {
+        self.tiles().next_multiple_of(8)
+    }
+
+    /// Row and column, within the strip, of tile `i`; tiles beyond the last repeat it.
+    #[inline(always)]
+    pub fn place(&self, i: usize) -> (usize, usize) {
+        let i = i.min(self.tiles() - 1);
+        (i / self.columns.len(), i % self.columns.len())
+    }
+}
+
+/// The largest strip.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    pub rows: usize,
+    pub columns: usize,
+}
+
+impl Cut {
+    /// At most `tiles` tiles (but one), of calls of at most `rows` output rows.
+    pub fn new<K: Size>(shape: &ConvShape, rows: usize, tiles: usize) -> Cut {
+        let across = shape.out_w.div_ceil(K::M).max(1);
+        // A call that starts in the middle of a tile row touches one more.
+        let down = (rows.div_ceil(K::M) + 1).clamp(1, shape.out_h.div_ceil(K::M).max(1));
+        let tiles = tiles.max(1);
+        if across > tiles {
+            let columns = across.div_ceil(across.div_ceil(tiles));
+            let columns = columns.next_multiple_of(8).min(tiles);
+            return Cut { rows: 1, columns };
+        }
+        Cut {
+            rows: (tiles / across).min(down),
+            columns: across,
+        }
+    }
+
+    /// The strips that cover output rows `rows`.
+    pub fn strips<K: Size>(self, shape: &ConvShape, rows: &Range<usize>) -> Strips {
+        let down = rows.start / K::M..rows.end.div_ceil(K::M);
+        // Balanced.
+        let height = down.len().div_ceil(down.len().div_ceil(self.rows));
+        Strips {
+            cut: Cut {
+                rows: height,
+                columns: self.columns,
+            },
+            across: shape.out_w.div_ceil(K::M),
+            next: down.start,
+            end: down.end,
+            column: 0,
+        }
+    }
+}
+
+/// Iterator of [`Cut::strips`].
+#[derive(Clone)]
+pub(super) struct Strips {
+    cut: Cut,
+    across: usize,
+    next: usize,
+    end: usize,
+    column: usize,
+}
+
+impl Iterator for Strips {
+    type Item = Strip;
+
+    fn next(&mut self) -> Option<Strip> {
+        if self.next >= self.end {
+            return None;
+        }
+        let rows = self.next..(self.next + self.cut.rows).min(self.end);
+        let columns = self.column..(self.column + self.cut.columns).min(self.across);
+        self.column = columns.end;
+        if self.column >= self.across {
+            self.column = 0;
+            self.next = rows.end;
+        }
+        Some(Strip { rows, columns })
+    }
+}

@@ -1,0 +1,240 @@
+//! Weights to Winograd's positions: `[panel][position][channel][8]`.
+
+use super::points::{self, MOST, Size};
+use crate::conv::ConvShape;
+use crate::simd::{Isa, Simd, Work};
+use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
+use std::ops::Range;
+
+/// Transforms `channels` of panel `panel` of the tile; taps outside the tile's k-range count as
+/// zero. Returns nothing is lost: with i8 codes and one step per lane the integer form is exact
+/// and rounded once, by its scale; all other weights are rounded on the way.
+pub(super) struct Transform<'a, K> {
+    pub shape: &'a ConvShape,
+    pub tile: &'a WeightTile<'a>,
+    pub panel: usize,
+    pub channels: Range<usize>,
+    /// Multiply with the scale, or leave the integer form.
+    pub scaled: bool,
+    /// `[position][channel][8]`
+    pub out: &'a mut [f32],
+    pub size: std::marker::PhantomData<K>,
+}
+
+impl<K: Size> Work for Transform<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Transform { shape, tile, .. } = self;
+        let rows = KRows::new(shape, tile);
+        let count = self.channels.len();
+        let mut scales = [[[0.0; PANEL]; MOST]; MOST];
+        for (i, line) in scales.iter_mut().enumerate().take(K::T) {
+            for (j, scale) in line.iter_mut().enumerate().take(K::T) {
+                *scale = if self.scaled {
+                    scale_of::<K>(tile, self.panel, i, j)
+                } else {
+                    [1.0; PANEL]
+                };
+            }
+        }
+        for (at, channel) in self.channels.enumerate() {
+            let mut g = [[simd.splat(0.0); 3]; 3];
+            for tap in 0..9 {
+                if let Some(row) = rows.row(channel, tap) {
+                    g[tap % 3][tap / 3] = load(simd, tile, self.panel, row);
+                }
+            }
+            // Columns of the kernel first, then rows.
+            let mut tall = [[simd.splat(0.0); 3]; MOST];
+            for (x, column) in g.into_iter().enumerate() {
+                let column = points::weights::<K, S>(simd, column);
+                for i in 0..K::T {
+                    tall[i][x] = column[i];
+                }
+            }
+            for i in 0..K::T {
+                let line = points::weights::<K, S>(simd, tall[i]);
+                for j in 0..K::T {
+                    let to = ((i * K::T + j) * count + at) * PANEL;
+                    let v = simd.mul(line[j], simd.load(&scales[i][j]));
+                    simd.store(v, &mut self.out[to..to + PANEL].as_chunks_mut().0[0]);
+                }
+            }
+        }
+    }
+}
+
+/// Where the weight of a channel and tap lies in a tile.
+struct KRows {
+    k: Range<usize>,
+    channel: usize,
+    tap: usize,
+}
+
+impl KRows {
+    fn new(shape: &ConvShape, tile: &WeightTile<'_>) -> KRows {
+        let (channel, tap) = match tile.order {
+            KOrder::ChannelMajor => (shape.taps(), 1),
+            KOrder::TapMajor => (1, shape.in_per_group()),
+        };
+        KRows {
+            k: tile.k0..tile.k0 + tile.k_len,
+            channel,
+            tap,
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, channel: usize, tap: usize) -> Option<usize> {
+        let k = channel * self.channel + tap * self.tap;
+        self.k.contains(&k).then(|| k - self.k.start)
+    }
+}
+
+/// Input channels of which the tile holds a weight.
+pub(super) fn channels(shape: &ConvShape, tile: &WeightTile<'_>) -> Range<usize> {
+    let (first, end) = (tile.k0, tile.k0 + tile.k_len);
+    match tile.order {
+        KOrder::ChannelMajor => first / 9..end.div_ceil(9),
+        KOrder::TapMajor => {
+            let n = shape.in_per_group();
+            if tile.k_len < n && first / n == (end - 1) / n {
+                first % n..(end - 1) % n + 1
+            } else {
+                0..n
+            }
+        }
+    }
+}
+
+/// Eight weights before [`scale_of`].
+#[inline(always)]
+fn load<S: Simd>(simd: S, tile: &WeightTile<'_>, panel: usize, row: usize) -> S::V {
+    let at = panel * tile.k_len + row;
+    match tile.values {
+        TileValues::F32(values) => simd.load(&values.as_chunks().0[at]),
+        TileValues::Lut { codes, lut } => simd.lookup(lut, &codes.as_chunks().0[at]),
+        TileValues::I8 { q, steps } => {
+            let v = simd.widen_i8(&q.as_chunks().0[at]);
+            match steps {
+                Steps::Layer(_) | Steps::Channel(_) => v,
+                Steps::Block { len, blocks, steps } => {
+                    let block = panel * blocks + (tile.k0 + row) / len;
+                    simd.mul(v, simd.load(&steps.as_chunks().0[block]))
+                }
+            }
+        }
+    }
+}
+
+/// The factor of position (i, j), times the step of each lane where [`load`] left it out.
+pub(super) fn scale_of<K: Size>(
+    tile: &WeightTile<'_>,
+    panel: usize,
+    i: usize,
+    j: usize,
+) -> [f32; PANEL] {
+    let factor = points::factor::<K>(i, j);
+    match tile.values {
+        TileValues::I8 {
+            steps: Steps::Layer(step),
+            ..
+        } => [step * factor; PANEL],
+        TileValues::I8 {
+            steps: Steps::Channel(steps),
+            ..
+        } => std::array::from_fn(|lane| steps[panel * PANEL + lane] * factor),
+        _ => [factor; PANEL],
+    }
+}
+
+/// Whether the integer form of the tile's weights is made of integers.
+fn has_integers(tile: &WeightTile<'_>) -> bool {
+    matches!(
+        tile.values,
+        TileValues::I8 {
+            steps: Steps::Layer(_) | Steps::Channel(_),
+            ..
+        }
+    )
+}
+
+/// One panel's integer form (in `form`, `[position][channel][8]`) to 16 bits and a scale per
+/// position and lane. Exact when the form is made of integers that fit; else rounded to 16 bits
+/// relative to the largest of the position and lane. Returns whether it is exact.
+pub(super) fn narrow<K: Size>(
+    tile: &WeightTile<'_>,
+    panel: usize,
+    form: &[f32],
+    q: &mut [i16],
+    scales: &mut [f32],
+) -> bool {
+    const MOST_I16: f32 = 32_767.0;
+    let len = form.len() / (K::T * K::T);
+    let integers = has_integers(tile);
+    let mut exact = true;
+    for position in 0..K::T * K::T {
+        let from = form[position * len..][..len].as_chunks::<PANEL>().0;
+        let to = q[position * len..][..len].as_chunks_mut::<PANEL>().0;
+        let scale = scale_of::<K>(tile, panel, position / K::T, position % K::T);
+        for lane in 0..PANEL {
+            let most = from.iter().fold(0f32, |m, v| m.max(v[lane].abs()));
+            let exactly = integers && most <= MOST_I16;
+            let unit = if exactly || most == 0.0 {
+                1.0
+            } else {
+                most / MOST_I16
+            };
+            exact &= exactly || most == 0.0;
+            scales[position * PANEL + lane] = scale[lane] * unit;
+            for (t, f) in to.iter_mut().zip(from) {
+                t[lane] = (f[lane] / unit).round() as i16;
+            }
+        }
+    }
+    exact
+}
+
+/// 16-bit weights of a block back to f32.
+pub(super) struct Widen<'a> {
+    pub q: &'a [i16],
+    pub scale: &'a [f32; PANEL],
+    pub out: &'a mut [[f32; PANEL]],
+}
+
+impl Work for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let scale = simd.load(self.scale);
+        for (to, q) in self.out.iter_mut().zip(self.q.as_chunks().0) {
+            simd.store(simd.mul(simd.widen_i16(q), scale), to);
+        }
+    }
+}
+
+/// Transforms whole panels of a tile into `out`, `[panel][position][channel][8]`.
+pub(super) fn transform<K: Size>(
+    isa: Isa,
+    shape: &ConvShape,
+    tile: &WeightTile<'_>,
+    panels: Range<usize>,
+    channels: Range<usize>,
+    out: &mut [f32],
+) {
+    let len = K::T * K::T * channels.len() * PANEL;
+    for (panel, out) in panels.zip(out.chunks_exact_mut(len)) {
+        isa.run(Transform::<K> {
+            shape,
+            tile,
+            panel,
+            channels: channels.clone(),
+            scaled: true,
+            out,
+            size: std::marker::PhantomData,
+        });
+    }
+}
