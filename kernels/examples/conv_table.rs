@@ -115,7 +115,10 @@ impl Layer {
         let shape = self.shape;
         for algo in ALGOS.iter().filter(|a| (a.supports)(&shape)) {
             if algo.name.contains(filter) {
-                rows.push(self.tiles(algo.algo));
+                rows.push(self.tiles(algo.algo, TILE));
+                if algo.name.contains("winograd") {
+                    rows.push(self.tiles(algo.algo, usize::MAX));
+                }
             }
         }
         if winograd::supports(&self.shape) {
@@ -133,7 +136,7 @@ impl Layer {
         println!("{name}: {} MMAC", macs as f64 / 1e6);
         for row in rows {
             println!(
-                "  {:34} {:9.3} ms {:6.2} {:7.1} GMAC/s {:7} KiB {:6} KiB",
+                "  {:40} {:8.3} ms {:6.2} {:7.1} GMAC/s {:7} KiB {:6} KiB",
                 row.name,
                 row.seconds * 1e3,
                 row.seconds / direct,
@@ -160,10 +163,10 @@ impl Layer {
     }
 
     /// As the runtime does it: tile by tile.
-    fn tiles(&mut self, algo: ConvAlgo) -> Row {
+    fn tiles(&mut self, algo: ConvAlgo, most: usize) -> Row {
         let (shape, isa) = (self.shape, self.isa);
         let panels = shape.panels();
-        let per_tile = (TILE / (shape.k() * PANEL)).clamp(1, panels);
+        let per_tile = (most / (shape.k() * PANEL)).clamp(1, panels);
         let size = workspace(algo, &shape, per_tile, shape.k(), shape.out_h);
         let mut scratch = vec![0.0; size];
         let mut output = std::mem::take(&mut self.output);
@@ -185,7 +188,7 @@ impl Layer {
         });
         self.output = output;
         Row {
-            name: kernel_name(algo, isa),
+            name: kernel_name(algo, isa) + if most == TILE { "" } else { " one tile" },
             seconds,
             scratch: size,
             resident: 0,

@@ -40,8 +40,9 @@ use std::ops::Range;
 
 /// Panels whose sums are kept side by side: they share a block of input in the L1 cache.
 const CHUNK: usize = 4;
-/// Panels of a tile that [`crate::conv_tile`] transforms at a time.
-const TILE_CHUNK: usize = 8;
+/// Elements of weights that [`crate::conv_tile`] transforms at a time (1 MiB), but at least 2
+/// panels and at most 8.
+const TILE_TARGET: usize = 256 * 1024;
 /// Elements of transformed input of a strip to aim at: 512 KiB.
 const TARGET: usize = 128 * 1024;
 /// Elements between two positions beyond the data: keeps them out of each other's cache sets.
@@ -95,8 +96,8 @@ pub fn supports(shape: &ConvShape) -> bool {
 
 /// Elements of one transformed panel.
 pub fn panel_len(size: Winograd, shape: &ConvShape) -> usize {
-    let per_channel = size.positions() * PANEL;
-    per_channel.saturating_mul(shape.in_per_group())
+    let stride = weights::stride(shape.in_per_group());
+    size.positions().saturating_mul(stride)
 }
 
 /// Scales of one panel of [`transform_16`].
@@ -107,7 +108,8 @@ pub fn scales_len(size: Winograd) -> usize {
 /// Transformed weights of whole panels.
 #[derive(Clone, Copy, Debug)]
 pub enum Resident<'a> {
-    /// `[panel][position][channel of the group][8]`, made by [`transform`].
+    /// `[panel][position][channel of the group][8]`, 16 unused elements behind each position, made
+    /// by [`transform`].
     F32(&'a [f32]),
     /// The same as integers, and a scale for each `[panel][position][8]`, made by
     /// [`transform_16`].
@@ -177,7 +179,7 @@ fn transform_16_sized<K: Size>(
     scratch: &mut [f32],
 ) -> bool {
     let positions = K::T * K::T;
-    let len = positions * shape.in_per_group() * PANEL;
+    let len = positions * weights::stride(shape.in_per_group());
     let form = &mut scratch[..len];
     let mut exact = true;
     for panel in 0..tile.panels {
@@ -249,7 +251,7 @@ impl Parts {
 
     fn len(&self) -> usize {
         self.input
-            .saturating_add(self.sums + self.buffer + self.widened)
+            .saturating_add(self.sums + self.buffer + self.widened + BLOCK)
     }
 }
 
@@ -346,6 +348,7 @@ struct Scratch<'a> {
     sums: &'a mut [f32],
     buffer: &'a mut [f32],
     widened: &'a mut [[f32; PANEL]],
+    offsets: &'a mut [f32],
 }
 
 impl<'a> Scratch<'a> {
@@ -353,10 +356,12 @@ impl<'a> Scratch<'a> {
         let (input, scratch) = scratch.split_at_mut(parts.input);
         let (sums, scratch) = scratch.split_at_mut(parts.sums);
         let (buffer, scratch) = scratch.split_at_mut(parts.buffer);
+        let (offsets, scratch) = scratch.split_at_mut(BLOCK);
         Scratch {
             input,
             sums,
             buffer,
+            offsets,
             widened: scratch[..parts.widened].as_chunks_mut().0,
         }
     }
@@ -396,8 +401,13 @@ impl Job<'_, '_> {
     ) {
         let (positions, count, pitch) = (K::T * K::T, channels.len(), strip.pitch());
         let (in_stride, stride) = (count * pitch + GAP, PANEL * pitch + GAP);
+        let weights_stride = weights::stride(count);
         let block = count.div_ceil(count.div_ceil(BLOCK));
         let widened = &mut *scratch.widened;
+        let offsets: &mut [u32] = bytemuck::cast_slice_mut(scratch.offsets);
+        for (k, offset) in offsets.iter_mut().enumerate() {
+            *offset = (k * pitch) as u32;
+        }
         for chunk in panels.clone().step_by(CHUNK) {
             let chunk = chunk..(chunk + CHUNK).min(panels.end);
             for position in 0..positions {
@@ -407,12 +417,14 @@ impl Job<'_, '_> {
                     let products = Products {
                         input: &input[..len * pitch],
                         pitch,
+                        offsets: bytemuck::cast_slice(scratch.offsets),
                         tiles: strip.tiles(),
                         first: channel == 0,
                     };
                     let sums = &mut scratch.sums[position * stride..];
                     let at = |i: usize| {
-                        (((chunk.start + i) * positions + position) * count + channel) * PANEL
+                        ((chunk.start + i) * positions + position) * weights_stride
+                            + channel * PANEL
                     };
                     match weights {
                         Resident::F32(values) => {
@@ -457,6 +469,11 @@ impl Job<'_, '_> {
     }
 }
 
+/// Panels that are transformed at a time.
+fn tile_chunk(panel_len: usize) -> usize {
+    (TILE_TARGET / panel_len.max(1)).clamp(2, 8)
+}
+
 /// Scratch of [`run_tile`].
 pub(super) fn tile_workspace(
     size: Winograd,
@@ -464,9 +481,8 @@ pub(super) fn tile_workspace(
     panels: usize,
     rows: usize,
 ) -> usize {
-    let weights = panels
-        .clamp(1, TILE_CHUNK)
-        .saturating_mul(panel_len(size, shape));
+    let len = panel_len(size, shape);
+    let weights = tile_chunk(len).min(panels).saturating_mul(len);
     weights.saturating_add(workspace(size, shape, panels, rows, 0))
 }
 
@@ -478,8 +494,9 @@ pub(super) fn run_tile(size: Winograd, isa: Isa, call: Call<'_, '_>) {
 fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
     let Call { shape, tile, .. } = call;
     let channels = weights::channels(shape, tile);
-    let len = K::T * K::T * channels.len() * PANEL;
-    let (transformed, scratch) = call.scratch.split_at_mut(tile.panels.min(TILE_CHUNK) * len);
+    let len = K::T * K::T * weights::stride(channels.len());
+    let most = tile_chunk(K::T * K::T * weights::stride(shape.in_per_group()));
+    let (transformed, scratch) = call.scratch.split_at_mut(tile.panels.min(most) * len);
     let parts = Parts::new::<K>(shape, tile.panels, call.rows.len(), 0);
     let mut scratch = Scratch::new(&parts, scratch);
     let strips = parts.cut.strips::<K>(shape, &call.rows);
@@ -497,7 +514,7 @@ fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
     while panel < tile.panels {
         let first = tile.first_panel + panel;
         let (group, end) = group_of(shape, first, tile.first_panel + tile.panels);
-        let chunk = panel..(end - tile.first_panel).min(panel + TILE_CHUNK);
+        let chunk = panel..(end - tile.first_panel).min(panel + most);
         panel = chunk.end;
         let weights = &mut transformed[..chunk.len() * len];
         let panels = 0..chunk.len();

@@ -1,6 +1,7 @@
 //! The products of one position: 8 output channels x channels times channels x tiles, kept in
 //! registers over a block of channels and then added to the sums.
 
+use crate::conv::gemm::{eight, windows};
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
@@ -13,6 +14,9 @@ pub(super) struct Products<'a> {
     /// `[channel][tile]`, `pitch` apart.
     pub input: &'a [f32],
     pub pitch: usize,
+    /// Multiples of `pitch`: a table, like those of other kernels, keeps the inner loop's counters
+    /// out of the registers.
+    pub offsets: &'a [u32],
     /// Tiles that count.
     pub tiles: usize,
     /// Overwrite the sums.
@@ -31,18 +35,13 @@ impl Products<'_> {
         stride: usize,
     ) {
         if self.tiles <= 4 {
-            let mut i = 0;
-            while i < panels {
+            for i in (0..panels).step_by(2) {
                 let sums = &mut sums[i * stride..];
-                match panels - i {
-                    1 => self.few([weights(i)], sums, stride, isa),
-                    2 => self.few([weights(i), weights(i + 1)], sums, stride, isa),
-                    _ => {
-                        let w = [weights(i), weights(i + 1), weights(i + 2)];
-                        self.few(w, sums, stride, isa);
-                    }
+                if i + 1 < panels {
+                    self.few([weights(i), weights(i + 1)], sums, stride, isa);
+                } else {
+                    self.few([weights(i)], sums, stride, isa);
                 }
-                i += (panels - i).min(3);
             }
             return;
         }
@@ -123,13 +122,15 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for TileLanes<'_,
             ..
         } = self.products;
         let mut acc = [[simd.splat(0.0); NV]; MR];
-        let mut from = self.at;
-        for w in self.weights {
-            let x = input[from..from + NV * 8].as_chunks::<8>().0;
-            from += pitch;
+        let mut bases = [0; NV];
+        for j in 0..NV {
+            bases[j] = self.at + j * 8;
+        }
+        let columns = windows(input, bases);
+        for (w, &offset) in self.weights.iter().zip(self.products.offsets) {
             let mut v = [simd.splat(0.0); NV];
             for j in 0..NV {
-                v[j] = simd.load(&x[j]);
+                v[j] = simd.load(eight(columns[j], offset as usize));
             }
             for i in 0..MR {
                 let w = simd.splat(w[LANE + i]);
@@ -173,8 +174,9 @@ impl<const P: usize> Work for ChannelLanes<'_, P> {
             *w = &w[..len];
         }
         let mut acc = [[simd.splat(0.0); 4]; P];
+        let offsets = &self.products.offsets[..len];
         for k in 0..len {
-            let x = &input[k * pitch..k * pitch + 4];
+            let x = &input[offsets[k] as usize..][..4];
             let mut w = [simd.splat(0.0); P];
             for i in 0..P {
                 w[i] = simd.load(&weights[i][k]);

@@ -1,5 +1,6 @@
-//! Weights to Winograd's positions: `[panel][position][channel][8]`.
+//! Weights to Winograd's positions: `[panel][position][channel][8]`, and a gap behind each position.
 
+use super::GAP;
 use super::points::{self, MOST, Size};
 use crate::conv::ConvShape;
 use crate::simd::{Isa, Simd, Work};
@@ -28,7 +29,7 @@ impl<K: Size> Work for Transform<'_, K> {
     fn run<S: Simd>(self, simd: S) {
         let Transform { shape, tile, .. } = self;
         let rows = KRows::new(shape, tile);
-        let count = self.channels.len();
+        let stride = stride(self.channels.len());
         let mut scales = [[[0.0; PANEL]; MOST]; MOST];
         for (i, line) in scales.iter_mut().enumerate().take(K::T) {
             for (j, scale) in line.iter_mut().enumerate().take(K::T) {
@@ -57,13 +58,18 @@ impl<K: Size> Work for Transform<'_, K> {
             for i in 0..K::T {
                 let line = points::weights::<K, S>(simd, tall[i]);
                 for j in 0..K::T {
-                    let to = ((i * K::T + j) * count + at) * PANEL;
+                    let to = (i * K::T + j) * stride + at * PANEL;
                     let v = simd.mul(line[j], simd.load(&scales[i][j]));
                     simd.store(v, &mut self.out[to..to + PANEL].as_chunks_mut().0[0]);
                 }
             }
         }
     }
+}
+
+/// Distance of two positions. Without the gap all would share one set of the caches.
+pub(super) fn stride(channels: usize) -> usize {
+    channels.saturating_mul(PANEL).saturating_add(GAP)
 }
 
 /// Where the weight of a channel and tap lies in a tile.
@@ -172,12 +178,13 @@ pub(super) fn narrow<K: Size>(
     scales: &mut [f32],
 ) -> bool {
     const MOST_I16: f32 = 32_767.0;
-    let len = form.len() / (K::T * K::T);
+    let stride = form.len() / (K::T * K::T);
+    let len = stride - GAP;
     let integers = has_integers(tile);
     let mut exact = true;
     for position in 0..K::T * K::T {
-        let from = form[position * len..][..len].as_chunks::<PANEL>().0;
-        let to = q[position * len..][..len].as_chunks_mut::<PANEL>().0;
+        let from = form[position * stride..][..len].as_chunks::<PANEL>().0;
+        let to = q[position * stride..][..len].as_chunks_mut::<PANEL>().0;
         let scale = scale_of::<K>(tile, panel, position / K::T, position % K::T);
         for lane in 0..PANEL {
             let most = from.iter().fold(0f32, |m, v| m.max(v[lane].abs()));
@@ -225,7 +232,7 @@ pub(super) fn transform<K: Size>(
     channels: Range<usize>,
     out: &mut [f32],
 ) {
-    let len = K::T * K::T * channels.len() * PANEL;
+    let len = K::T * K::T * stride(channels.len());
     for (panel, out) in panels.zip(out.chunks_exact_mut(len)) {
         isa.run(Transform::<K> {
             shape,
