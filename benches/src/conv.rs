@@ -1,15 +1,17 @@
 //! `bench conv`: every convolution algorithm on shapes of well-known networks.
 //!
-//! Iterates the kernels' own table, so a new algorithm appears by itself. Weights are i8 codes with one step, cut into
-//! tiles as the writer cuts them and expanded anew in every call, as in a plan that keeps nothing; activations have the
-//! runtime's layout. The algorithms of a shape run in turn, one convolution each, until every one has had its share of
-//! time: a disturbance of the machine hits all of them. The baseline of a shape is the first algorithm of the table
-//! that supports it, which is dense.
+//! Iterates the kernels' own table, so a new algorithm appears by itself. There the weights are i8 codes with one step,
+//! cut into tiles as the writer cuts them and expanded anew in every call, as in a plan that keeps nothing. Rows that
+//! say `kept` have their weights made ready before: the dense default as f32, Winograd transformed to f32 or 16 bits.
+//! Activations have the runtime's layout. The candidates of a shape run in turn, one convolution each, until every one
+//! has had its share of time: a disturbance of the machine hits all of them. Times are relative to the direct algorithm,
+//! or the first of the table where there is none; both are dense.
 
 use crate::Result;
 use crate::cases;
 use crate::record::{Output, Report};
 use crate::stats::Times;
+use dcz_kernels::winograd::{self, Resident, Winograd};
 use dcz_kernels::{
     ALGOS, Activation, Algo, ConvShape, Epilogue, Isa, KOrder, Map, Start, Steps, TileValues, View,
     ViewMut, WeightTile, conv_tile, kernel_name, weights::PANEL, workspace,
@@ -18,10 +20,12 @@ use serde::Deserialize;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Weights of a tile.
 const TILE: usize = 65_536;
+/// Least number of timed runs.
+const RUNS: usize = 3;
 
 /// Options of `bench conv`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +39,9 @@ pub struct Args {
     /// Percentages of zero weights instead of those of the cases.
     #[arg(long, value_delimiter = ',', value_name = "P,..")]
     zeros: Vec<u64>,
+    /// Output channels of a block that are zero together: 1, 2, 4 or 8.
+    #[arg(long, default_value_t = 1)]
+    block: usize,
     /// Time for each algorithm on each shape, in milliseconds.
     #[arg(long, default_value_t = 150)]
     millis: u64,
@@ -110,12 +117,25 @@ impl Shape {
 
 /// One algorithm on one shape.
 struct Row {
-    kernel: String,
+    name: String,
     workspace_bytes: usize,
+    /// Weights that stay between runs.
+    kept_bytes: usize,
     times: Times,
     /// Largest difference from the baseline's output, relative to the largest magnitude of that.
     difference: f32,
 }
+
+/// A way to compute the shape.
+struct Candidate<'a> {
+    name: String,
+    workspace_bytes: usize,
+    kept_bytes: usize,
+    run: Compute<'a>,
+}
+
+/// Computes the shape into an output.
+type Compute<'a> = Box<dyn FnMut(&mut [f32]) + 'a>;
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -140,7 +160,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut report = Report::begin("conv");
     if !args.output.json {
         println!(
-            "{:<14} {:<22} {:>5}  {:<34} {:>8} {:>8} {:>7} {:>11} {:>8}",
+            "{:<14} {:<22} {:>5}  {:<40} {:>8} {:>7} {:>6} {:>9} {:>9} {:>8}",
             "network",
             "shape",
             "zeros",
@@ -148,7 +168,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "min ms",
             "GMAC/s",
             "time",
-            "workspace",
+            "work KiB",
+            "kept KiB",
             "differs"
         );
     }
@@ -156,7 +177,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let geometry = shape.geometry()?;
         let macs = geometry.out_channels * geometry.k() * geometry.out_h * geometry.out_w;
         for &percent in zeros {
-            let rows = measure(isa, &geometry, percent.min(100), args.millis);
+            let layer = Layer::new(isa, geometry, percent.min(100), args.block.clamp(1, PANEL));
+            let rows = layer.measure(args.millis);
             let baseline = rows.first().map_or(f64::NAN, |row| row.times.min_ms);
             let best = rows
                 .iter()
@@ -167,187 +189,345 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 let relative = row.times.min_ms / baseline;
                 if !args.output.json {
                     println!(
-                        "{:<14} {:<22} {:>4}%  {:<34} {:>8.3} {:>8.1} {:>7.2} {:>7} KiB {:>8.0e}{}",
+                        "{:<14} {:<22} {:>4}%  {:<40} {:>8.3} {:>7.1} {:>6.2} {:>9} {:>9} {:>8.0e}{}",
                         shape.network,
                         shape.name,
                         percent,
-                        row.kernel,
+                        row.name,
                         row.times.min_ms,
                         rate,
                         relative,
-                        row.workspace_bytes / 1024,
+                        row.workspace_bytes.div_ceil(1024),
+                        row.kept_bytes.div_ceil(1024),
                         row.difference,
                         if row.times.min_ms <= best { " *" } else { "" }
                     );
                 }
                 report.row(json!({
                     "network": shape.network, "shape": shape.name, "channels": shape.channels, "groups": shape.groups,
-                    "kernel": shape.kernel, "stride": shape.stride, "size": shape.size, "zeros_percent": percent,
-                    "algorithm": row.kernel, "times": row.times, "gmac_per_s": rate, "relative_time": relative,
-                    "workspace_bytes": row.workspace_bytes, "difference": row.difference,
+                    "kernel": shape.kernel, "stride": shape.stride, "size": shape.size, "zeros_percent": percent, "block": args.block,
+                    "algorithm": row.name, "times": row.times, "gmac_per_s": rate, "relative_time": relative,
+                    "workspace_bytes": row.workspace_bytes, "kept_bytes": row.kept_bytes, "difference": row.difference,
                 }));
             }
         }
     }
     if !args.output.json {
-        println!(
-            "time: relative to the first algorithm of the shape; *: the fastest; GMAC/s: dense"
-        );
+        println!("time: relative to the first row of the shape; *: the fastest; GMAC/s: dense");
     }
     report.finish(&args.output)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A convolution with its weights cut into tiles.
+/// A convolution with its input, and its weights cut into tiles.
 struct Layer {
+    isa: Isa,
     shape: ConvShape,
+    input: Vec<f32>,
     /// `[tile][panel][k][8]`
     codes: Vec<i8>,
-    /// First panel, panels, first k, length in k.
-    tiles: Vec<[usize; 4]>,
+    tiles: Vec<Cut>,
     step: f32,
 }
 
+/// A tile of a layer.
+#[derive(Clone, Copy)]
+struct Cut {
+    first_panel: usize,
+    panels: usize,
+    k0: usize,
+    k_len: usize,
+}
+
+impl Cut {
+    fn weights(self) -> usize {
+        self.panels * self.k_len * PANEL
+    }
+}
+
+const RELU: Epilogue<'_> = Epilogue {
+    bias: None,
+    activation: Activation::Relu,
+};
+
 impl Layer {
-    fn new(shape: ConvShape, zeros: u64) -> Layer {
+    fn new(isa: Isa, shape: ConvShape, zeros: u64, block: usize) -> Layer {
         let (k, panels) = (shape.k(), shape.panels());
         let per_tile = (TILE / (k * PANEL)).max(1);
         let range = k.min(TILE / PANEL);
         let mut tiles = Vec::new();
-        for first in (0..panels).step_by(per_tile) {
-            let count = per_tile.min(panels - first);
-            tiles.extend(
-                (0..k)
-                    .step_by(range)
-                    .map(|k0| [first, count, k0, range.min(k - k0)]),
-            );
+        for first_panel in (0..panels).step_by(per_tile) {
+            tiles.extend((0..k).step_by(range).map(|k0| Cut {
+                first_panel,
+                panels: per_tile.min(panels - first_panel),
+                k0,
+                k_len: range.min(k - k0),
+            }));
         }
         let mut random = Random(1);
-        let codes = (0..panels * k * PANEL)
-            .map(|_| match random.next() % 100 < zeros {
-                true => 0,
-                // -127..=127 without 0
-                false => {
-                    let code = (random.next() % 254) as i16 - 127;
+        let len = panels * k * PANEL;
+        let mut codes = Vec::with_capacity(len);
+        while codes.len() < len {
+            let zero = random.next() % 100 < zeros;
+            // -127..=127 without 0
+            codes.extend((0..block).map(|_| {
+                let code = (random.next() % 254) as i16 - 127;
+                if zero {
+                    0
+                } else {
                     (code + i16::from(code >= 0)) as i8
                 }
-            })
-            .collect();
+            }));
+        }
+        codes.truncate(len);
+        let mut random = Random(2);
+        let inputs = shape.in_channels * shape.in_h * shape.in_w;
         Layer {
+            isa,
             shape,
+            input: (0..inputs)
+                .map(|_| (random.next() % 2048) as f32 / 1024.0 - 1.0)
+                .collect(),
             codes,
             tiles,
             step: 0.01 / (k as f32).sqrt(),
         }
     }
 
-    fn workspace(&self, algo: &Algo) -> usize {
-        let rows = self.shape.out_h;
-        let tile =
-            |&[_, panels, _, k]: &[usize; 4]| workspace(algo.algo, &self.shape, panels, k, rows);
-        self.tiles.iter().map(tile).max().unwrap_or(0)
+    fn input(&self) -> View<'_> {
+        let s = &self.shape;
+        View {
+            data: &self.input,
+            map: Map::rows(1, s.in_channels, s.in_h, s.in_w),
+        }
     }
 
-    fn run(&self, isa: Isa, algo: &Algo, input: View<'_>, out: &mut [f32], scratch: &mut [f32]) {
-        let shape = &self.shape;
-        let map = Map::rows(1, shape.out_channels, shape.out_h, shape.out_w);
-        let epilogue = Epilogue {
-            bias: None,
-            activation: Activation::Relu,
+    fn output<'a>(&self, data: &'a mut [f32]) -> ViewMut<'a> {
+        let s = &self.shape;
+        let map = Map::rows(1, s.out_channels, s.out_h, s.out_w);
+        ViewMut { data, map }
+    }
+
+    /// The direct algorithm, or the first.
+    fn baseline(&self) -> Option<&'static Algo> {
+        let supported = || ALGOS.iter().filter(|algo| (algo.supports)(&self.shape));
+        let direct = supported().find(|algo| algo.name.starts_with("conv_direct_"));
+        direct.or_else(|| supported().next())
+    }
+
+    /// All ways to compute it, the baseline first.
+    fn candidates(&self) -> Vec<Candidate<'_>> {
+        let mut candidates = Vec::new();
+        let Some(baseline) = self.baseline() else {
+            return candidates;
         };
-        let mut rest = self.codes.as_slice();
-        for &[first_panel, panels, k0, k_len] in &self.tiles {
-            let (q, after) = rest.split_at(panels * k_len * PANEL);
-            rest = after;
-            let tile = WeightTile {
-                first_panel,
-                panels,
-                k0,
-                k_len,
-                order: KOrder::ChannelMajor,
-                values: TileValues::I8 {
-                    q,
-                    steps: Steps::Layer(self.step),
-                },
-            };
-            let start = match k0 {
-                0 => Start::Zero,
-                _ => Start::Accumulate,
-            };
-            let last = k0 + k_len == shape.k();
-            conv_tile(
-                isa,
-                algo.algo,
-                shape,
-                &tile,
-                input,
-                0..shape.out_h,
-                &mut ViewMut { data: out, map },
-                start,
-                last.then_some(&epilogue),
-                scratch,
-            );
+        let others = ALGOS
+            .iter()
+            .filter(|algo| algo.algo != baseline.algo && (algo.supports)(&self.shape));
+        for algo in std::iter::once(baseline).chain(others) {
+            candidates.push(self.by_tiles(algo, None));
+        }
+        let expanded = self
+            .codes
+            .iter()
+            .map(|&q| f32::from(q) * self.step)
+            .collect();
+        candidates.push(self.by_tiles(baseline, Some(expanded)));
+        if winograd::supports(&self.shape) {
+            for size in [Winograd::F2, Winograd::F4, Winograd::F6] {
+                candidates.push(self.winograd_f32(size));
+                candidates.push(self.winograd_16(size));
+            }
+        }
+        candidates
+    }
+
+    /// Tile by tile, as the runtime does; with weights kept in f32, or expanded from codes.
+    fn by_tiles(&self, algo: &'static Algo, kept: Option<Vec<f32>>) -> Candidate<'_> {
+        let (shape, isa) = (&self.shape, self.isa);
+        let sizes = (self.tiles.iter())
+            .map(|t| workspace(algo.algo, shape, t.panels, t.k_len, shape.out_h));
+        let mut scratch = vec![0.0; sizes.max().unwrap_or(0)];
+        Candidate {
+            name: kernel_name(algo.algo, isa) + if kept.is_some() { ", kept f32" } else { "" },
+            workspace_bytes: size_of_val(scratch.as_slice()),
+            kept_bytes: kept
+                .as_ref()
+                .map_or(0, |weights| size_of_val(weights.as_slice())),
+            run: Box::new(move |out| {
+                let mut at = 0;
+                for cut in &self.tiles {
+                    let range = at..at + cut.weights();
+                    at = range.end;
+                    let values = match &kept {
+                        Some(weights) => TileValues::F32(&weights[range]),
+                        None => TileValues::I8 {
+                            q: &self.codes[range],
+                            steps: Steps::Layer(self.step),
+                        },
+                    };
+                    let start = match cut.k0 {
+                        0 => Start::Zero,
+                        _ => Start::Accumulate,
+                    };
+                    let last = cut.k0 + cut.k_len == shape.k();
+                    conv_tile(
+                        isa,
+                        algo.algo,
+                        shape,
+                        &cut.tile(values),
+                        self.input(),
+                        0..shape.out_h,
+                        &mut self.output(out),
+                        start,
+                        last.then_some(&RELU),
+                        &mut scratch,
+                    );
+                }
+            }),
+        }
+    }
+
+    /// The layer as one tile.
+    fn whole(&self) -> WeightTile<'_> {
+        let whole = Cut {
+            first_panel: 0,
+            panels: self.shape.panels(),
+            k0: 0,
+            k_len: self.shape.k(),
+        };
+        whole.tile(TileValues::I8 {
+            q: &self.codes,
+            steps: Steps::Layer(self.step),
+        })
+    }
+
+    fn winograd_f32(&self, size: Winograd) -> Candidate<'_> {
+        let (shape, isa) = (&self.shape, self.isa);
+        let mut weights = vec![0.0; shape.panels() * winograd::panel_len(size, shape)];
+        winograd::transform(isa, size, shape, &self.whole(), &mut weights);
+        let bytes = size_of_val(weights.as_slice());
+        self.winograd(size, "f32", bytes, move |run| run(Resident::F32(&weights)))
+    }
+
+    fn winograd_16(&self, size: Winograd) -> Candidate<'_> {
+        let (shape, isa) = (&self.shape, self.isa);
+        let (panels, len) = (shape.panels(), winograd::panel_len(size, shape));
+        let (mut q, mut scales) = (vec![0i16; panels * len], Vec::new());
+        scales.resize(panels * winograd::scales_len(size), 0.0);
+        let mut form = vec![0.0; len];
+        winograd::transform_16(
+            isa,
+            size,
+            shape,
+            &self.whole(),
+            &mut q,
+            &mut scales,
+            &mut form,
+        );
+        let bytes = size_of_val(q.as_slice()) + size_of_val(scales.as_slice());
+        self.winograd(size, "i16", bytes, move |run| {
+            run(Resident::I16 {
+                q: &q,
+                scales: &scales,
+            });
+        })
+    }
+
+    /// Winograd with kept weights, which `with` hands over.
+    fn winograd<'a>(
+        &'a self,
+        size: Winograd,
+        form: &str,
+        kept_bytes: usize,
+        with: impl Fn(&mut dyn FnMut(Resident<'_>)) + 'a,
+    ) -> Candidate<'a> {
+        let (shape, isa) = (&self.shape, self.isa);
+        let panels = shape.panels();
+        let mut scratch = vec![0.0; winograd::workspace(size, shape, panels, shape.out_h, 0)];
+        Candidate {
+            name: format!("conv_winograd{}_{}, kept {form}", size.tile(), isa.name()),
+            workspace_bytes: size_of_val(scratch.as_slice()),
+            kept_bytes,
+            run: Box::new(move |out| {
+                with(&mut |weights| {
+                    winograd::run(
+                        isa,
+                        size,
+                        shape,
+                        weights,
+                        0..panels,
+                        self.input(),
+                        0..shape.out_h,
+                        &mut self.output(out),
+                        Start::Zero,
+                        Some(&RELU),
+                        0,
+                        &mut scratch,
+                    );
+                });
+            }),
+        }
+    }
+
+    fn measure(&self, millis: u64) -> Vec<Row> {
+        let len = self.shape.out_channels * self.shape.out_h * self.shape.out_w;
+        let mut candidates = self.candidates();
+        let (mut baseline, mut out) = (Vec::new(), vec![0.0; len]);
+        let mut differences = Vec::new();
+        // The first run warms up and gives the output to compare.
+        for candidate in &mut candidates {
+            out.fill(f32::NAN);
+            (candidate.run)(&mut out);
+            if baseline.is_empty() {
+                baseline.clone_from(&out);
+            }
+            differences.push(difference(&out, &baseline));
+        }
+        let mut times = vec![Vec::new(); candidates.len()];
+        let least = Duration::from_millis(millis).as_secs_f64() * 1e3;
+        let wants = |times: &[f64]| times.len() < RUNS || times.iter().sum::<f64>() < least;
+        while times.iter().any(|times| wants(times)) {
+            for (candidate, times) in candidates.iter_mut().zip(&mut times) {
+                if wants(times) {
+                    let begin = Instant::now();
+                    (candidate.run)(&mut out);
+                    times.push(begin.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+        }
+        let rows = candidates.into_iter().zip(&mut times).zip(differences);
+        rows.filter_map(|((candidate, times), difference)| {
+            Some(Row {
+                name: candidate.name,
+                workspace_bytes: candidate.workspace_bytes,
+                kept_bytes: candidate.kept_bytes,
+                times: Times::of(times)?,
+                difference,
+            })
+        })
+        .collect()
+    }
+}
+
+impl Cut {
+    fn tile(self, values: TileValues<'_>) -> WeightTile<'_> {
+        WeightTile {
+            first_panel: self.first_panel,
+            panels: self.panels,
+            k0: self.k0,
+            k_len: self.k_len,
+            order: KOrder::ChannelMajor,
+            values,
         }
     }
 }
 
-fn measure(isa: Isa, shape: &ConvShape, zeros: u64, millis: u64) -> Vec<Row> {
-    let layer = Layer::new(*shape, zeros);
-    let map = Map::rows(1, shape.in_channels, shape.in_h, shape.in_w);
-    let mut random = Random(2);
-    let input: Vec<f32> = (0..map.span())
-        .map(|_| (random.next() % 2048) as f32 / 1024.0 - 1.0)
-        .collect();
-    let input = View { data: &input, map };
-    let outputs = shape.out_channels * shape.out_h * shape.out_w;
-    let algorithms: Vec<&Algo> = ALGOS.iter().filter(|algo| (algo.supports)(shape)).collect();
-    let mut runs: Vec<(Vec<f32>, Vec<f32>, Vec<f64>)> = algorithms
-        .iter()
-        .map(|algo| {
-            (
-                vec![0.0; outputs],
-                vec![0.0; layer.workspace(algo)],
-                Vec::new(),
-            )
-        })
-        .collect();
-    let mut round = 0;
-    let spent = |times: &[f64]| times.iter().sum::<f64>();
-    // The first round warms up and gives the outputs to compare.
-    while round < 4
-        || runs
-            .iter()
-            .any(|(_, _, times)| spent(times) < millis as f64)
-    {
-        for (algo, (out, scratch, times)) in algorithms.iter().zip(&mut runs) {
-            if round >= 4 && spent(times) >= millis as f64 {
-                continue;
-            }
-            let begin = Instant::now();
-            layer.run(isa, algo, input, out, scratch);
-            if round > 0 {
-                times.push(begin.elapsed().as_secs_f64() * 1e3);
-            }
-        }
-        round += 1;
-    }
-    let baseline = runs.first().map_or(Vec::new(), |(out, _, _)| out.clone());
-    let unit = baseline
-        .iter()
-        .fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    let rows = algorithms
-        .iter()
-        .zip(&mut runs)
-        .filter_map(|(algo, (out, scratch, times))| {
-            let differences = out.iter().zip(&baseline).map(|(a, b)| (a - b).abs() / unit);
-            Some(Row {
-                kernel: kernel_name(algo.algo, isa),
-                workspace_bytes: size_of_val(scratch.as_slice()),
-                times: Times::of(times)?,
-                difference: differences.fold(0.0, f32::max),
-            })
-        });
-    rows.collect()
+/// The largest, relative to the largest magnitude of `expected`; not a number if one of `out` is not.
+fn difference(out: &[f32], expected: &[f32]) -> f32 {
+    let unit = (expected.iter()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    let differences = out.iter().zip(expected).map(|(a, b)| (a - b).abs() / unit);
+    differences.fold(0.0, |worst, d| if d <= worst { worst } else { d })
 }
 
 /// A linear congruential generator; the upper bits are used.
@@ -386,21 +566,30 @@ mod tests {
     }
 
     #[test]
-    fn algorithms_agree_on_tiles_of_part_of_k() {
-        let shape = Shape {
+    fn algorithms_agree() {
+        let shape = |kernel| Shape {
             network: String::new(),
             name: String::new(),
-            channels: [16, 8],
+            channels: [16, 20],
             groups: 1,
-            kernel: 31,
+            kernel,
             stride: 1,
             pad: None,
             size: 8,
         };
-        let geometry = shape.geometry().unwrap();
-        assert!(Layer::new(geometry, 50).tiles.len() > 1);
-        for row in measure(Isa::detect(), &geometry, 50, 0) {
-            assert!(row.difference < 1e-3, "{} {}", row.kernel, row.difference);
+        // Tiles that hold a part of k only.
+        let geometry = shape(31).geometry().unwrap();
+        let layer = Layer::new(Isa::detect(), geometry, 50, 1);
+        assert!(layer.tiles.len() > 1);
+        for row in layer.measure(0) {
+            assert!(row.difference < 1e-4, "{} {}", row.name, row.difference);
+        }
+        // Weights that are kept.
+        let geometry = shape(3).geometry().unwrap();
+        let rows = Layer::new(Isa::detect(), geometry, 50, 4).measure(0);
+        assert!(rows.iter().filter(|row| row.kept_bytes > 0).count() > 1);
+        for row in rows {
+            assert!(row.difference < 1e-4, "{} {}", row.name, row.difference);
         }
     }
 }

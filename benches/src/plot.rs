@@ -39,9 +39,10 @@ pub fn curves(file: &Path, title: &str, axes: [&str; 2], curves: &[Curve<'_>]) -
         .margin(12)
         .x_label_area_size(45)
         .y_label_area_size(60)
-        .build_cartesian_2d((low * 0.8..high * 1.25).log_scale(), 0.0..top * 1.15)?;
+        .build_cartesian_2d(low.log2() - 0.3..high.log2() + 0.3, 0.0..top * 1.15)?;
     chart
         .configure_mesh()
+        .x_label_formatter(&|x| format!("{:.1}", x.exp2()))
         .x_desc(axes[0])
         .y_desc(axes[1])
         .axis_desc_style((FONT, 15))
@@ -49,19 +50,16 @@ pub fn curves(file: &Path, title: &str, axes: [&str; 2], curves: &[Curve<'_>]) -
         .light_line_style(WHITE)
         .draw()?;
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        let points = || curve.points.iter().map(|&(x, y)| (x.log2(), y));
         chart
-            .draw_series(LineSeries::new(
-                curve.points.iter().copied(),
-                colour.stroke_width(2),
-            ))?
+            .draw_series(LineSeries::new(points(), colour.stroke_width(2)))?
             .label(curve.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        chart.draw_series(
-            (curve.points.iter()).map(|point| Circle::new(*point, 4, colour.filled())),
-        )?;
+        chart.draw_series(points().map(|point| Circle::new(point, 4, colour.filled())))?;
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::LowerLeft)
         .background_style(WHITE.filled())
         .border_style(BLACK)
         .label_font((FONT, 14))
@@ -86,7 +84,10 @@ pub fn steps(file: &Path, title: &str, steps: &[Step]) -> Result<()> {
     area.fill(&WHITE)?;
     let whole: f64 = steps.iter().map(total).sum();
     let shown: f64 = order.iter().map(|&i| total(&steps[i])).sum();
-    let caption = format!("{title}: {whole:.2} ms, {shown:.2} ms of them shown");
+    let mut caption = format!("{title}: {whole:.2} ms");
+    if order.len() < steps.len() {
+        caption += &format!(", {shown:.2} ms of them shown");
+    }
     let mut chart = ChartBuilder::on(&area)
         .caption(caption, (FONT, 18))
         .margin(12)
