@@ -64,6 +64,14 @@ pub fn pruned_and_quantised(name: &str, weights: &mut [f32]) {
     }
 }
 
+/// Rounds to multiples of 1/32 of the largest magnitude: few distinct values, many zeros.
+pub fn few_values(_: &str, weights: &mut [f32]) {
+    let step = weights.iter().fold(0.0f32, |most, w| most.max(w.abs())) / 32.0;
+    for w in weights {
+        *w = (*w / step).round() * step;
+    }
+}
+
 /// The contest network: input `input` 1x3x128x128, output `output` 1x256, 19.6 M weights.
 pub fn contest(edit: Edit) -> Vec<u8> {
     let mut net = Builder::new(2019, edit);
