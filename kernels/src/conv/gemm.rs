@@ -24,7 +24,7 @@ use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
 /// Panels that share a packed plane.
-const CHUNK: usize = 8;
+pub(super) const CHUNK: usize = 8;
 
 /// f32 elements of scratch.
 pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize {
@@ -96,17 +96,17 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
 }
 
 /// A chunk of panels and a packed band.
-struct Panels<'a> {
-    shape: &'a ConvShape,
+pub(super) struct Panels<'a> {
+    pub shape: &'a ConvShape,
     /// First panel within the layer, and how many.
-    first: usize,
-    count: usize,
+    pub first: usize,
+    pub count: usize,
     /// Panel `i` starts at `i * K_BLOCK`.
-    weights: &'a [[f32; PANEL]],
-    block: &'a Block,
-    offsets: &'a [u32],
-    plane: &'a Plane,
-    data: &'a [f32],
+    pub weights: &'a [[f32; PANEL]],
+    pub block: &'a Block,
+    pub offsets: &'a [u32],
+    pub plane: &'a Plane,
+    pub data: &'a [f32],
 }
 
 impl Panels<'_> {
@@ -115,7 +115,7 @@ impl Panels<'_> {
         &self.weights[i * K_BLOCK..][..self.block.len]
     }
 
-    fn pixel_lanes(
+    pub fn pixel_lanes(
         &self,
         isa: Isa,
         mut vectors: Vectors,
@@ -184,7 +184,7 @@ impl Panels<'_> {
         }
     }
 
-    fn channel_lanes(
+    pub fn channel_lanes(
         &self,
         isa: Isa,
         pixels: usize,

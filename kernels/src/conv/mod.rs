@@ -8,10 +8,13 @@
 //! multiply-adds from zero, and its result is added to the output. Every algorithm follows it, so
 //! they agree bit for bit, whatever the split into rows, the layout or the position of a pixel.
 
+mod block_sparse;
 pub mod blocks;
 mod depthwise;
 mod gemm;
+mod kn2;
 mod plane;
+mod pointwise;
 mod sparse;
 mod store;
 pub mod winograd;
@@ -115,6 +118,16 @@ pub enum ConvAlgo {
     DirectSparse,
     /// One input channel per output channel.
     Depthwise,
+    /// Steps whose weights are zero for 2 neighbouring channels are skipped.
+    BlockSparse2,
+    /// Steps whose weights are zero for 4 neighbouring channels are skipped.
+    BlockSparse4,
+    /// 1x1 and stride 1, from the input where it lies.
+    Pointwise,
+    /// Shifted 1x1 products, a pixel per lane.
+    Kn2row,
+    /// Shifted 1x1 products, a channel per lane.
+    Kn2col,
     /// F(2x2, 3x3), weights transformed in the call.
     Winograd2,
     /// F(4x4, 3x3), weights transformed in the call.
@@ -137,6 +150,8 @@ pub enum Start {
 pub enum Sums {
     /// Chains over the blocks of [`blocks::KBlocks`].
     Blocks,
+    /// Tap after tap, chains over channels.
+    Taps,
     /// Chains over channels, in the transformed domain.
     Winograd(Winograd),
 }
@@ -181,6 +196,46 @@ pub const ALGOS: &[Algo] = &[
         supports: ConvShape::is_depthwise,
         workspace: |shape, _, rows| depthwise::workspace(shape, rows),
         run: depthwise::run,
+    },
+    Algo {
+        algo: ConvAlgo::BlockSparse2,
+        name: "conv_blocksparse_f32_2x32",
+        sums: Sums::Blocks,
+        supports: |shape| !shape.is_depthwise(),
+        workspace: block_sparse::workspace,
+        run: block_sparse::run::<2, 4>,
+    },
+    Algo {
+        algo: ConvAlgo::BlockSparse4,
+        name: "conv_blocksparse_f32_4x24",
+        sums: Sums::Blocks,
+        supports: |shape| !shape.is_depthwise(),
+        workspace: block_sparse::workspace,
+        run: block_sparse::run::<4, 3>,
+    },
+    Algo {
+        algo: ConvAlgo::Pointwise,
+        name: "conv_pointwise_f32_8x24",
+        sums: Sums::Blocks,
+        supports: pointwise::supports,
+        workspace: |_, panels, _| pointwise::workspace(panels),
+        run: pointwise::run,
+    },
+    Algo {
+        algo: ConvAlgo::Kn2row,
+        name: "conv_kn2row_f32_8x24",
+        sums: Sums::Taps,
+        supports: kn2::supports,
+        workspace: |_, panels, _| kn2::workspace(panels),
+        run: |isa, call| kn2::run(isa, pointwise::Lanes::Pixels, call),
+    },
+    Algo {
+        algo: ConvAlgo::Kn2col,
+        name: "conv_kn2col_f32_8x8",
+        sums: Sums::Taps,
+        supports: kn2::supports,
+        workspace: |_, panels, _| kn2::workspace(panels),
+        run: |isa, call| kn2::run(isa, pointwise::Lanes::Channels, call),
     },
     Algo {
         algo: ConvAlgo::Winograd2,

@@ -60,6 +60,8 @@ pub(super) struct Plane {
     pub band_columns: usize,
     /// Plane rows between two output rows, and input rows between two plane rows.
     row_step: usize,
+    /// Between two output columns.
+    column_step: usize,
     source_step: usize,
     phases: usize,
     phase_len: usize,
@@ -77,6 +79,27 @@ impl Plane {
             block.channels.len(),
             rows,
         )
+    }
+
+    /// Data that is not packed: distances of two output rows and columns.
+    pub fn plain(row: usize, column: usize) -> Plane {
+        Plane {
+            taps: TapBox {
+                ky: 0,
+                kx: 0,
+                height: 1,
+                width: 1,
+            },
+            band_rows: 1,
+            band_columns: 1,
+            row_step: 1,
+            column_step: column,
+            source_step: 1,
+            phases: 1,
+            phase_len: row,
+            pitch: row,
+            channel: 0,
+        }
     }
 
     /// The largest band within [`TARGET`].
@@ -126,6 +149,7 @@ impl Plane {
             band_rows: rows,
             band_columns: columns,
             row_step,
+            column_step: 1,
             source_step,
             phases,
             phase_len,
@@ -198,7 +222,7 @@ impl Plane {
     /// Where the windows of output pixel (row, column) of the band start.
     #[inline(always)]
     pub fn base(&self, row: usize, column: usize) -> usize {
-        row * self.row_step * self.pitch + column
+        row * self.row_step * self.pitch + column * self.column_step
     }
 
     /// Whether the pixels of a band of `columns` columns lie behind each other across rows.
