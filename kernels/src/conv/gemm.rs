@@ -278,11 +278,11 @@ pub(super) fn eight(window: &[f32], offset: usize) -> &[f32; 8] {
 }
 
 /// Chains of `MR` channels, from lane `LANE` of the panel on, times `NV` vectors of pixels.
-struct PixelTile<'a, const NV: usize, const MR: usize, const LANE: usize> {
-    weights: &'a [[f32; PANEL]],
-    offsets: &'a [u32],
-    windows: [&'a [f32]; NV],
-    sums: &'a mut Sums,
+pub(super) struct PixelTile<'a, const NV: usize, const MR: usize, const LANE: usize> {
+    pub weights: &'a [[f32; PANEL]],
+    pub offsets: &'a [u32],
+    pub windows: [&'a [f32]; NV],
+    pub sums: &'a mut Sums,
 }
 
 impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_, NV, MR, LANE> {
@@ -313,11 +313,11 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
 }
 
 /// Chains of `P` panels times `N` pixels.
-struct ChannelTile<'a, const P: usize, const N: usize> {
-    weights: [&'a [[f32; PANEL]]; P],
-    offsets: &'a [u32],
-    windows: [&'a [f32]; N],
-    sums: &'a mut [Sums],
+pub(super) struct ChannelTile<'a, const P: usize, const N: usize> {
+    pub weights: [&'a [[f32; PANEL]]; P],
+    pub offsets: &'a [u32],
+    pub windows: [&'a [f32]; N],
+    pub sums: &'a mut [Sums],
 }
 
 impl<const P: usize, const N: usize> Work for ChannelTile<'_, P, N> {

@@ -11,8 +11,10 @@
 mod block_sparse;
 pub mod blocks;
 mod depthwise;
+mod direct;
 mod gemm;
 mod kn2;
+mod lowered;
 mod plane;
 mod pointwise;
 mod sparse;
@@ -118,6 +120,12 @@ pub enum ConvAlgo {
     DirectSparse,
     /// One input channel per output channel.
     Depthwise,
+    /// Dense, no scratch at all.
+    Direct,
+    /// Classic: the whole lowered matrix, a line per k.
+    Im2col,
+    /// Classic: the whole lowered matrix, a line per pixel.
+    Im2row,
     /// Steps whose weights are zero for 2 neighbouring channels are skipped.
     BlockSparse2,
     /// Steps whose weights are zero for 4 neighbouring channels are skipped.
@@ -196,6 +204,30 @@ pub const ALGOS: &[Algo] = &[
         supports: ConvShape::is_depthwise,
         workspace: |shape, _, rows| depthwise::workspace(shape, rows),
         run: depthwise::run,
+    },
+    Algo {
+        algo: ConvAlgo::Direct,
+        name: "conv_direct_f32_4x24",
+        sums: Sums::Blocks,
+        supports: |shape| !shape.is_depthwise(),
+        workspace: |_, _, _| 0,
+        run: direct::run,
+    },
+    Algo {
+        algo: ConvAlgo::Im2col,
+        name: "conv_im2col_f32_8x24",
+        sums: Sums::Blocks,
+        supports: lowered::supports,
+        workspace: lowered::workspace,
+        run: |isa, call| lowered::run(isa, lowered::Lines::Columns, call),
+    },
+    Algo {
+        algo: ConvAlgo::Im2row,
+        name: "conv_im2row_f32_8x8",
+        sums: Sums::Blocks,
+        supports: lowered::supports,
+        workspace: lowered::workspace,
+        run: |isa, call| lowered::run(isa, lowered::Lines::Rows, call),
     },
     Algo {
         algo: ConvAlgo::BlockSparse2,
