@@ -29,7 +29,7 @@ use std::process::{Command, ExitCode, Stdio};
 /// Options of `bench peers`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Peers and rows; benches/cases/peers.toml is an example.
+    /// Peers and rows; benches/cases/ has examples (peers, frameworks).
     cases: PathBuf,
     /// Directory of the .dcz files.
     #[arg(long, value_name = "DIR", default_value = "models")]
@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut report = Report::begin("peers");
     if !args.output.json {
         println!(
-            "{:<18} {:>3} {:<20} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6}",
+            "{:<18} {:>3} {:<20} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>9} {:>9} {:>6} {:>8}",
             "network",
             "thr",
             "peer",
@@ -138,8 +138,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "peer MB",
             "ratio",
             "ours cold",
-            "its cold",
-            "ratio"
+            "peer cold",
+            "ratio",
+            "error"
         );
     }
     let mut failed = false;
@@ -280,6 +281,8 @@ struct Summary {
     ours_peak: Option<u64>,
     theirs_peak: Option<u64>,
     peak_ratio: Option<f64>,
+    /// The largest of the rounds.
+    ours_error: Option<f64>,
     ours_cold_ms: Option<f64>,
     theirs_start_ms: Option<f64>,
     cold_ratio: Option<f64>,
@@ -308,6 +311,7 @@ impl Summary {
             ours_peak: ours_peak.map(|bytes| bytes as u64),
             theirs_peak: theirs_peak.map(|bytes| bytes as u64),
             peak_ratio: divide(ours_peak, theirs_peak),
+            ours_error: (ours.iter().filter_map(|o| o.output_error)).reduce(f64::max),
             ours_cold_ms,
             theirs_start_ms,
             cold_ratio: divide(ours_cold_ms, theirs_start_ms),
@@ -319,7 +323,7 @@ impl Summary {
             value.map_or("?".to_string(), |v| format!("{v:.digits$}"))
         };
         println!(
-            "{network:<18} {threads:>3} {peer:<20} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6}",
+            "{network:<18} {threads:>3} {peer:<20} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>9} {:>9} {:>6} {:>8.1e}",
             number(self.ours_ms, 2),
             number(self.theirs_ms, 2),
             number(self.time_ratio, 2),
@@ -328,7 +332,8 @@ impl Summary {
             number(self.peak_ratio, 3),
             number(self.ours_cold_ms, 1),
             number(self.theirs_start_ms, 1),
-            number(self.cold_ratio, 2)
+            number(self.cold_ratio, 2),
+            self.ours_error.unwrap_or(f64::NAN)
         );
     }
 }
@@ -338,11 +343,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_parses() {
-        let cases: Cases = cases::read(None, include_str!("../cases/peers.toml")).unwrap();
-        for row in &cases.rows {
-            for name in &row.peers {
-                assert!(cases.peers.iter().any(|peer| peer.name == *name), "{name}");
+    fn the_examples_parse() {
+        for text in [
+            include_str!("../cases/peers.toml"),
+            include_str!("../cases/frameworks.toml"),
+        ] {
+            let cases: Cases = cases::read(None, text).unwrap();
+            for row in &cases.rows {
+                for name in &row.peers {
+                    assert!(cases.peers.iter().any(|peer| peer.name == *name), "{name}");
+                }
             }
         }
     }
