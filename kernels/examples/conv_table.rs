@@ -6,6 +6,7 @@
 //! percent of them (0) are zero, in blocks of BLOCK output channels (1). Tiles are those of the
 //! runtime, 65,536 weights. Times are sums of the best time of each call.
 
+use dcz_kernels::fft::FftPlan;
 use dcz_kernels::winograd::{Resident, Winograd};
 use dcz_kernels::*;
 use std::time::Instant;
@@ -43,12 +44,15 @@ const CASES: &[Case] = &[
     ("7x7",                  [32, 32],    1, 7, 1, 56),
     ("11x11",                [16, 32],    1, 11, 1, 56),
     ("31x31",                [8, 8],      1, 31, 1, 64),
+    ("31x31 depthwise",      [32, 32],    32, 31, 1, 56),
     ("large map, 1 channel", [1, 1],      1, 3, 1, 512),
     ("large map, 1x1",       [4, 4],      1, 1, 1, 512),
 ];
 
 /// Largest tile, in weights.
 const TILE: usize = 65_536;
+/// Largest transformed weights that FFT is tried with, in elements.
+const MOST_FFT: usize = 64 << 20;
 /// Seconds per figure.
 const SECONDS: f64 = 0.3;
 
@@ -116,7 +120,7 @@ impl Layer {
         for algo in ALGOS.iter().filter(|a| (a.supports)(&shape)) {
             if algo.name.contains(filter) {
                 rows.push(self.tiles(algo.algo, TILE));
-                if algo.name.contains("winograd") {
+                if algo.name.contains("winograd") || algo.name.contains("gemm") {
                     rows.push(self.tiles(algo.algo, usize::MAX));
                 }
             }
@@ -130,6 +134,9 @@ impl Layer {
                     }
                 }
             }
+        }
+        if "fft".contains(filter) {
+            rows.extend(self.fft());
         }
         let direct = rows.iter().find(|r| r.name.contains("direct"));
         let direct = direct.map_or(f64::NAN, |r| r.seconds);
@@ -246,6 +253,42 @@ impl Layer {
             scratch: scratch_len,
             resident: q.len() * 2 + (scales.len() + full.len()) * 4,
         }
+    }
+
+    /// By FFT with weights transformed before; plan and weights count as resident.
+    fn fft(&mut self) -> Option<Row> {
+        let shape = self.shape;
+        let plan = FftPlan::new(self.isa, &shape)?;
+        let panels = shape.panels();
+        if panels.checked_mul(plan.panel_len())? > MOST_FFT {
+            return None;
+        }
+        let mut weights = vec![0.0; panels * plan.panel_len()];
+        let mut scratch = vec![0.0; plan.workspace()];
+        plan.transform(&self.tile(0, panels), &mut weights, &mut scratch);
+        let mut output = std::mem::take(&mut self.output);
+        let seconds = measure(1, |_| {
+            let out = &mut target(&shape, &mut output);
+            let rows = 0..shape.out_h;
+            let start = Start::Zero;
+            plan.run(
+                &weights,
+                0..panels,
+                self.view(),
+                rows,
+                out,
+                start,
+                Some(&RELU),
+                &mut scratch,
+            );
+        });
+        self.output = output;
+        Some(Row {
+            name: "fft resident f32".into(),
+            seconds,
+            scratch: scratch.len(),
+            resident: plan.bytes() + weights.len() * 4,
+        })
     }
 
     fn view(&self) -> View<'_> {

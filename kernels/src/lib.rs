@@ -29,7 +29,7 @@ pub mod weights;
 
 pub use activation::{Activation, Epilogue};
 pub use conv::{
-    ALGOS, Algo, ConvAlgo, ConvShape, Start, Sums, conv_tile, kernel_name, supports, winograd,
+    ALGOS, Algo, ConvAlgo, ConvShape, Start, Sums, conv_tile, fft, kernel_name, supports, winograd,
     workspace,
 };
 pub use linear::{linear_tile, linear_workspace};

@@ -12,6 +12,7 @@ mod block_sparse;
 pub mod blocks;
 mod depthwise;
 mod direct;
+pub mod fft;
 mod gemm;
 mod kn2;
 mod lowered;
