@@ -1,29 +1,35 @@
 //! Executes a program. Reads the plan's decisions and makes none; allocates nothing.
 //!
-//! A convolution takes its tiles in groups of one per thread: the threads decode the group in
-//! parallel, then every thread computes its own rows of the output for all tiles of the group
+//! Tiles of a convolution that are not kept are taken in groups of one per thread: the threads decode the
+//! group in parallel, then every thread computes its own rows of the output for all tiles of the group
 //! (rows of the `[row][channel][column]` layout are contiguous, so the output is split without
-//! sharing). On small maps each thread takes whole panels instead, computes them into its scratch,
-//! and the results are copied to their places. Of a linear layer with one row each thread owns whole panels and decodes and computes
+//! sharing). On small maps each thread takes whole panels instead, one after the other, decodes and
+//! computes them into its scratch and copies the results to their places; the threads meet once per
+//! layer, and one decodes while the others compute. Of a linear layer with one row each thread owns whole panels and decodes and computes
 //! them without meeting the others; with more rows the rows are split like those of a convolution.
 //! A sum is never split between threads, and its order depends on the layer's tiles only.
 
+use crate::cost;
 use crate::error::{Error, Result};
 use crate::parts::{Parts, each_rows, split_rows};
 use crate::program::{
     ConvWork, Epilogue, Function, LinearWork, Place, Program, Rearrange, Step, Value, Work, align,
     broadcast_strides,
 };
+use crate::resident::ResidentLayer;
 use crate::session::TensorRef;
 use crate::threads::Team;
 use crate::weights::{LayerInfo, TileBuffer};
 use crate::{convert, error};
 use dcz_format::graph::{LayerId, Network};
-use dcz_format::layer::{Layer, PANEL};
+use dcz_format::layer::{Layer, PANEL, Tile};
 use dcz_format::{Container, TileDecoder};
+use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile};
 use dcz_kernels::{activation, binary, layout, norm, pool, resize};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// What one thread owns: a decoder, a decoded tile, and the outcome of its last job.
@@ -64,6 +70,8 @@ pub(crate) struct Exec<'a> {
     pub net: usize,
     pub network: &'a Network,
     pub layers: &'a [LayerInfo],
+    /// Weights that the plan keeps, as its steps number them.
+    pub residents: &'a [Arc<ResidentLayer>],
     pub constants: &'a [f32],
     pub isa: Isa,
     pub team: &'a Team,
@@ -117,7 +125,6 @@ impl<'e> Exec<'e> {
         let at = Operands { program, step };
         let team = self.team;
         match &step.work {
-            Work::Conv(work) if work.by_panels => self.conv_by_panels(work, at, io)?,
             Work::Conv(work) => self.conv(work, at, io)?,
             Work::Linear(work) => self.linear(work, at, io)?,
             Work::Function(function) => {
@@ -235,77 +242,8 @@ impl<'e> Exec<'e> {
         let (layer, info, id) = self.layer(work.layer)?;
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let (from, to) = (at.input(0)?.map(), at.step.output.map());
+        let residents = self.residents;
         let (source, out) = at.unary(self.arena, io)?;
-        let threads = at.step.threads.clamp(1, self.workers.len().max(1));
-        let (isa, team, tiles) = (self.isa, self.team, layer.tiles.len());
-        let coded = Coded {
-            container: self.container,
-            net: self.net,
-            id,
-            info,
-            timed: self.profiling,
-        };
-        for first in (0..tiles).step_by(threads) {
-            let count = threads.min(tiles - first);
-            let workers = self.workers.get_mut(..count).ok_or_else(mismatch)?;
-            let workers = decode_group(team, workers, &coded, first)?;
-            let rows = to.n * to.h;
-            split_rows(
-                team,
-                threads,
-                rows,
-                to.c * to.w,
-                out,
-                self.scratch,
-                |range, out, scratch| {
-                    for worker in workers {
-                        let (tile, record) = worker.tile.view(layer, info)?;
-                        let fresh = record.k == 0 && !work.accumulate;
-                        let start = if fresh {
-                            Start::Zero
-                        } else {
-                            Start::Accumulate
-                        };
-                        let last = record.k as usize + record.k_len as usize == info.k;
-                        per_image(range.clone(), to, out, |image, rows, data| {
-                            dcz_kernels::conv_tile(
-                                isa,
-                                work.algorithm,
-                                &work.shape,
-                                &tile,
-                                image_of(source, from, image),
-                                rows.clone(),
-                                &mut ViewMut {
-                                    data,
-                                    map: rows_of(to, rows.len()),
-                                },
-                                start,
-                                last.then_some(&epilogue),
-                                scratch,
-                            );
-                        })?;
-                    }
-                    Ok(())
-                },
-            )?;
-        }
-        self.release_layer(id, layer);
-        Ok(())
-    }
-
-    /// Each thread decodes and computes whole panels, into its own scratch; the results are copied
-    /// to their places when the threads meet.
-    fn conv_by_panels(
-        &mut self,
-        work: &ConvWork,
-        at: Operands<'_>,
-        io: &Io<'_, '_, '_, '_>,
-    ) -> Result<()> {
-        let (layer, info, id) = self.layer(work.layer)?;
-        let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
-        let (from, to) = (at.input(0)?.map(), at.step.output.map());
-        let (source, out) = at.unary(self.arena, io)?;
-        let threads = at.step.threads.clamp(1, self.workers.len().max(1));
         let job = ConvJob {
             work,
             layer,
@@ -323,37 +261,17 @@ impl<'e> Exec<'e> {
             info,
             timed: self.profiling,
         };
-        let (tiles, mut tile) = (layer.tiles.len(), 0);
-        while tile < tiles {
-            let mut parts = Parts::new();
-            let threads_data = self.workers.iter_mut().zip(self.scratch.iter_mut());
-            for (worker, scratch) in threads_data.take(threads) {
-                let end = panel_start(layer, tile + 1);
-                if tile < end {
-                    parts.push((tile..end, worker, scratch, Ok(())))?;
-                }
-                tile = end;
-            }
-            let done: &[f32] = out;
-            self.team.for_each(parts.used(), |_, part| {
-                if let Some((tiles, worker, scratch, outcome)) = part {
-                    *outcome = job.panels(&coded, tiles.clone(), done, worker, scratch);
-                }
-            });
-            for (tiles, _, scratch, outcome) in parts.used().iter_mut().flatten() {
-                std::mem::replace(outcome, Ok(()))?;
-                let (channel, count) = job.channels(tiles.start)?;
-                for (place, row) in job
-                    .rows(channel, count)
-                    .zip(scratch.chunks_exact(count * to.w))
-                {
-                    out.get_mut(place)
-                        .ok_or_else(mismatch)?
-                        .copy_from_slice(row);
-                }
-            }
+        let threads = at.step.threads.clamp(1, self.workers.len().max(1));
+        let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
+        let kept = at.resident(residents)?;
+        if work.by_panels {
+            job.by_panels(self.team, kept, &coded, out, workers, self.scratch)?;
+        } else {
+            job.by_rows(self.team, kept, &coded, out, workers, self.scratch)?;
         }
-        self.release_layer(id, layer);
+        if kept.is_none() {
+            self.release_layer(id, layer);
+        }
         Ok(())
     }
 
@@ -364,7 +282,9 @@ impl<'e> Exec<'e> {
         io: &Io<'_, '_, '_, '_>,
     ) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
+        let residents = self.residents;
         let (x, y) = at.unary(self.arena, io)?;
+        let kept = at.resident(residents)?;
         let y = y.get_mut(..work.rows * work.outputs).ok_or_else(mismatch)?;
         let threads = at.step.threads.clamp(1, self.workers.len().max(1));
         let (team, tiles) = (self.team, layer.tiles.len());
@@ -375,6 +295,7 @@ impl<'e> Exec<'e> {
             info,
             isa: self.isa,
             epilogue,
+            kept,
         };
         let coded = Coded {
             container: self.container,
@@ -410,29 +331,32 @@ impl<'e> Exec<'e> {
                 std::mem::replace(&mut worker.outcome, Ok(()))?;
             }
         } else {
-            for first in (0..tiles).step_by(threads) {
-                let count = threads.min(tiles - first);
-                let workers = self.workers.get_mut(..count).ok_or_else(mismatch)?;
-                let workers = decode_group(team, workers, &coded, first)?;
+            let group = if kept.is_some() { tiles } else { threads };
+            for first in (0..tiles).step_by(group.max(1)) {
+                let count = group.min(tiles - first);
+                let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
+                let group = Group::new(team, kept, workers, &coded, first..first + count)?;
                 let (rows, len) = (work.rows, work.outputs);
                 split_rows(
                     team,
-                    threads,
+                    (threads, 1),
                     rows,
                     len,
                     y,
                     self.scratch,
                     |range, y, scratch| {
                         let x = x.get(range.start * work.inputs..).ok_or_else(mismatch)?;
-                        for worker in workers {
-                            job.tile(&worker.tile, x, range.len(), 0, y, scratch)?;
+                        for i in 0..count {
+                            job.tile(group.tile(i)?, x, range.len(), 0, y, scratch)?;
                         }
                         Ok(())
                     },
                 )?;
             }
         }
-        self.release_layer(id, layer);
+        if kept.is_none() {
+            self.release_layer(id, layer);
+        }
         Ok(())
     }
 
@@ -448,16 +372,22 @@ impl<'e> Exec<'e> {
 
     /// Gives mapped pages back; the next run reads them from the page cache again.
     fn release_layer(&self, id: LayerId, layer: &Layer) {
-        if !self.release || layer.tiles.is_empty() {
-            return;
+        if self.release {
+            release(self.container, self.net, id.0 as usize, layer);
         }
-        let first = self.container.tile(self.net, id, 0);
-        let last = self.container.tile(self.net, id, layer.tiles.len() - 1);
-        if let (Ok((_, first)), Ok((_, last))) = (first, last) {
-            self.container
-                .source()
-                .release(first.start, last.end.saturating_sub(first.start));
-        }
+    }
+}
+
+/// Gives the mapped pages of a layer back.
+pub(crate) fn release(container: &Container, net: usize, layer: usize, record: &Layer) {
+    let id = LayerId(layer as u32);
+    let Some(last) = record.tiles.len().checked_sub(1) else {
+        return;
+    };
+    let ends = (container.tile(net, id, 0), container.tile(net, id, last));
+    if let (Ok((_, first)), Ok((_, last))) = ends {
+        let len = last.end.saturating_sub(first.start);
+        container.source().release(first.start, len);
     }
 }
 
@@ -478,7 +408,14 @@ impl Coded<'_> {
             tile: buffer,
             ..
         } = worker;
-        let outcome = buffer.decode(decoder, self.container, self.net, self.id, tile, self.info);
+        let outcome = buffer.decode(
+            decoder,
+            self.container,
+            self.net,
+            self.id,
+            tile,
+            self.info.form,
+        );
         if let Some(begin) = begin {
             worker.decode_ns += nanos(begin);
         }
@@ -486,24 +423,59 @@ impl Coded<'_> {
     }
 }
 
-/// Decodes the tiles from `first` on, one per worker, in parallel.
-fn decode_group<'w>(
-    team: &Team,
-    workers: &'w mut [Worker],
-    coded: &Coded<'_>,
-    first: usize,
-) -> Result<&'w [Worker]> {
-    team.for_each(workers, |i, worker| {
-        let outcome = coded.decode(worker, first + i);
-        worker.outcome = outcome;
-    });
-    for worker in workers.iter_mut() {
-        std::mem::replace(&mut worker.outcome, Ok(()))?;
-    }
-    Ok(workers)
+/// Tiles ready for use: kept ones, or one decoded by each worker.
+struct Group<'w> {
+    kept: Option<&'w [TileBuffer]>,
+    workers: &'w [Worker],
 }
 
-/// A convolution whose threads take panels; one group.
+impl<'w> Group<'w> {
+    /// Decodes the tiles in parallel, at most one per worker, unless they are kept.
+    fn new(
+        team: &Team,
+        kept: Option<&'w ResidentLayer>,
+        workers: &'w mut [Worker],
+        coded: &Coded<'_>,
+        tiles: Range<usize>,
+    ) -> Result<Group<'w>> {
+        if let Some(kept) = kept {
+            let kept = kept_tiles(kept)?.get(tiles).ok_or_else(mismatch)?;
+            return Ok(Group {
+                kept: Some(kept),
+                workers,
+            });
+        }
+        let deciding = workers.get_mut(..tiles.len()).ok_or_else(mismatch)?;
+        team.for_each(deciding, |i, worker| {
+            let outcome = coded.decode(worker, tiles.start + i);
+            worker.outcome = outcome;
+        });
+        for worker in deciding {
+            std::mem::replace(&mut worker.outcome, Ok(()))?;
+        }
+        Ok(Group {
+            kept: None,
+            workers,
+        })
+    }
+
+    fn tile(&self, index: usize) -> Result<&TileBuffer> {
+        let tile = match self.kept {
+            Some(kept) => kept.get(index),
+            None => self.workers.get(index).map(|worker| &worker.tile),
+        };
+        tile.ok_or_else(mismatch)
+    }
+}
+
+fn kept_tiles(kept: &ResidentLayer) -> Result<&[TileBuffer]> {
+    match kept {
+        ResidentLayer::Tiles(tiles) => Ok(tiles),
+        ResidentLayer::Winograd(_) => Err(mismatch()),
+    }
+}
+
+/// A convolution as its threads see it.
 struct ConvJob<'a> {
     work: &'a ConvWork,
     layer: &'a Layer,
@@ -516,15 +488,139 @@ struct ConvJob<'a> {
 }
 
 impl ConvJob<'_> {
-    /// First channel and number of channels of a tile.
-    fn channels(&self, tile: usize) -> Result<(usize, usize)> {
-        let tile = self.layer.tiles.get(tile).ok_or_else(mismatch)?;
-        let channel = tile.panel as usize * PANEL;
-        let count = (tile.panels as usize * PANEL).min(self.to.c.saturating_sub(channel));
-        Ok((channel, count.max(1)))
+    /// Every thread computes its own rows of the output for all tiles of a group.
+    fn by_rows(
+        &self,
+        team: &Team,
+        kept: Option<&ResidentLayer>,
+        coded: &Coded<'_>,
+        out: &mut [f32],
+        workers: &mut [Worker],
+        scratch: &mut [Box<[f32]>],
+    ) -> Result<()> {
+        let (to, threads) = (self.to, workers.len());
+        let (rows, row_len) = (to.n * to.h, to.c * to.w);
+        let unit = cost::winograd(self.work.algorithm).map_or(1, Winograd::tile);
+        if let Some(ResidentLayer::Winograd(weights)) = kept {
+            let panels = 0..self.work.shape.panels();
+            return split_rows(
+                team,
+                (threads, unit),
+                rows,
+                row_len,
+                out,
+                scratch,
+                |range, out, scratch| {
+                    per_image(range, to, out, |image, rows, data| {
+                        let mut out = ViewMut {
+                            data,
+                            map: rows_of(to, rows.len()),
+                        };
+                        let epilogue = &self.epilogue;
+                        self.winograd(
+                            &self.work.shape,
+                            weights,
+                            panels.clone(),
+                            image,
+                            rows,
+                            &mut out,
+                            epilogue,
+                            scratch,
+                        );
+                    })
+                },
+            );
+        }
+        let tiles = self.layer.tiles.len();
+        let group = if kept.is_some() { tiles } else { threads };
+        for first in (0..tiles).step_by(group.max(1)) {
+            let count = group.min(tiles - first);
+            let group = Group::new(team, kept, &mut *workers, coded, first..first + count)?;
+            split_rows(
+                team,
+                (threads, unit),
+                rows,
+                row_len,
+                out,
+                scratch,
+                |range, out, scratch| {
+                    for i in 0..count {
+                        let (tile, record) = group.tile(i)?.view(self.layer, self.info)?;
+                        let (start, last) = self.range_of_k(&record);
+                        per_image(range.clone(), to, out, |image, rows, data| {
+                            dcz_kernels::conv_tile(
+                                self.isa,
+                                self.work.algorithm,
+                                &self.work.shape,
+                                &tile,
+                                image_of(self.source, self.from, image),
+                                rows.clone(),
+                                &mut ViewMut {
+                                    data,
+                                    map: rows_of(to, rows.len()),
+                                },
+                                start,
+                                last.then_some(&self.epilogue),
+                                scratch,
+                            );
+                        })?;
+                    }
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
     }
 
-    /// Where the rows of these channels lie in the output.
+    /// Threads take whole panels, one after the other, decode and compute them into their scratch
+    /// and copy the results to their places: one region for the whole layer.
+    fn by_panels(
+        &self,
+        team: &Team,
+        kept: Option<&ResidentLayer>,
+        coded: &Coded<'_>,
+        out: &mut [f32],
+        workers: &mut [Worker],
+        scratch: &mut [Box<[f32]>],
+    ) -> Result<()> {
+        let mut parts = Parts::new();
+        let threads = workers.len();
+        for (worker, scratch) in workers.iter_mut().zip(scratch) {
+            parts.push((worker, scratch))?;
+        }
+        let out = Mutex::new(out);
+        let next = AtomicUsize::new(0);
+        team.for_each(parts.used(), |_, part| {
+            let Some((worker, scratch)) = part else {
+                return;
+            };
+            let outcome = match kept {
+                Some(ResidentLayer::Winograd(weights)) => {
+                    self.shares(weights, threads, &next, &out, scratch)
+                }
+                kept => self.panels(kept, coded, &next, &out, worker, scratch),
+            };
+            worker.outcome = outcome;
+        });
+        for (worker, _) in parts.used().iter_mut().flatten() {
+            std::mem::replace(&mut worker.outcome, Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a tile begins the sums or adds to them, and whether it ends them.
+    fn range_of_k(&self, tile: &Tile) -> (Start, bool) {
+        let fresh = tile.k == 0 && !self.work.accumulate;
+        let last = tile.k as usize + tile.k_len as usize == self.info.k;
+        let start = if fresh {
+            Start::Zero
+        } else {
+            Start::Accumulate
+        };
+        (start, last)
+    }
+
+    /// Where the rows of `count` channels from `channel` on lie in the output.
     fn rows(&self, channel: usize, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let Map { n, c, h, w, .. } = self.to;
         (0..n * h).map(move |row| {
@@ -533,67 +629,204 @@ impl ConvJob<'_> {
         })
     }
 
-    /// Decodes and computes tiles of the same panels; the result is left at the head of `scratch`,
-    /// `[image][row][channel][column]`.
-    fn panels(
+    /// Computes `count` channels from `channel` on, `[image][row][channel][column]`, at the head of
+    /// `scratch` and brings them to their place. `f(shape, epilogue, map, data, scratch)`, the
+    /// channels being a layer of their own.
+    fn own_channels<F>(
         &self,
-        coded: &Coded<'_>,
-        tiles: Range<usize>,
-        out: &[f32],
-        worker: &mut Worker,
+        channel: usize,
+        count: usize,
+        out: &Mutex<&mut [f32]>,
         scratch: &mut [f32],
-    ) -> Result<()> {
-        let (channel, count) = self.channels(tiles.start)?;
+        f: F,
+    ) -> Result<()>
+    where
+        F: FnOnce(&ConvShape, &dcz_kernels::Epilogue<'_>, &mut [f32], &mut [f32]) -> Result<()>,
+    {
         let Map { n, h, w, .. } = self.to;
         let own = scratch.split_at_mut_checked(n * h * w * count);
         let (own, scratch) = own.ok_or_else(mismatch)?;
+        let places = || self.rows(channel, count);
+        // The output is plain data: a thread that panicked with the lock has broken nothing.
+        let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
         if self.work.accumulate {
-            for (place, row) in self
-                .rows(channel, count)
-                .zip(own.chunks_exact_mut(count * w))
-            {
+            let out = lock();
+            for (place, row) in places().zip(own.chunks_exact_mut(count * w)) {
                 row.copy_from_slice(out.get(place).ok_or_else(mismatch)?);
             }
         }
         let epilogue = epilogue_of(&self.epilogue, channel, count)?;
-        // The panels are a layer of their own.
         let shape = ConvShape {
             out_channels: count,
             ..self.work.shape
         };
-        for tile in tiles {
-            coded.decode(worker, tile)?;
-            let (tile, record) = worker.tile.view(self.layer, self.info)?;
-            let tile = WeightTile {
-                first_panel: 0,
-                ..tile
-            };
-            let fresh = record.k == 0 && !self.work.accumulate;
-            let last = record.k as usize + record.k_len as usize == self.info.k;
-            for (image, data) in own.chunks_exact_mut(h * w * count).enumerate() {
-                dcz_kernels::conv_tile(
-                    self.isa,
-                    self.work.algorithm,
-                    &shape,
-                    &tile,
-                    image_of(self.source, self.from, image),
-                    0..h,
-                    &mut ViewMut {
-                        data,
-                        map: Map::rows(1, count, h, w),
-                    },
-                    if fresh {
-                        Start::Zero
-                    } else {
-                        Start::Accumulate
-                    },
-                    last.then_some(&epilogue),
-                    scratch,
-                );
-            }
+        f(&shape, &epilogue, own, scratch)?;
+        let mut out = lock();
+        for (place, row) in places().zip(own.chunks_exact(count * w)) {
+            let place = out.get_mut(place).ok_or_else(mismatch)?;
+            place.copy_from_slice(row);
         }
         Ok(())
     }
+
+    /// Takes panel after panel (whole tiles) until none is left.
+    fn panels(
+        &self,
+        kept: Option<&ResidentLayer>,
+        coded: &Coded<'_>,
+        next: &AtomicUsize,
+        out: &Mutex<&mut [f32]>,
+        worker: &mut Worker,
+        scratch: &mut [f32],
+    ) -> Result<()> {
+        let Map { h, w, .. } = self.to;
+        while let Some(tiles) = take_panels(self.layer, next) {
+            let first = self.layer.tiles.get(tiles.start).ok_or_else(mismatch)?;
+            let channel = first.panel as usize * PANEL;
+            let count = first.panels as usize * PANEL;
+            let count = count.min(self.to.c.saturating_sub(channel)).max(1);
+            self.own_channels(
+                channel,
+                count,
+                out,
+                scratch,
+                |shape, epilogue, own, scratch| {
+                    for index in tiles {
+                        let buffer = match kept {
+                            Some(kept) => kept_tiles(kept)?.get(index).ok_or_else(mismatch)?,
+                            None => {
+                                coded.decode(worker, index)?;
+                                &worker.tile
+                            }
+                        };
+                        let (tile, record) = buffer.view(self.layer, self.info)?;
+                        let tile = WeightTile {
+                            first_panel: 0,
+                            ..tile
+                        };
+                        let (start, last) = self.range_of_k(&record);
+                        for (image, data) in own.chunks_exact_mut(h * w * count).enumerate() {
+                            dcz_kernels::conv_tile(
+                                self.isa,
+                                self.work.algorithm,
+                                shape,
+                                &tile,
+                                image_of(self.source, self.from, image),
+                                0..h,
+                                &mut ViewMut {
+                                    data,
+                                    map: Map::rows(1, count, h, w),
+                                },
+                                start,
+                                last.then_some(epilogue),
+                                scratch,
+                            );
+                        }
+                    }
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Takes equal shares of the panels of a layer with transformed weights until none is left.
+    fn shares(
+        &self,
+        weights: &[f32],
+        threads: usize,
+        next: &AtomicUsize,
+        out: &Mutex<&mut [f32]>,
+        scratch: &mut [f32],
+    ) -> Result<()> {
+        let Map { h, w, .. } = self.to;
+        let panels = self.work.shape.panels();
+        let share = panels.div_ceil(threads.max(1)).max(1);
+        let panel_len = weights.len() / panels.max(1);
+        loop {
+            let first = next.fetch_add(share, Ordering::Relaxed);
+            if first >= panels {
+                return Ok(());
+            }
+            let own_panels = share.min(panels - first);
+            let channel = first * PANEL;
+            let count = (own_panels * PANEL).min(self.to.c.saturating_sub(channel));
+            let weights = weights.get(first * panel_len..).ok_or_else(mismatch)?;
+            self.own_channels(
+                channel,
+                count.max(1),
+                out,
+                scratch,
+                |shape, epilogue, own, scratch| {
+                    for (image, data) in own.chunks_exact_mut(h * w * count).enumerate() {
+                        let mut out = ViewMut {
+                            data,
+                            map: Map::rows(1, count, h, w),
+                        };
+                        let panels = 0..own_panels;
+                        self.winograd(
+                            shape,
+                            weights,
+                            panels,
+                            image,
+                            0..h,
+                            &mut out,
+                            epilogue,
+                            scratch,
+                        );
+                    }
+                    Ok(())
+                },
+            )?;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the kernel's arguments")]
+    fn winograd(
+        &self,
+        shape: &ConvShape,
+        weights: &[f32],
+        panels: Range<usize>,
+        image: usize,
+        rows: Range<usize>,
+        out: &mut ViewMut<'_>,
+        epilogue: &dcz_kernels::Epilogue<'_>,
+        scratch: &mut [f32],
+    ) {
+        // The plan keeps transformed weights for these algorithms only.
+        let Some(size) = cost::winograd(self.work.algorithm) else {
+            return;
+        };
+        let start = if self.work.accumulate {
+            Start::Accumulate
+        } else {
+            Start::Zero
+        };
+        winograd::run(
+            self.isa,
+            size,
+            shape,
+            winograd::Resident::F32(weights),
+            panels,
+            image_of(self.source, self.from, image),
+            rows,
+            out,
+            start,
+            Some(epilogue),
+            0,
+            scratch,
+        );
+    }
+}
+
+/// The tiles of the next panels that nobody has taken.
+fn take_panels(layer: &Layer, next: &AtomicUsize) -> Option<Range<usize>> {
+    let mut taken = 0..0;
+    let update = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
+        taken = first..panel_start(layer, first + 1);
+        (!taken.is_empty()).then_some(taken.end)
+    });
+    update.ok().map(|_| taken)
 }
 
 /// A linear layer as its threads see it.
@@ -603,6 +836,7 @@ struct LinearJob<'a> {
     info: &'a LayerInfo,
     isa: Isa,
     epilogue: dcz_kernels::Epilogue<'a>,
+    kept: Option<&'a ResidentLayer>,
 }
 
 impl LinearJob<'_> {
@@ -619,8 +853,14 @@ impl LinearJob<'_> {
         scratch: &mut [f32],
     ) -> Result<()> {
         for tile in tiles {
-            coded.decode(worker, tile)?;
-            self.tile(&worker.tile, x, 1, first, y, scratch)?;
+            let buffer = match self.kept {
+                Some(kept) => kept_tiles(kept)?.get(tile).ok_or_else(mismatch)?,
+                None => {
+                    coded.decode(worker, tile)?;
+                    &worker.tile
+                }
+            };
+            self.tile(buffer, x, 1, first, y, scratch)?;
         }
         Ok(())
     }
@@ -700,6 +940,18 @@ struct Operands<'a> {
 impl Operands<'_> {
     fn input(&self, index: usize) -> Result<Value> {
         self.step.inputs.get(index).copied().ok_or_else(mismatch)
+    }
+
+    /// The weights that the plan keeps for the step.
+    fn resident<'r>(
+        &self,
+        residents: &'r [Arc<ResidentLayer>],
+    ) -> Result<Option<&'r ResidentLayer>> {
+        let Some(index) = self.step.source.resident else {
+            return Ok(None);
+        };
+        let kept = residents.get(index).ok_or_else(mismatch)?;
+        Ok(Some(kept.as_ref()))
     }
 
     /// Strides of input `index` for broadcasting to the output.

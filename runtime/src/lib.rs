@@ -20,6 +20,8 @@
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
 mod convert;
+mod cost;
+mod cost_table;
 pub mod error;
 mod exec;
 mod liveness;
@@ -33,6 +35,7 @@ mod planner;
 pub mod preprocess;
 pub mod profile;
 mod program;
+mod resident;
 pub mod session;
 pub mod shape;
 pub mod threads;
@@ -44,7 +47,7 @@ pub use error::{Error, ErrorKind};
 pub use liveness::Span;
 pub use memory::{ProcessMemory, process_memory};
 pub use model::Model;
-pub use plan::{Memory, Plan};
+pub use plan::{Memory, Plan, Tier};
 pub use profile::Profile;
 pub use session::{MemoryBudget, SelfTestReport, Session, SessionOptions, TensorRef};
 pub use threads::Threads;

@@ -17,21 +17,16 @@ use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{Life, Span, live, place};
 use crate::program::{
-    ConvWork, Epilogue, Function, Layout, LinearWork, Place, Program, Rearrange, Step, Strides,
-    Value, Work, align, broadcast_strides,
+    ConvWork, Epilogue, Function, Layout, LinearWork, Place, Program, Rearrange, Source, Step,
+    Strides, Value, Work, align, broadcast_strides,
 };
 use crate::shape::{self, Dims, MAX_RANK};
 use dcz_format::graph::{BinaryKind, ConstId, Conv, LayerId, Network, Node, Op, TensorId};
-use dcz_kernels::{ConvAlgo, ConvShape};
+use dcz_kernels::ConvAlgo;
 
-/// Lowers `network` for inputs of the given shapes. `constants` are the ranges of the constant pool, `choose` picks the
-/// algorithm of a convolution.
-pub(crate) fn lower(
-    network: &Network,
-    inputs: &[Dims],
-    constants: &[Span],
-    choose: &dyn Fn(LayerId, &ConvShape) -> ConvAlgo,
-) -> Result<Program> {
+/// Lowers `network` for inputs of the given shapes. `constants` are the ranges of the constant pool. The planner
+/// sets the algorithms.
+pub(crate) fn lower(network: &Network, inputs: &[Dims], constants: &[Span]) -> Result<Program> {
     let shapes = shape::infer(network, inputs)?;
     let mut users = vec![Vec::new(); network.tensors.len()];
     for (index, node) in network.nodes.iter().enumerate() {
@@ -46,7 +41,6 @@ pub(crate) fn lower(
     let mut lowering = Lowering {
         network,
         constants,
-        choose,
         values: vec![None; network.tensors.len()],
         fused: vec![false; network.nodes.len()],
         pending: Vec::new(),
@@ -63,7 +57,6 @@ struct Lowering<'a> {
     network: &'a Network,
     shapes: Vec<Dims>,
     constants: &'a [Span],
-    choose: &'a dyn Fn(LayerId, &ConvShape) -> ConvAlgo,
     /// Nodes that read each tensor (once per operand).
     users: Vec<Vec<usize>>,
     /// Graph outputs that each tensor is.
@@ -317,7 +310,7 @@ impl Lowering<'_> {
         let tail = self.tail(node, x, Layout::Rows)?;
         let work = Work::Conv(ConvWork {
             layer: conv.layer.0 as usize,
-            algorithm: (self.choose)(conv.layer, &shape),
+            algorithm: ConvAlgo::Gemm,
             shape,
             images: x.dims().first().copied().unwrap_or(1),
             epilogue: Epilogue {
@@ -440,6 +433,7 @@ impl Lowering<'_> {
             fused: tail.fused,
             work,
             inputs: vec![x],
+            source: Source::default(),
             threads: 1,
             output: out,
         })?;
@@ -521,6 +515,7 @@ impl Lowering<'_> {
             fused: Vec::new(),
             work,
             inputs,
+            source: Source::default(),
             threads: 1,
             output,
         })?;
@@ -554,6 +549,7 @@ impl Lowering<'_> {
                 fused: Vec::new(),
                 work,
                 inputs: vec![value],
+                source: Source::default(),
                 threads: 1,
                 output: value,
             })?;

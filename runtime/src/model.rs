@@ -1,6 +1,7 @@
 //! An opened file: parsed, verified records and a cheap handle to share them. Decodes no weight.
 
 use crate::error::{ErrorKind, Result};
+use crate::resident::Residents;
 use dcz_format::Container;
 use dcz_format::graph::Network;
 use dcz_format::limits::Limits;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Model {
     container: Arc<Container>,
+    residents: Arc<Residents>,
 }
 
 impl Model {
@@ -35,6 +37,7 @@ impl Model {
     pub fn from_source(source: Arc<dyn Source>, limits: &Limits) -> Result<Model> {
         Ok(Model {
             container: Arc::new(Container::open(source, limits)?),
+            residents: Arc::default(),
         })
     }
 
@@ -66,6 +69,11 @@ impl Model {
         self.networks()
             .get(index)
             .ok_or_else(|| crate::error::Error::internal("network index"))
+    }
+
+    /// Weights that sessions keep in memory.
+    pub(crate) fn residents(&self) -> &Residents {
+        &self.residents
     }
 
     /// The container, for tools that look at sections and texts.

@@ -32,11 +32,12 @@ impl<T> Parts<T> {
     }
 }
 
-/// Splits `rows` rows of `row_len` elements into at most `threads` ranges and calls
-/// `f(range, its elements, scratch of the thread)` for each in parallel.
+/// Splits `rows` rows of `row_len` elements into at most `threads` ranges of whole units of rows
+/// (the last may be cut) and calls `f(range, its elements, scratch of the thread)` for each in
+/// parallel.
 pub(crate) fn split_rows<F>(
     team: &Team,
-    threads: usize,
+    (threads, unit): (usize, usize),
     rows: usize,
     row_len: usize,
     out: &mut [f32],
@@ -46,11 +47,12 @@ pub(crate) fn split_rows<F>(
 where
     F: Fn(Range<usize>, &mut [f32], &mut [f32]) -> Result<()> + Sync,
 {
-    let count = threads.min(scratch.len()).min(rows).max(1);
+    let units = rows.div_ceil(unit.max(1));
+    let count = threads.min(scratch.len()).min(units).max(1);
     let mut parts = Parts::new();
     let (mut rest, mut first) = (out, 0);
     for (part, scratch) in (1..=count).zip(scratch) {
-        let end = rows * part / count;
+        let end = (units * part / count * unit).min(rows);
         let own = rest.split_off_mut(..(end - first) * row_len);
         let own = own.ok_or_else(|| Error::internal("output shorter than its rows"))?;
         parts.push((first..end, own, scratch, Ok(())))?;
@@ -81,7 +83,7 @@ where
 {
     split_rows(
         team,
-        threads,
+        (threads, 1),
         map.n * map.h,
         map.c * map.w,
         out,

@@ -3,8 +3,9 @@
 
 use crate::liveness::Span;
 use crate::program::{Layout, Place, Program, Value, Work};
+use crate::resident::ResidentForm;
 use dcz_format::graph::Network;
-use dcz_kernels::Isa;
+use dcz_kernels::{ALGOS, Isa};
 use serde::Serialize;
 use std::fmt::{self, Write};
 
@@ -18,6 +19,9 @@ pub struct Memory {
     pub decode: u64,
     /// Scratch of the kernels of all threads.
     pub workspace: u64,
+    /// Weights kept between runs, counted in full. All sessions of a model that keep a layer in the
+    /// same form share it.
+    pub resident: u64,
     /// Biases, slopes and other small constants.
     pub constants: u64,
     /// Look-up tables of layers, programs and plans in the cache.
@@ -27,21 +31,37 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(
-        arena: u64,
-        decode: u64,
-        workspace: u64,
-        constants: u64,
-        tables: u64,
-    ) -> Memory {
-        let total = arena + decode + workspace + constants + tables;
+    pub(crate) fn summed(self) -> Memory {
+        let own = self.arena + self.decode + self.workspace + self.constants + self.tables;
         Memory {
-            arena,
-            decode,
-            workspace,
-            constants,
-            tables,
-            total,
+            total: own + self.resident,
+            ..self
+        }
+    }
+}
+
+/// Where the weights of a step come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Decoded tile by tile in every run.
+    Decode,
+    /// Kept as codes, one byte per weight; layers without codes as f32.
+    Codes,
+    /// Kept as f32.
+    Float,
+    /// Kept as f32, transformed for Winograd.
+    Winograd,
+}
+
+impl Tier {
+    /// The name in plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Decode => "decode",
+            Tier::Codes => "codes",
+            Tier::Float => "float",
+            Tier::Winograd => "winograd",
         }
     }
 }
@@ -70,7 +90,7 @@ pub struct Operand {
 }
 
 /// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlanStep {
     /// Name of the node, or of the output for exports.
     pub name: String,
@@ -78,6 +98,12 @@ pub struct PlanStep {
     pub op: &'static str,
     /// Name of the kernel, when there is a choice.
     pub algorithm: Option<String>,
+    /// Where its weights come from.
+    pub tier: Option<Tier>,
+    /// Bytes of weights kept for it.
+    pub resident_bytes: u64,
+    /// Predicted time on one thread, from the cost table.
+    pub predicted_ms: f64,
     /// Names of further nodes whose work this step does.
     pub fused: Vec<String>,
     /// What it reads.
@@ -99,14 +125,18 @@ pub struct PlanStep {
 }
 
 /// How a network is executed for given input shapes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// Name of the network.
     pub network: String,
     /// Instruction set.
     pub isa: &'static str,
-    /// Threads used at most.
+    /// Threads used at most; fewer than the session has when the budget is too small for all.
     pub threads: usize,
+    /// Threads of the session.
+    pub threads_available: usize,
+    /// Predicted time on one thread, from the cost table.
+    pub predicted_ms: f64,
     /// Name and dimensions of the inputs.
     pub inputs: Vec<(String, Vec<usize>)>,
     /// Name and dimensions of the outputs.
@@ -121,6 +151,9 @@ pub struct Plan {
     /// batch size and budget are not part of it.
     pub numeric_id: u64,
 }
+
+/// Room for the name of an algorithm.
+const ALGORITHM_NAME: usize = 48;
 
 impl Plan {
     /// Elements of the output of this name.
@@ -139,10 +172,16 @@ impl Plan {
                 .iter()
                 .map(|o| operand(o) + size_of::<Operand>())
                 .sum();
-            let own = s.name.len() + s.algorithm.as_ref().map_or(0, String::len);
+            // Budgets are compared before algorithms are chosen, so names count alike.
+            let own = s.name.len() + ALGORITHM_NAME;
             size_of::<PlanStep>() + own + names + inputs + operand(&s.output)
         };
-        self.steps.iter().map(step).sum()
+        let tensors = self.inputs.iter().chain(&self.outputs);
+        let tensors = tensors.map(|(name, dims)| {
+            name.len() + size_of_val(&**dims) + size_of::<(String, Vec<usize>)>()
+        });
+        let steps: usize = self.steps.iter().map(step).sum();
+        steps + tensors.sum::<usize>() + self.network.len()
     }
 
     pub(crate) fn describe(
@@ -171,6 +210,8 @@ impl Plan {
             network: network.name.clone(),
             isa: isa.name(),
             threads,
+            threads_available: threads,
+            predicted_ms: steps.iter().map(|s| s.predicted_ms).sum(),
             inputs: input_names.zip(inputs.iter().cloned()).collect(),
             outputs: output_names.zip(output_dims).collect(),
             steps,
@@ -236,10 +277,20 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
             .and_then(|o| network.tensors.get(o.tensor.0 as usize));
         name = tensor.map_or(String::new(), |t| t.name.clone());
     }
+    let resident = step.source.resident.and_then(|r| program.residents.get(r));
+    let tier = match resident.map(|r| r.form) {
+        None => Tier::Decode,
+        Some(ResidentForm::Codes) => Tier::Codes,
+        Some(ResidentForm::Float) => Tier::Float,
+        Some(ResidentForm::Winograd(_)) => Tier::Winograd,
+    };
     PlanStep {
         name,
         op,
         algorithm,
+        tier: layer.is_some().then_some(tier),
+        resident_bytes: resident.map_or(0, |r| r.bytes),
+        predicted_ms: step.source.ms,
         fused: step.fused.iter().map(node).collect(),
         inputs: step.inputs.iter().map(operand).collect(),
         output,
@@ -293,7 +344,11 @@ fn numeric_id(network: &Network, program: &Program, isa: Isa, inputs: &[Vec<usiz
     }
     for step in &program.steps {
         let _ = match &step.work {
-            Work::Conv(w) => write!(hash, " {:?} {} {:?}", w.algorithm, w.accumulate, step.fused),
+            Work::Conv(w) => {
+                let entry = ALGOS.iter().find(|a| a.algo == w.algorithm);
+                let sums = entry.map(|a| a.sums);
+                write!(hash, " {sums:?} {} {:?}", w.accumulate, step.fused)
+            }
             Work::Linear(w) => write!(hash, " linear {} {:?}", w.accumulate, step.fused),
             _ => Ok(()),
         };
@@ -305,9 +360,16 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "network {} on {} with {} thread(s), numeric id {:016x}",
-            self.network, self.isa, self.threads, self.numeric_id
+            "network {} on {} with {} thread(s), predicted {:.3} ms on one, numeric id {:016x}",
+            self.network, self.isa, self.threads, self.predicted_ms, self.numeric_id
         )?;
+        if self.threads < self.threads_available {
+            writeln!(
+                f,
+                "the budget has room for {} of {} threads",
+                self.threads, self.threads_available
+            )?;
+        }
         for (kind, list) in [("input", &self.inputs), ("output", &self.outputs)] {
             for (name, dims) in list {
                 writeln!(f, "{kind} {name} {dims:?}")?;
@@ -315,8 +377,20 @@ impl fmt::Display for Plan {
         }
         writeln!(
             f,
-            "{:>4} {:<24} {:<12} {:<32} {:<16} {:>10} {:>9} {:>6} {:>3} {:>10}",
-            "step", "node", "op", "algorithm", "output", "offset", "bytes", "tiles", "thr", "live"
+            "{:>4} {:<24} {:<12} {:<38} {:<8} {:>10} {:>8} {:<16} {:>10} {:>9} {:>6} {:>3} {:>10}",
+            "step",
+            "node",
+            "op",
+            "algorithm",
+            "weights",
+            "resident",
+            "ms",
+            "output",
+            "offset",
+            "bytes",
+            "tiles",
+            "thr",
+            "live"
         )?;
         for (index, step) in self.steps.iter().enumerate() {
             let dims: Vec<String> = step.output.dims.iter().map(usize::to_string).collect();
@@ -331,10 +405,13 @@ impl fmt::Display for Plan {
             }
             write!(
                 f,
-                "{index:>4} {:<24} {:<12} {:<32} {:<16} {offset:>10} {:>9} {:>6} {:>3} {:>10}",
+                "{index:>4} {:<24} {:<12} {:<38} {:<8} {:>10} {:>8.3} {:<16} {offset:>10} {:>9} {:>6} {:>3} {:>10}",
                 step.name,
                 step.op,
                 algorithm.trim(),
+                step.tier.map_or("", Tier::name),
+                step.resident_bytes,
+                step.predicted_ms,
                 dims.join("x"),
                 elements * size_of::<f32>(),
                 step.tiles,
@@ -352,8 +429,8 @@ impl fmt::Display for Plan {
         let m = &self.memory;
         writeln!(
             f,
-            "arena {} B, decode {} B, workspace {} B, constants {} B, tables {} B; total {} B",
-            m.arena, m.decode, m.workspace, m.constants, m.tables, m.total
+            "arena {} B, decode {} B, workspace {} B, resident weights {} B (shared by sessions of the model), constants {} B, tables {} B; total {} B",
+            m.arena, m.decode, m.workspace, m.resident, m.constants, m.tables, m.total
         )
     }
 }

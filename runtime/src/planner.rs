@@ -1,20 +1,27 @@
-//! What a program needs, how many threads it gets, and which algorithm a convolution uses.
+//! What a program needs, which algorithm and which weights every step uses, and how many threads it gets.
 //!
-//! The rule of this version: depthwise layers use the depthwise kernel, layers with at most 30 %
-//! non-zero weights the sparse one, all others the packed matrix kernel. The budget is met by using
-//! fewer threads, since each has a decoder, a tile and scratch of its own; what one thread needs is
-//! the smallest feasible budget.
+//! * **Candidates** ([`units`]): a layer can be computed by several algorithms, from weights that are decoded in every run
+//!   or stay in memory as codes, as f32 or transformed. Each candidate has resident bytes, scratch and a predicted time.
+//! * **Selection** ([`select`]): scratch is shared by all steps, resident bytes add up. For every possible amount of
+//!   scratch each layer starts with its candidate of fewest resident bytes and is upgraded in order of saved time per
+//!   byte; the amount with the least total time wins. The smallest feasible budget ([`least`]) is exact, the choice is
+//!   greedy in the knapsack of resident bytes only.
+//! * **Error** ([`legal`]): an algorithm that rounds more than others is a candidate only if it may be used in every layer
+//!   that could use it without the root of the sum of squares of its errors exceeding the session's limit.
+//! * **Threads** come last: as many as the budget leaves memory for. They change no choice and no bit.
 
-use crate::error::{ErrorKind, Result};
+use crate::cost;
+use crate::error::{Error, ErrorKind};
 use crate::plan::Memory;
-use crate::program::{ConvWork, Program, Work};
+use crate::program::{self, ConvWork, LinearWork, Program, Source, Work};
+use crate::resident::{self, ResidentForm};
 use crate::weights::{LayerInfo, TileBuffer};
+use dcz_format::TileForm;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
-use dcz_kernels::{ConvAlgo, ConvShape};
+use dcz_kernels::winograd::{self, Winograd};
+use dcz_kernels::{ALGOS, ConvAlgo};
 
-/// Share of non-zero weights up to which skipping zeros wins over the packed kernel.
-const SPARSE_DENSITY: f64 = 0.3;
 /// Multiply-adds that are worth waking another thread for.
 const MACS_PER_THREAD: usize = 100_000;
 /// Elements of simple operations that are worth waking another thread for.
@@ -24,22 +31,401 @@ const ELEMENTS_PER_THREAD: usize = 32_768;
 const SMALL_MAP: usize = 256;
 /// Most elements of the output of a tile that a thread keeps to itself.
 const PANEL_SCRATCH: usize = 16_384;
+/// The same for a thread's share of a layer with transformed weights.
+const SHARE_SCRATCH: usize = 65_536;
 
-/// The algorithm of a convolution.
-pub(crate) fn choose(info: Option<&LayerInfo>, shape: &ConvShape) -> ConvAlgo {
-    let sparse = info.is_some_and(|info| info.density <= SPARSE_DENSITY);
-    let supports = |algo| dcz_kernels::supports(algo, shape);
-    if supports(ConvAlgo::Depthwise) {
-        ConvAlgo::Depthwise
-    } else if sparse && supports(ConvAlgo::DirectSparse) {
-        ConvAlgo::DirectSparse
-    } else {
-        ConvAlgo::Gemm
+/// One way to compute a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    /// Algorithm of its convolutions.
+    pub algorithm: Option<ConvAlgo>,
+    /// How its weights are kept; none: decoded in every run.
+    pub form: Option<ResidentForm>,
+    /// Bytes kept between runs.
+    pub resident: u64,
+    /// Bytes of scratch of one thread.
+    pub scratch: u64,
+    /// Predicted time of all steps of the layer.
+    pub ms: f64,
+}
+
+/// A layer with weights, the steps that use it, and its candidates.
+#[derive(Clone, Debug)]
+pub(crate) struct Unit {
+    pub layer: usize,
+    pub steps: Vec<usize>,
+    pub candidates: Vec<Candidate>,
+}
+
+/// The layers of a program with all their candidates.
+pub(crate) fn units(
+    program: &Program,
+    network: &Network,
+    layers: &[LayerInfo],
+    max_error: f32,
+) -> Vec<Unit> {
+    let mut steps: Vec<Vec<usize>> = vec![Vec::new(); network.layers.len()];
+    for (index, step) in program.steps.iter().enumerate() {
+        if let Some(list) = layer_of(&step.work).and_then(|layer| steps.get_mut(layer)) {
+            list.push(index);
+        }
     }
+    let transformable = |layer: usize| {
+        let whole = |l: &Layer| {
+            l.tiles
+                .iter()
+                .all(|t| t.k == 0 && t.k_len as usize == l.shape.k())
+        };
+        network.layers.get(layer).is_some_and(whole)
+            && steps[layer].iter().all(|&step| {
+                let work = program.steps.get(step).map(|s| &s.work);
+                matches!(work, Some(Work::Conv(w)) if winograd::supports(&w.shape))
+            })
+    };
+    let used = |layer: &usize| !steps[*layer].is_empty();
+    let sharing = (0..steps.len()).filter(used).filter(|&l| transformable(l));
+    let sharing = sharing.count();
+    let mut units = Vec::new();
+    for (index, (layer, info)) in network.layers.iter().zip(layers).enumerate() {
+        if !used(&index) {
+            continue;
+        }
+        let works: Vec<&Work> = steps[index]
+            .iter()
+            .filter_map(|&step| program.steps.get(step).map(|s| &s.work))
+            .collect();
+        let transformable = transformable(index);
+        let allowed = |algorithm: ConvAlgo| {
+            cost::winograd(algorithm).is_none()
+                || transformable && legal(algorithm, sharing, max_error)
+        };
+        units.push(Unit {
+            layer: index,
+            candidates: candidates(&works, layer, info, &allowed),
+            steps: steps[index].clone(),
+        });
+    }
+    units
+}
+
+/// Whether an algorithm may be used in all of `layers` layers: errors of layers are independent, so their squares add up.
+fn legal(algorithm: ConvAlgo, layers: usize, max_error: f32) -> bool {
+    cost::error(algorithm) * (layers as f64).sqrt() <= f64::from(max_error)
+}
+
+fn layer_of(work: &Work) -> Option<usize> {
+    match work {
+        Work::Conv(work) => Some(work.layer),
+        Work::Linear(work) => Some(work.layer),
+        _ => None,
+    }
+}
+
+/// All ways to compute a layer for these steps.
+fn candidates(
+    works: &[&Work],
+    layer: &Layer,
+    info: &LayerInfo,
+    allowed: &dyn Fn(ConvAlgo) -> bool,
+) -> Vec<Candidate> {
+    let any_conv = works.iter().any(|w| matches!(w, Work::Conv(_)));
+    let algorithms: Vec<Option<ConvAlgo>> = if any_conv {
+        ALGOS.iter().map(|a| Some(a.algo)).collect()
+    } else {
+        vec![None]
+    };
+    let decode = cost::decode(layer);
+    let mut list = Vec::new();
+    for algorithm in algorithms {
+        if algorithm.is_some_and(|a| !allowed(a)) {
+            continue;
+        }
+        let mut forms = vec![None, Some(ResidentForm::Codes)];
+        if info.form != TileForm::F32 {
+            forms.push(Some(ResidentForm::Float));
+        }
+        if let Some(size) = algorithm.and_then(cost::winograd) {
+            forms.push(Some(ResidentForm::Winograd(size)));
+        }
+        for form in forms {
+            let mut total = (0.0, 0u64);
+            let possible = works.iter().all(|work| {
+                let needs = match (work, algorithm) {
+                    (Work::Conv(work), Some(algorithm)) => {
+                        conv_needs(work, algorithm, form, layer, info)
+                    }
+                    (Work::Linear(work), _) => linear_needs(work, form, layer, info),
+                    _ => None,
+                };
+                let Some((ms, scratch)) = needs else {
+                    return false;
+                };
+                total.0 += ms + if form.is_none() { decode } else { 0.0 };
+                total.1 = total.1.max(scratch);
+                true
+            });
+            if possible {
+                list.push(Candidate {
+                    algorithm,
+                    form,
+                    resident: form.map_or(0, |form| resident::bytes(layer, form)),
+                    scratch: total.1,
+                    ms: total.0,
+                });
+            }
+        }
+    }
+    list
+}
+
+/// How the kernels see the weights.
+fn tile_form(form: Option<ResidentForm>, info: &LayerInfo) -> TileForm {
+    match form {
+        Some(ResidentForm::Float) => TileForm::F32,
+        _ => info.form,
+    }
+}
+
+/// Predicted time without decoding, and scratch on one thread.
+fn conv_needs(
+    work: &ConvWork,
+    algorithm: ConvAlgo,
+    form: Option<ResidentForm>,
+    layer: &Layer,
+    info: &LayerInfo,
+) -> Option<(f64, u64)> {
+    if !dcz_kernels::supports(algorithm, &work.shape) {
+        return None;
+    }
+    let ms = match form {
+        Some(ResidentForm::Winograd(_)) => cost::transformed(algorithm, &work.shape, work.images)?,
+        _ => {
+            let form = tile_form(form, info);
+            cost::conv(
+                algorithm,
+                &work.shape,
+                work.images,
+                layer,
+                form,
+                info.density,
+            )?
+        }
+    };
+    let scratch = conv_scratch(work, algorithm, form, layer, 1);
+    Some((ms, f32s(scratch)))
+}
+
+fn linear_needs(
+    work: &LinearWork,
+    form: Option<ResidentForm>,
+    layer: &Layer,
+    info: &LayerInfo,
+) -> Option<(f64, u64)> {
+    let ms = match form {
+        Some(ResidentForm::Winograd(_)) => return None,
+        form => cost::linear(layer, tile_form(form, info), work.rows),
+    };
+    Some((ms, f32s(linear_scratch(layer))))
+}
+
+fn f32s(len: usize) -> u64 {
+    (len as u64).saturating_mul(size_of::<f32>() as u64)
+}
+
+/// Bytes of the cheapest choice: exact.
+pub(crate) fn least(units: &[Unit]) -> u64 {
+    let options = thresholds(units).into_iter().filter_map(|scratch| {
+        let fewest = |unit: &Unit| {
+            let fitting = unit.candidates.iter().filter(|c| c.scratch <= scratch);
+            fitting.map(|c| c.resident).min()
+        };
+        let resident: Option<u64> = units.iter().map(fewest).sum();
+        Some(scratch + resident?)
+    });
+    options.min().unwrap_or(0)
+}
+
+/// All amounts of scratch that a choice can have.
+fn thresholds(units: &[Unit]) -> Vec<u64> {
+    let scratch = units.iter().flat_map(|u| &u.candidates).map(|c| c.scratch);
+    let mut list: Vec<u64> = scratch.collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// The candidate of every unit, within `room` bytes; `None` when nothing fits.
+pub(crate) fn select(units: &[Unit], room: Option<u64>) -> Option<Vec<usize>> {
+    let Some(room) = room else {
+        return units.iter().map(fastest).collect();
+    };
+    let mut best: Option<(f64, Vec<usize>)> = None;
+    for scratch in thresholds(units) {
+        let Some(rest) = room.checked_sub(scratch) else {
+            break;
+        };
+        if let Some((ms, choice)) = upgrade(units, scratch, rest)
+            && best.as_ref().is_none_or(|(least, _)| ms < *least)
+        {
+            best = Some((ms, choice));
+        }
+    }
+    best.map(|(_, choice)| choice)
+}
+
+/// The fastest candidate; of equals the smallest.
+fn fastest(unit: &Unit) -> Option<usize> {
+    let key = |&i: &usize| {
+        let c = &unit.candidates[i];
+        (c.ms, c.resident, c.scratch)
+    };
+    (0..unit.candidates.len()).min_by(|a, b| {
+        let ((a, ar, at), (b, br, bt)) = (key(a), key(b));
+        a.total_cmp(&b).then((ar, at).cmp(&(br, bt)))
+    })
+}
+
+/// One step on a unit's way from few resident bytes to little time.
+struct Upgrade {
+    unit: usize,
+    candidate: usize,
+    bytes: u64,
+    saved: f64,
+}
+
+/// The choice for a given amount of scratch and bytes for residents, with its time.
+fn upgrade(units: &[Unit], scratch: u64, room: u64) -> Option<(f64, Vec<usize>)> {
+    let mut choice = Vec::with_capacity(units.len());
+    let mut upgrades = Vec::new();
+    let (mut left, mut total) = (room, 0.0);
+    for (index, unit) in units.iter().enumerate() {
+        let frontier = frontier(unit, scratch);
+        let first = *frontier.first()?;
+        let base = unit.candidates[first];
+        left = left.checked_sub(base.resident)?;
+        total += base.ms;
+        choice.push(first);
+        for pair in frontier.windows(2) {
+            let [from, to] = [pair[0], pair[1]].map(|i| unit.candidates[i]);
+            upgrades.push(Upgrade {
+                unit: index,
+                candidate: pair[1],
+                bytes: to.resident - from.resident,
+                saved: from.ms - to.ms,
+            });
+        }
+    }
+    upgrades.sort_by(|a, b| {
+        let rate = |u: &Upgrade| u.saved / u.bytes as f64;
+        rate(b).total_cmp(&rate(a))
+    });
+    let mut closed = vec![false; units.len()];
+    for u in &upgrades {
+        // A frontier is convex: a later upgrade of the same unit presumes the earlier ones.
+        if closed[u.unit] || u.bytes > left {
+            closed[u.unit] = true;
+            continue;
+        }
+        left -= u.bytes;
+        total -= u.saved;
+        choice[u.unit] = u.candidate;
+    }
+    // What is left may still pay for a candidate off the frontier.
+    for (index, unit) in units.iter().enumerate() {
+        let now = unit.candidates[choice[index]];
+        let better = (0..unit.candidates.len()).filter(|&i| {
+            let c = unit.candidates[i];
+            c.scratch <= scratch && c.ms < now.ms && c.resident <= now.resident + left
+        });
+        let best = better.min_by(|&a, &b| {
+            let [a, b] = [a, b].map(|i| unit.candidates[i].ms);
+            a.total_cmp(&b)
+        });
+        if let Some(best) = best {
+            let then = unit.candidates[best];
+            left = left + now.resident - then.resident;
+            total += then.ms - now.ms;
+            choice[index] = best;
+        }
+    }
+    Some((total, choice))
+}
+
+/// Candidates that fit into the scratch, by resident bytes, each faster than those before, saving less and less time per
+/// byte.
+fn frontier(unit: &Unit, scratch: u64) -> Vec<usize> {
+    let candidate = |i: usize| unit.candidates[i];
+    let mut order: Vec<usize> = (0..unit.candidates.len())
+        .filter(|&i| candidate(i).scratch <= scratch)
+        .collect();
+    order.sort_by(|&a, &b| {
+        let (a, b) = (candidate(a), candidate(b));
+        a.resident.cmp(&b.resident).then(a.ms.total_cmp(&b.ms))
+    });
+    let mut hull: Vec<usize> = Vec::new();
+    for i in order {
+        let c = candidate(i);
+        if hull.last().is_some_and(|&last| candidate(last).ms <= c.ms) {
+            continue;
+        }
+        while let [.., a, b] = hull[..] {
+            let (a, b) = (candidate(a), candidate(b));
+            let rate = |from: Candidate, to: Candidate| {
+                (from.ms - to.ms) / (to.resident - from.resident) as f64
+            };
+            if rate(a, b) >= rate(b, c) {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(i);
+    }
+    hull
+}
+
+/// Writes a choice into the program.
+pub(crate) fn apply(program: &mut Program, units: &[Unit], choice: &[usize]) {
+    program.residents = Vec::with_capacity(units.len());
+    for step in &mut program.steps {
+        step.source = Source {
+            resident: None,
+            ms: cost::elements(step.output.len()),
+        };
+    }
+    for (unit, &chosen) in units.iter().zip(choice) {
+        let Some(candidate) = unit.candidates.get(chosen) else {
+            continue;
+        };
+        let resident = candidate.form.map(|form| {
+            program.residents.push(program::Resident {
+                layer: unit.layer,
+                form,
+                bytes: candidate.resident,
+            });
+            program.residents.len() - 1
+        });
+        for &index in &unit.steps {
+            if let Some(step) = program.steps.get_mut(index) {
+                if let (Work::Conv(work), Some(algorithm)) = (&mut step.work, candidate.algorithm) {
+                    work.algorithm = algorithm;
+                }
+                step.source = Source {
+                    resident,
+                    ms: candidate.ms / unit.steps.len() as f64,
+                };
+            }
+        }
+    }
+}
+
+/// Bytes of the weights that a program keeps.
+pub(crate) fn resident_bytes(program: &Program) -> u64 {
+    program.residents.iter().map(|r| r.bytes).sum()
 }
 
 /// Gives every step the number of threads it is worth, at most `threads`.
 pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: usize) {
+    let residents = &program.residents;
     for step in &mut program.steps {
         let elements = step.output.len();
         let layer = |index: usize| network.layers.get(index).map_or(1, |l| l.shape.k());
@@ -51,9 +437,11 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
             _ => 1,
         };
         step.threads = worth.clamp(1, threads.max(1));
+        let form = step.source.resident.and_then(|r| residents.get(r));
         if let Work::Conv(work) = &mut step.work {
             let layer = network.layers.get(work.layer);
-            work.by_panels = layer.is_some_and(|layer| by_panels(work, layer, step.threads));
+            let form = form.map(|r| r.form);
+            work.by_panels = layer.is_some_and(|layer| by_panels(work, form, layer, step.threads));
         }
     }
 }
@@ -61,63 +449,110 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
 /// Whether threads take panels of a convolution instead of rows: on small maps a thread's share of
 /// the rows fills register tiles badly, and every thread would expand all weights. Each thread
 /// then computes whole panels into its scratch. Changes no bit.
-fn by_panels(work: &ConvWork, layer: &Layer, threads: usize) -> bool {
+fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads: usize) -> bool {
     let pixels = work.shape.out_h * work.shape.out_w;
-    let panels = layer.tiles.iter().filter(|tile| tile.k == 0).count();
+    let (panels, most) = match form {
+        Some(ResidentForm::Winograd(_)) => (work.shape.panels(), SHARE_SCRATCH),
+        _ => {
+            let starts = layer.tiles.iter().filter(|tile| tile.k == 0);
+            (starts.count(), PANEL_SCRATCH)
+        }
+    };
     threads > 1
         && work.shape.groups == 1
         && pixels <= SMALL_MAP
         && panels >= 2 * threads
-        && panel_scratch(work, layer) <= PANEL_SCRATCH
+        && panel_scratch(work, form, layer, threads) <= most
 }
 
-/// Elements of the output of the largest tile.
-fn panel_scratch(work: &ConvWork, layer: &Layer) -> usize {
-    let panels = layer
-        .tiles
-        .iter()
-        .map(|t| t.panels as usize)
-        .max()
-        .unwrap_or(0);
+/// Elements of output that a thread keeps to itself: of the largest tile, or of its share of the
+/// panels.
+fn panel_scratch(
+    work: &ConvWork,
+    form: Option<ResidentForm>,
+    layer: &Layer,
+    threads: usize,
+) -> usize {
+    let panels = match form {
+        Some(ResidentForm::Winograd(_)) => work.shape.panels().div_ceil(threads),
+        _ => {
+            let panels = layer.tiles.iter().map(|t| t.panels as usize);
+            panels.max().unwrap_or(0)
+        }
+    };
     let pixels = work
         .images
         .saturating_mul(work.shape.out_h * work.shape.out_w);
     pixels.saturating_mul(panels * PANEL)
 }
 
+/// f32 elements of scratch of one of `threads` threads of a convolution.
+fn conv_scratch(
+    work: &ConvWork,
+    algorithm: ConvAlgo,
+    form: Option<ResidentForm>,
+    layer: &Layer,
+    threads: usize,
+) -> usize {
+    let shape = &work.shape;
+    let split = by_panels(work, form, layer, threads);
+    let rows = if split {
+        shape.out_h
+    } else {
+        let unit = cost::winograd(algorithm).map_or(1, Winograd::tile);
+        share_of_rows(work.images * shape.out_h, unit, threads).min(shape.out_h)
+    };
+    let kernel = if let Some(ResidentForm::Winograd(size)) = form {
+        let panels = shape.panels();
+        let panels = if split {
+            panels.div_ceil(threads)
+        } else {
+            panels
+        };
+        winograd::workspace(size, shape, panels, rows, 0)
+    } else {
+        let tile = |t: &dcz_format::layer::Tile| {
+            let (panels, k) = (t.panels as usize, t.k_len as usize);
+            dcz_kernels::workspace(algorithm, shape, panels, k, rows)
+        };
+        layer.tiles.iter().map(tile).max().unwrap_or(0)
+    };
+    let own = if split {
+        panel_scratch(work, form, layer, threads)
+    } else {
+        0
+    };
+    kernel.saturating_add(own)
+}
+
+/// The largest share of `rows` rows that are dealt out in whole units.
+fn share_of_rows(rows: usize, unit: usize, threads: usize) -> usize {
+    let units = rows.div_ceil(unit);
+    units.div_ceil(threads.max(1)).saturating_mul(unit)
+}
+
+fn linear_scratch(layer: &Layer) -> usize {
+    let tiles = layer.tiles.iter();
+    let scratch = tiles.map(|t| dcz_kernels::linear_workspace(t.panels as usize, t.k_len as usize));
+    scratch.max().unwrap_or(0)
+}
+
 /// f32 elements of kernel scratch of one thread when steps run on at most `threads` threads.
 pub(crate) fn scratch(program: &Program, network: &Network, threads: usize) -> usize {
-    let mut most = 0;
-    for step in &program.steps {
-        let layer = match &step.work {
-            Work::Conv(work) => work.layer,
-            Work::Linear(work) => work.layer,
-            _ => continue,
-        };
-        let Some(layer) = network.layers.get(layer) else {
-            continue;
-        };
-        let parts = step.threads.min(threads).max(1);
-        for tile in &layer.tiles {
-            let (panels, k) = (tile.panels as usize, tile.k_len as usize);
-            most = most.max(match &step.work {
-                Work::Conv(work) => {
-                    let workspace = |rows: usize| {
-                        dcz_kernels::workspace(work.algorithm, &work.shape, panels, k, rows)
-                    };
-                    if by_panels(work, layer, parts) {
-                        workspace(work.shape.out_h) + panel_scratch(work, layer)
-                    } else {
-                        // A thread's share of all rows, at most the rows of one image per call.
-                        let rows = (work.images * work.shape.out_h).div_ceil(parts);
-                        workspace(rows.min(work.shape.out_h))
-                    }
-                }
-                _ => dcz_kernels::linear_workspace(panels, k),
-            });
+    let needs = program.steps.iter().map(|step| {
+        let layer = |index: usize| network.layers.get(index);
+        match &step.work {
+            Work::Conv(work) => layer(work.layer).map_or(0, |layer| {
+                let resident = step.source.resident.and_then(|r| program.residents.get(r));
+                let form = resident.map(|r| r.form);
+                let parts = step.threads.min(threads).max(1);
+                conv_scratch(work, work.algorithm, form, layer, parts)
+            }),
+            Work::Linear(work) => layer(work.layer).map_or(0, linear_scratch),
+            _ => 0,
         }
-    }
-    most
+    });
+    needs.max().unwrap_or(0)
 }
 
 /// The parts of a session's memory that do not depend on the number of threads, and those of a thread.
@@ -138,37 +573,130 @@ impl Fixed {
         TileBuffer::bytes(network) as u64
     }
 
-    /// Memory with `threads` threads.
-    pub(crate) fn memory(&self, arena: usize, scratch: usize, threads: usize) -> Memory {
+    /// Memory with `threads` threads and `resident` bytes of weights.
+    pub(crate) fn memory(
+        &self,
+        arena: usize,
+        scratch: usize,
+        resident: u64,
+        threads: usize,
+    ) -> Memory {
         let n = threads as u64;
-        let f32s = |len: usize| len as u64 * size_of::<f32>() as u64;
-        Memory::new(
-            f32s(arena),
-            (self.decoder + self.tile) * n,
-            f32s(scratch) * n,
-            self.constants,
-            self.tables + self.plans,
-        )
+        Memory {
+            arena: f32s(arena),
+            decode: (self.decoder + self.tile) * n,
+            workspace: f32s(scratch) * n,
+            resident,
+            constants: self.constants,
+            tables: self.tables + self.plans,
+            total: 0,
+        }
+        .summed()
     }
 }
 
-/// The largest number of threads whose memory fits, with that memory.
-pub(crate) fn fit(
-    threads: usize,
-    budget: Option<u64>,
-    memory: &mut dyn FnMut(usize) -> Memory,
-) -> Result<usize> {
-    let Some(budget) = budget else {
-        return Ok(threads);
-    };
-    for n in (1..=threads).rev() {
-        if memory(n).total <= budget {
-            return Ok(n);
+/// The largest number of threads whose memory fits.
+pub(crate) fn fit(threads: usize, budget: Option<u64>, memory: &dyn Fn(usize) -> Memory) -> usize {
+    let fits = |n: &usize| budget.is_none_or(|budget| memory(*n).total <= budget);
+    (1..=threads).rev().find(fits).unwrap_or(1)
+}
+
+/// The error for a budget below the least one.
+pub(crate) fn too_small(budget: u64, smallest_feasible: u64) -> Error {
+    ErrorKind::BudgetTooSmall {
+        budget,
+        smallest_feasible,
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Rng(u64);
+
+    impl Rng {
+        fn next(&mut self, n: u64) -> u64 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % n
         }
     }
-    Err(ErrorKind::BudgetTooSmall {
-        budget,
-        smallest_feasible: memory(1).total,
+
+    fn random(rng: &mut Rng) -> Vec<Unit> {
+        let count = 1 + rng.next(4);
+        let unit = |layer| {
+            let candidates = (0..1 + rng.next(4)).map(|_| Candidate {
+                algorithm: None,
+                form: None,
+                resident: rng.next(3) * rng.next(50),
+                scratch: rng.next(60),
+                ms: rng.next(1000) as f64,
+            });
+            Unit {
+                layer,
+                steps: Vec::new(),
+                candidates: candidates.collect(),
+            }
+        };
+        (0..count as usize).map(unit).collect()
     }
-    .into())
+
+    /// Bytes and time of every choice there is.
+    fn all(units: &[Unit]) -> Vec<(u64, f64)> {
+        let mut choices = vec![(0, 0, 0.0)];
+        for unit in units {
+            let extended = choices.iter().flat_map(|&(resident, scratch, ms)| {
+                unit.candidates
+                    .iter()
+                    .map(move |c| (resident + c.resident, c.scratch.max(scratch), ms + c.ms))
+            });
+            choices = extended.collect();
+        }
+        choices.into_iter().map(|(r, s, ms)| (r + s, ms)).collect()
+    }
+
+    fn cost(units: &[Unit], choice: &[usize]) -> (u64, f64) {
+        let chosen = || units.iter().zip(choice).map(|(u, &c)| u.candidates[c]);
+        let resident: u64 = chosen().map(|c| c.resident).sum();
+        let scratch = chosen().map(|c| c.scratch).max().unwrap();
+        (resident + scratch, chosen().map(|c| c.ms).sum())
+    }
+
+    #[test]
+    fn least_budget_is_exact_and_every_choice_fits() {
+        let mut rng = Rng(1);
+        let (mut optimal, mut choices) = (0, 0);
+        for _ in 0..400 {
+            let units = random(&mut rng);
+            let all = all(&units);
+            let smallest = all.iter().map(|c| c.0).min().unwrap();
+            assert_eq!(least(&units), smallest);
+            assert!(smallest == 0 || select(&units, Some(smallest - 1)).is_none());
+            let (_, fastest) = cost(&units, &select(&units, None).unwrap());
+            assert_eq!(fastest, all.iter().map(|c| c.1).fold(f64::MAX, f64::min));
+            for room in smallest..smallest + 100 {
+                let (bytes, ms) = cost(&units, &select(&units, Some(room)).unwrap());
+                assert!(bytes <= room);
+                let fitting = all.iter().filter(|c| c.0 <= room);
+                let best = fitting.map(|c| c.1).fold(f64::MAX, f64::min);
+                assert!(ms >= best);
+                optimal += usize::from(ms == best);
+                choices += 1;
+            }
+        }
+        // Greedy in the knapsack of resident bytes only.
+        assert!(optimal * 10 >= choices * 9, "{optimal} of {choices}");
+    }
+
+    #[test]
+    fn errors_of_layers_add_up_by_their_squares() {
+        assert!(legal(ConvAlgo::Gemm, 1000, 0.0));
+        assert!(legal(ConvAlgo::Winograd4, 13, 2e-5));
+        assert!(!legal(ConvAlgo::Winograd6, 13, 2e-5));
+        assert!(!legal(ConvAlgo::Winograd2, 1, 1e-7));
+    }
 }

@@ -2,6 +2,7 @@
 //! of the arena. Plain data; made by [`crate::lower`], read by [`crate::exec`], described by [`crate::plan`].
 
 use crate::liveness::{Life, Span};
+use crate::resident::ResidentForm;
 use crate::shape::MAX_RANK;
 use dcz_format::graph::Activation;
 use dcz_kernels::binary::BinaryKind;
@@ -148,10 +149,20 @@ pub(crate) struct Epilogue {
     pub function: Function,
 }
 
+/// Where the weights of a step come from (set by the planner).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Source {
+    /// Index into [`Program::residents`]; none: decoded tile by tile in every run.
+    pub resident: Option<usize>,
+    /// Predicted time of the step on one thread.
+    pub ms: f64,
+}
+
 /// A convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConvWork {
     pub layer: usize,
+    /// Set by the planner.
     pub algorithm: ConvAlgo,
     pub shape: ConvShape,
     pub images: usize,
@@ -220,6 +231,8 @@ pub(crate) enum Work {
 pub(crate) struct Step {
     /// Index of the node it stands for.
     pub node: Option<usize>,
+    /// Weights and predicted time.
+    pub source: Source,
     /// Further nodes whose work it does.
     pub fused: Vec<usize>,
     pub work: Work,
@@ -228,6 +241,14 @@ pub(crate) struct Step {
     pub threads: usize,
     /// The output; for `Export` the value exported.
     pub output: Value,
+}
+
+/// Weights of a layer that stay in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Resident {
+    pub layer: usize,
+    pub form: ResidentForm,
+    pub bytes: u64,
 }
 
 /// A lowered network.
@@ -243,6 +264,8 @@ pub(crate) struct Program {
     pub live: Vec<usize>,
     /// Buffers that die with each step (poisoned in debug builds).
     pub frees: Vec<Vec<usize>>,
+    /// Weights kept between runs, one entry per layer that has any (set by the planner).
+    pub residents: Vec<Resident>,
     /// Length of each output.
     pub output_lens: Vec<usize>,
     /// Length of each input.
@@ -262,6 +285,10 @@ impl Program {
             + size_of_val(&*self.lives)
             + size_of_val(&*self.spans)
             + size_of_val(&*self.live)
+            // Counted before it is known how many there are.
+            + self.steps.len() * size_of::<Resident>()
+            + size_of_val(&*self.output_lens)
+            + size_of_val(&*self.input_lens)
             + frees
     }
 }

@@ -2,14 +2,15 @@
 //! allocates nothing.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{Exec, Io, StepTime, Worker};
+use crate::exec::{self, Exec, Io, StepTime, Worker};
 use crate::liveness::Span;
 use crate::lower::lower;
 use crate::model::Model;
 use crate::plan::{Memory, Plan};
 use crate::planner::{self, Fixed};
 use crate::profile::{Profile, StepProfile};
-use crate::program::{Program, Work};
+use crate::program::{Program, Resident};
+use crate::resident::{Loader, ResidentLayer};
 use crate::shape::{self, Dims};
 use crate::threads::{Team, Threads};
 use crate::weights::{LayerInfo, TileBuffer};
@@ -17,6 +18,7 @@ use dcz_format::TileDecoder;
 use dcz_format::graph::{ConstId, Network};
 pub use dcz_format::selftest::generate;
 use dcz_kernels::Isa;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Output error that is accepted unless the caller asks otherwise, relative to the largest
@@ -179,6 +181,8 @@ struct Compiled {
     inputs: Vec<Dims>,
     program: Program,
     plan: Plan,
+    /// As `program.residents`; filled when the session's memory is.
+    residents: Vec<Arc<ResidentLayer>>,
     scratch: usize,
     used: u64,
     times: Vec<StepTime>,
@@ -187,7 +191,11 @@ struct Compiled {
 
 impl Compiled {
     fn heap_bytes(&self) -> u64 {
-        (self.program.heap_bytes() + self.plan.heap_bytes() + size_of_val(&*self.times)) as u64
+        let lists = size_of_val(&*self.times)
+            + self.inputs.iter().map(|d| size_of_val(&**d)).sum::<usize>();
+        let handles = self.program.steps.len() * size_of::<Arc<ResidentLayer>>();
+        let own = size_of::<Compiled>() + self.inputs.len() * size_of::<Dims>();
+        (self.program.heap_bytes() + self.plan.heap_bytes() + lists + handles + own) as u64
     }
 }
 
@@ -281,6 +289,7 @@ impl Session {
             net: self.net,
             network: &self.model.networks()[self.net],
             layers: &resources.layers,
+            residents: &compiled.residents,
             constants: &resources.constants,
             isa: self.isa,
             team: &self.team,
@@ -372,14 +381,7 @@ impl Session {
 
     /// Bytes the session holds now.
     pub fn memory(&self) -> Memory {
-        let plans = self.cache.iter().map(Compiled::heap_bytes).sum();
-        match self.fixed(plans) {
-            Some(fixed) => {
-                let scratch = self.scratch.first().map_or(0, |s| s.len());
-                fixed.memory(self.arena.len(), scratch, self.workers.len())
-            }
-            None => Memory::default(),
-        }
+        self.union(None).unwrap_or_default()
     }
 
     /// The instruction set in use.
@@ -414,76 +416,102 @@ impl Session {
             .resources
             .as_ref()
             .ok_or_else(|| Error::internal("resources"))?;
-        let choose = |id: dcz_format::graph::LayerId, shape: &dcz_kernels::ConvShape| {
-            planner::choose(resources.layers.get(id.0 as usize), shape)
-        };
-        let mut program = lower(network, &inputs, &resources.spans, &choose)?;
+        let program = lower(network, &inputs, &resources.spans)?;
         let shapes = shape::infer(network, &inputs)?;
-        let output_dims = network
+        let output_dims: Vec<Dims> = network
             .outputs
             .iter()
             .map(|o| shapes[o.tensor.0 as usize].clone())
             .collect();
         let team = self.team.size();
-        planner::assign_threads(&mut program, network, team);
-        let plan = Plan::describe(network, &program, self.isa, team, &inputs, output_dims);
+        let max_error = self.options.max_relative_error;
+        let units = planner::units(&program, network, &resources.layers, max_error);
+        let describe = |program: &Program| {
+            Plan::describe(
+                network,
+                program,
+                self.isa,
+                team,
+                &inputs,
+                output_dims.clone(),
+            )
+        };
         let mut compiled = Compiled {
-            inputs,
+            inputs: inputs.clone(),
             times: vec![StepTime::default(); program.steps.len()],
+            plan: describe(&program),
             program,
-            plan,
+            residents: Vec::new(),
             scratch: 0,
             used: self.clock,
             timed_runs: 0,
         };
+        // The choice looks at this plan alone: what else is in the cache must not change a result.
+        let alone = self
+            .fixed(compiled.heap_bytes())
+            .ok_or_else(|| Error::internal("resources"))?;
+        let base = alone.memory(compiled.program.arena, 0, 0, 1).total;
+        let least = base.saturating_add(planner::least(&units));
+        let budget = match self.options.memory_budget {
+            MemoryBudget::Max => None,
+            MemoryBudget::Min => Some(least),
+            MemoryBudget::Bytes(bytes) => Some(bytes),
+        };
+        let room = budget.map(|budget| budget.checked_sub(base));
+        let choice = match room {
+            Some(None) => None,
+            room => planner::select(&units, room.flatten()),
+        };
+        let choice = choice.ok_or_else(|| planner::too_small(budget.unwrap_or(0), least))?;
+        planner::apply(&mut compiled.program, &units, &choice);
+        drop(units);
+        let resident = planner::resident_bytes(&compiled.program);
+        planner::assign_threads(&mut compiled.program, network, team);
+        let threads = planner::fit(team, budget, &|threads| {
+            let scratch = planner::scratch(&compiled.program, network, threads);
+            alone.memory(compiled.program.arena, scratch, resident, threads)
+        });
+        planner::assign_threads(&mut compiled.program, network, threads);
+        compiled.scratch = planner::scratch(&compiled.program, network, threads);
+        compiled.plan = describe(&compiled.program);
+        compiled.plan.threads = threads;
+        // Plans of other shapes stay while there is room; they share arena, threads and weights.
         while self.cache.len() >= self.options.plan_cache.max(1) {
             self.evict();
         }
-        // Plans of other shapes stay while the budget allows; they share arena and threads.
-        let threads = loop {
-            let kept: u64 = self.cache.iter().map(Compiled::heap_bytes).sum();
-            let fixed = self.fixed(kept + compiled.heap_bytes());
-            let fixed = fixed.ok_or_else(|| Error::internal("resources"))?;
-            let arena = self
-                .cache
-                .iter()
-                .map(|c| c.program.arena)
-                .max()
-                .unwrap_or(0);
-            let others = self.cache.iter().map(|c| c.scratch).max().unwrap_or(0);
-            let mut memory = |threads: usize| {
-                let scratch = planner::scratch(&compiled.program, network, threads).max(others);
-                fixed.memory(arena.max(compiled.program.arena), scratch, threads)
-            };
-            let budget = match self.options.memory_budget {
-                MemoryBudget::Max => None,
-                MemoryBudget::Min => Some(memory(1).total),
-                MemoryBudget::Bytes(bytes) => Some(bytes),
-            };
-            match planner::fit(team, budget, &mut memory) {
-                Ok(threads) => {
-                    compiled.plan.memory = memory(threads);
-                    break threads;
-                }
-                Err(_) if !self.cache.is_empty() => self.evict(),
-                Err(error) => return Err(error),
+        compiled.plan.memory = loop {
+            let memory = self.union(Some(&compiled))?;
+            if self.cache.is_empty() || budget.is_none_or(|budget| memory.total <= budget) {
+                break memory;
             }
+            self.evict();
         };
-        planner::assign_threads(&mut compiled.program, network, threads);
-        compiled.scratch = planner::scratch(&compiled.program, network, threads);
-        compiled.plan.threads = threads;
-        for (step, plan) in compiled.program.steps.iter().zip(&mut compiled.plan.steps) {
-            plan.threads = step.threads;
-            plan.by_panels = matches!(&step.work, Work::Conv(w) if w.by_panels);
-        }
         self.cache.push(compiled);
-        if let Err(error) = self.allocate(threads) {
+        if let Err(error) = self.allocate() {
             // Nothing may refer to memory that does not exist.
             self.cache.clear();
-            self.allocate(1)?;
+            self.allocate()?;
             return Err(error);
         }
         Ok(self.cache.len() - 1)
+    }
+
+    /// Memory of the session with the plans in its cache and one more.
+    fn union(&self, more: Option<&Compiled>) -> Result<Memory> {
+        let plans = || self.cache.iter().chain(more);
+        let fixed = self.fixed(plans().map(Compiled::heap_bytes).sum());
+        let fixed = fixed.ok_or_else(|| Error::internal("resources"))?;
+        let arena = plans().map(|c| c.program.arena).max().unwrap_or(0);
+        let scratch = plans().map(|c| c.scratch).max().unwrap_or(0);
+        let threads = plans().map(|c| c.plan.threads).max().unwrap_or(1);
+        let mut kept: Vec<&Resident> = Vec::new();
+        for resident in plans().flat_map(|c| &c.program.residents) {
+            if !kept.contains(&resident) {
+                kept.push(resident);
+            }
+        }
+        let resident = kept.iter().map(|r| r.bytes).sum();
+        Ok(fixed.memory(arena, scratch, resident, threads))
     }
 
     fn evict(&mut self) {
@@ -536,36 +564,69 @@ impl Session {
         })
     }
 
-    /// Brings arena, decoders and scratch to what the plans in the cache need.
-    fn allocate(&mut self, threads: usize) -> Result<()> {
-        let arena = self
-            .cache
-            .iter()
-            .map(|c| c.program.arena)
-            .max()
-            .unwrap_or(0);
-        let scratch = self.cache.iter().map(|c| c.scratch).max().unwrap_or(0);
-        let most = self
-            .cache
-            .iter()
-            .map(|c| c.plan.threads)
-            .max()
-            .unwrap_or(1)
-            .max(threads);
+    /// Brings arena, decoders, scratch and resident weights to what the plans in the cache need.
+    fn allocate(&mut self) -> Result<()> {
+        let most = |f: fn(&Compiled) -> usize| self.cache.iter().map(f).max();
+        let arena = most(|c| c.program.arena).unwrap_or(0);
+        let scratch = most(|c| c.scratch).unwrap_or(0);
+        let threads = most(|c| c.plan.threads).unwrap_or(1);
         if self.arena.len() != arena {
             // The old one goes first, so that the two never exist together.
             self.arena = Vec::new();
             self.arena = zeros(arena)?;
         }
-        if self.scratch.len() != most || self.scratch.iter().any(|s| s.len() != scratch) {
-            self.scratch.clear();
-            for _ in 0..most {
+        if self.scratch.len() != threads || self.scratch.iter().any(|s| s.len() != scratch) {
+            self.scratch = Vec::new();
+            self.scratch.reserve_exact(threads);
+            for _ in 0..threads {
                 self.scratch.push(zeros(scratch)?.into_boxed_slice());
             }
         }
-        self.workers.truncate(most);
-        while self.workers.len() < most {
+        self.workers.truncate(threads);
+        self.workers.shrink_to_fit();
+        self.workers.reserve_exact(threads - self.workers.len());
+        while self.workers.len() < threads {
             self.workers.push(self.worker()?);
+        }
+        self.load_residents()
+    }
+
+    /// Decodes what the newest plan keeps, unless another session has it.
+    fn load_residents(&mut self) -> Result<()> {
+        let model = self.model.clone();
+        let network = &model.networks()[self.net];
+        let Session {
+            cache,
+            workers,
+            resources,
+            ..
+        } = self;
+        let (Some(worker), Some(resources)) = (workers.first_mut(), resources) else {
+            return Err(Error::internal("resources"));
+        };
+        let Some(compiled) = cache.last_mut() else {
+            return Ok(());
+        };
+        let mut loader = Loader {
+            container: model.container(),
+            net: self.net,
+            isa: self.isa,
+            decoder: &mut worker.decoder,
+            buffer: &mut worker.tile,
+        };
+        let wanted = &compiled.program.residents;
+        compiled.residents = Vec::with_capacity(wanted.len());
+        for resident in wanted {
+            let records = network.layers.get(resident.layer);
+            let (Some(layer), Some(info)) = (records, resources.layers.get(resident.layer)) else {
+                return Err(Error::internal("resident layer"));
+            };
+            let kept = model.residents();
+            let weights = kept.get(&mut loader, resident.layer, resident.form, layer, info)?;
+            compiled.residents.push(weights);
+            if self.options.release_pages {
+                exec::release(model.container(), self.net, resident.layer, layer);
+            }
         }
         Ok(())
     }

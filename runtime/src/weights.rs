@@ -1,7 +1,8 @@
 //! The one adaptor between the coded tiles of the container and the weight tiles of the kernels.
 //!
 //! A [`TileBuffer`] belongs to one thread and holds one decoded tile: i8 codes with their steps spread over the lanes of
-//! the panels, u8 codes with the layer's look-up table, or f32. It is sized by the largest tile of the network.
+//! the panels, u8 codes with the layer's look-up table, or f32. The one of a thread is
+//! sized by the largest tile of the network, those that stay resident by their own.
 
 use crate::error::{Error, Result};
 use dcz_format::graph::{LayerId, Network};
@@ -13,7 +14,7 @@ use dcz_kernels::{KOrder, TileValues, WeightTile, weights};
 /// What a session keeps about a layer.
 #[derive(Debug)]
 pub(crate) struct LayerInfo {
-    form: TileForm,
+    pub form: TileForm,
     lut: Option<Box<[f32; 256]>>,
     order: KOrder,
     /// Inputs of one output channel.
@@ -59,6 +60,8 @@ pub(crate) struct TileBuffer {
     words: Box<[f32]>,
     steps: Box<[f32]>,
     tile: Option<Tile>,
+    /// What `words` hold.
+    form: TileForm,
 }
 
 impl TileBuffer {
@@ -69,7 +72,25 @@ impl TileBuffer {
             words: vec![0.0; words].into(),
             steps: vec![0.0; steps].into(),
             tile: None,
+            form: TileForm::F32,
         }
+    }
+
+    /// For one tile, decoded to `form`.
+    pub(crate) fn for_tile(layer: &Layer, tile: &Tile, form: TileForm) -> TileBuffer {
+        let (words, steps) = TileBuffer::tile_sizes(layer, tile, form);
+        TileBuffer {
+            words: vec![0.0; words].into(),
+            steps: vec![0.0; steps].into(),
+            tile: None,
+            form,
+        }
+    }
+
+    /// Bytes of [`TileBuffer::for_tile`], itself included.
+    pub(crate) fn tile_bytes(layer: &Layer, tile: &Tile, form: TileForm) -> usize {
+        let (words, steps) = TileBuffer::tile_sizes(layer, tile, form);
+        (words + steps) * size_of::<f32>() + size_of::<TileBuffer>()
     }
 
     /// Bytes that [`TileBuffer::new`] allocates.
@@ -81,20 +102,26 @@ impl TileBuffer {
     fn sizes(network: &Network) -> (usize, usize) {
         let (mut words, mut steps) = (0, 0);
         for layer in &network.layers {
-            let codes = layer.form() != TileForm::F32;
             for tile in &layer.tiles {
-                words = words.max(if codes {
-                    tile.weights().div_ceil(4)
-                } else {
-                    tile.weights()
-                });
-                steps = steps.max(tile.panels as usize * step_rows(layer) * PANEL);
+                let sizes = TileBuffer::tile_sizes(layer, tile, layer.form());
+                (words, steps) = (words.max(sizes.0), steps.max(sizes.1));
             }
         }
         (words, steps)
     }
 
-    /// Decodes a tile of a layer; allocates nothing.
+    fn tile_sizes(layer: &Layer, tile: &Tile, form: TileForm) -> (usize, usize) {
+        match form {
+            TileForm::F32 => (tile.weights(), 0),
+            TileForm::Lut => (tile.weights().div_ceil(4), 0),
+            TileForm::I8 => (
+                tile.weights().div_ceil(4),
+                tile.panels as usize * step_rows(layer) * PANEL,
+            ),
+        }
+    }
+
+    /// Decodes a tile of a layer to `form`, the layer's own or f32; allocates nothing.
     pub(crate) fn decode(
         &mut self,
         decoder: &mut TileDecoder,
@@ -102,16 +129,17 @@ impl TileBuffer {
         net: usize,
         id: LayerId,
         index: usize,
-        info: &LayerInfo,
+        form: TileForm,
     ) -> Result<()> {
         self.tile = None;
+        self.form = form;
         let layer = container.layer(net, id)?;
         let tile = *layer
             .tiles
             .get(index)
             .ok_or_else(|| Error::internal("tile index"))?;
         let weights = tile.weights();
-        let out = match info.form {
+        let out = match form {
             TileForm::F32 => TileOut::F32(self.words.get_mut(..weights).ok_or_else(short)?),
             TileForm::I8 | TileForm::Lut => TileOut::Codes(
                 bytemuck::cast_slice_mut(&mut self.words)
@@ -120,7 +148,7 @@ impl TileBuffer {
             ),
         };
         decoder.decode(container, net, id, index, out)?;
-        if let (TileForm::I8, Values::Grid { steps }) = (info.form, &layer.values) {
+        if let (TileForm::I8, Values::Grid { steps }) = (form, &layer.values) {
             self.spread(layer, &tile, steps)?;
         }
         self.tile = Some(tile);
@@ -162,7 +190,7 @@ impl TileBuffer {
             .ok_or_else(|| Error::internal("no tile decoded"))?;
         let weights = tile.weights();
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        let values = match info.form {
+        let values = match self.form {
             TileForm::F32 => TileValues::F32(self.words.get(..weights).ok_or_else(short)?),
             TileForm::Lut => TileValues::Lut {
                 codes: bytes.get(..weights).ok_or_else(short)?,

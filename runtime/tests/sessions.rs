@@ -291,6 +291,95 @@ fn budget_is_kept_or_refused_with_the_smallest_feasible() {
     }
 }
 
+/// Layers that Winograd is worth its memory for: large maps, and one small enough to be split by panels.
+fn wide(coding: Coding) -> Net {
+    let mut net = Net::new("wide");
+    net.coding = coding;
+    let x = net.batch_input(&[32, 21, 19]);
+    let a = net.conv(x, 32, 48, 3, 1, 1);
+    let a = net.relu(a);
+    let b = net.conv(a, 48, 48, 3, 1, 1);
+    let b = net.add(a, b);
+    let c = net.conv(b, 48, 64, 3, 2, 1);
+    let d = net.conv(c, 64, 64, 3, 1, 1);
+    let d = net.add(c, d);
+    net.output(d);
+    net
+}
+
+#[test]
+fn budgets_buy_speed_and_threads_change_no_bit() {
+    for coding in [Coding::Raw32, Coding::GridChannel, Coding::Codebook] {
+        let model = wide(coding).model();
+        let (dims, data) = noise(3, &[2, 32, 21, 19]);
+        let plan_of = |budget, threads, max_error: f32| {
+            let mut options = SessionOptions::default()
+                .with_threads(threads)
+                .with_memory_budget(budget);
+            options.max_relative_error = max_error;
+            let mut session = Session::new(&model, options).unwrap();
+            let plan = session.prepare(&[("in0", &dims)]).unwrap().clone();
+            assert_eq!(session.memory(), plan.memory);
+            let out = run(&mut session, &[(dims.clone(), data.clone())]);
+            (plan, out)
+        };
+        let (full, reference) = plan_of(MemoryBudget::Max, Threads::Inline, 2e-5);
+        let transformed = |plan: &dcz::Plan| {
+            let tiers = plan.steps.iter().filter_map(|s| s.tier);
+            tiers.filter(|&t| t == dcz::Tier::Winograd).count()
+        };
+        assert_eq!(transformed(&full), 3, "{full}");
+        // The same plan for one image: the same bits.
+        let one = run(
+            &mut session(&model, Threads::Own(2)),
+            &[(vec![1, 32, 21, 19], data[..32 * 21 * 19].to_vec())],
+        );
+        assert_eq!(one[0], reference[0][..one[0].len()]);
+        for threads in [2, 3] {
+            let (plan, out) = plan_of(MemoryBudget::Max, Threads::Own(threads), 2e-5);
+            assert_eq!((plan.threads, plan.numeric_id), (threads, full.numeric_id));
+            assert_eq!(out, reference, "{coding:?} {threads} threads");
+        }
+        let (exact, other) = plan_of(MemoryBudget::Max, Threads::Inline, 1e-7);
+        assert_eq!(transformed(&exact), 0, "{exact}");
+        assert_ne!(exact.numeric_id, full.numeric_id);
+        let largest = other[0].iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (a, b) in other[0].iter().zip(&reference[0]) {
+            assert!((a - b).abs() <= 1e-5 * largest);
+        }
+        let (least, _) = plan_of(MemoryBudget::Min, Threads::Inline, 2e-5);
+        assert_eq!(least.memory.resident, 0);
+        let (mut ms, mut fewer) = (f64::MAX, false);
+        for step in 0..=10 {
+            let range = full.memory.total - least.memory.total;
+            let budget = least.memory.total + range * step / 10;
+            let (plan, out) = plan_of(MemoryBudget::Bytes(budget), Threads::Own(3), 2e-5);
+            assert!(plan.memory.total <= budget, "{plan}");
+            assert!(plan.predicted_ms <= ms * 1.0001, "{plan}");
+            ms = plan.predicted_ms;
+            fewer |= plan.threads < 3 && plan.to_string().contains("of 3 threads");
+            if plan.numeric_id == full.numeric_id {
+                assert_eq!(out, reference);
+            }
+        }
+        assert!(fewer);
+        assert!((ms - full.predicted_ms).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn sessions_of_a_model_share_resident_weights() {
+    let model = wide(Coding::GridLayer).model();
+    let input = [noise(3, &[1, 32, 21, 19])];
+    let mut first = session(&model, Threads::Inline);
+    let wanted = run(&mut first, &input);
+    let mut second = session(&model, Threads::Own(2));
+    assert_eq!(run(&mut second, &input), wanted);
+    assert_eq!(first.memory().resident, second.memory().resident);
+    drop(first);
+    assert_eq!(run(&mut second, &input), wanted);
+}
+
 #[test]
 fn wrong_tensors_are_typed_errors() {
     let model = residual(Coding::Raw32, 65536).model();
@@ -352,7 +441,14 @@ fn damaged_tiles_are_found_when_they_are_used() {
         // Opening parses records only.
         let damaged = Model::from_bytes(damaged).unwrap();
         for threads in [Threads::Inline, Threads::Own(2)] {
-            let mut session = session(&damaged, threads);
+            // Weights that stay in memory are decoded by `prepare`.
+            let mut session = session(&damaged, threads.clone());
+            let error = session.prepare(&[("in0", &[1, 3, 16, 16])]).unwrap_err();
+            assert_eq!(error.exit_code(), 3, "{error}");
+            let options = SessionOptions::default()
+                .with_threads(threads)
+                .with_memory_budget(MemoryBudget::Min);
+            let mut session = Session::new(&damaged, options).unwrap();
             session.prepare(&[("in0", &[1, 3, 16, 16])]).unwrap();
             let data = vec![0.1; 768];
             let input = TensorRef {
@@ -418,10 +514,11 @@ fn sessions_can_be_sent_and_models_shared() {
 fn profile_and_release_change_no_bit() {
     let model = residual(Coding::GridLayer, 500).model();
     let input = [noise(1, &[1, 3, 16, 16])];
-    let wanted = run(&mut session(&model, Threads::Own(2)), &input);
     let options = SessionOptions::default()
         .with_threads(Threads::Own(2))
-        .with_release_pages(true);
+        .with_memory_budget(MemoryBudget::Min);
+    let wanted = run(&mut Session::new(&model, options.clone()).unwrap(), &input);
+    let options = options.with_release_pages(true);
     let mut session = Session::new(&model, options).unwrap();
     assert!(session.profile().is_none());
     session.set_profiling(true);

@@ -1,0 +1,143 @@
+//! Predicted time of steps, from the committed table ([`crate::cost_table`]). In milliseconds on one thread.
+//!
+//! The model of a convolution: multiply-adds, each weight expanded once per image, the input packed once per 8 panels of
+//! a tile, the output added to once per block of k. Winograd: the same in the transformed domain.
+
+use crate::cost_table::{self as table, TileCost};
+use dcz_format::TileForm;
+use dcz_format::layer::{Index, Layer, PANEL};
+use dcz_kernels::conv::blocks::K_BLOCK;
+use dcz_kernels::winograd::Winograd;
+use dcz_kernels::{ConvAlgo, ConvShape};
+
+/// Panels that share packed input.
+const CHUNK: usize = 8;
+
+/// A convolution of `images` images whose weights lie decoded in memory; `None` when the table does not know the
+/// algorithm.
+pub(crate) fn conv(
+    algorithm: ConvAlgo,
+    shape: &ConvShape,
+    images: usize,
+    layer: &Layer,
+    form: TileForm,
+    density: f64,
+) -> Option<f64> {
+    let cost = table::TILES.iter().find(|c| c.algorithm == algorithm)?;
+    // How often the input is packed: a tile that is a part of k packs a part of the channels.
+    let k = shape.k().max(1) as f64;
+    let packed = |t: &dcz_format::layer::Tile| {
+        (t.panels as usize).div_ceil(CHUNK) as f64 * t.k_len as f64 / k
+    };
+    let passes: f64 = if shape.is_depthwise() {
+        1.0
+    } else {
+        layer.tiles.iter().map(packed).sum::<f64>() / shape.groups.max(1) as f64
+    };
+    let ns = work(cost, shape, passes.max(1.0), density);
+    let expand = extra(form) * weights(layer);
+    Some(ms((ns + expand) * images as f64))
+}
+
+/// A convolution with transformed weights in memory.
+pub(crate) fn transformed(algorithm: ConvAlgo, shape: &ConvShape, images: usize) -> Option<f64> {
+    let mut costs = table::TRANSFORMED.iter();
+    let cost = costs.find(|c| c.algorithm == algorithm)?;
+    Some(ms(work(cost, shape, 1.0, 1.0) * images as f64))
+}
+
+fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
+    let pixels = (shape.out_h * shape.out_w) as f64;
+    let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
+    if let Some(size) = winograd(cost.algorithm) {
+        let (m, positions) = (size.tile(), size.positions() as f64);
+        let tiles = shape.out_h.div_ceil(m) * shape.out_w.div_ceil(m);
+        // Tiles are computed in vectors of 8, up to 4 of them one by one.
+        let filled = if tiles <= 4 {
+            tiles.max(4)
+        } else {
+            tiles.next_multiple_of(8)
+        };
+        let weights = (shape.panels() * PANEL * shape.in_per_group()) as f64 * positions;
+        let tiles = tiles as f64 * positions;
+        return cost.product * weights * filled as f64
+            + cost.weight * weights
+            + cost.input * tiles * inputs * passes
+            + cost.output * tiles * outputs;
+    }
+    let k = shape.k() as f64;
+    let macs = outputs * k * pixels;
+    let weights = (shape.panels() * PANEL * shape.k()) as f64;
+    let area = (shape.in_h * shape.in_w) as f64;
+    cost.product * macs
+        + cost.present * macs * density
+        + cost.weight * weights
+        + cost.input * inputs * area * passes
+        + cost.output * outputs * pixels * shape.k().div_ceil(K_BLOCK).max(1) as f64
+}
+
+/// A linear layer of `rows` rows whose weights lie decoded in memory.
+pub(crate) fn linear(layer: &Layer, form: TileForm, rows: usize) -> f64 {
+    let weights = weights(layer);
+    let first = match form {
+        TileForm::F32 => table::LINEAR_F32,
+        TileForm::I8 => table::LINEAR_CODES,
+        TileForm::Lut => table::LINEAR_CODES + table::EXPAND_LUT,
+    };
+    ms(weights * (first + table::LINEAR_FURTHER * rows.saturating_sub(1) as f64))
+}
+
+/// Decoding a layer once, to codes or to f32 as its values demand.
+pub(crate) fn decode(layer: &Layer) -> f64 {
+    let weight = match layer.index {
+        Index::Raw => table::DECODE_RAW,
+        Index::Dense { .. } => table::DECODE_DENSE,
+        Index::Mask { .. } => table::DECODE_MASK,
+        Index::Gaps { .. } => table::DECODE_GAPS,
+    };
+    let coded = !matches!(layer.index, Index::Raw);
+    let wide = if coded && layer.form() == TileForm::F32 {
+        table::DECODE_TO_F32
+    } else {
+        0.0
+    };
+    let tiles = table::DECODE_LAYER + table::DECODE_TILE * layer.tiles.len() as f64;
+    ms((weight + wide) * weights(layer) + tiles)
+}
+
+/// A step without weights that touches so many elements.
+pub(crate) fn elements(count: usize) -> f64 {
+    ms(table::ELEMENT * count as f64)
+}
+
+/// Largest error of an algorithm in one layer, over the largest output, beyond what every order of sums has.
+pub(crate) fn error(algorithm: ConvAlgo) -> f64 {
+    let found = table::ERRORS.iter().find(|(a, _)| *a == algorithm);
+    found.map_or(0.0, |(_, error)| *error)
+}
+
+/// The transform of an algorithm.
+pub(crate) fn winograd(algorithm: ConvAlgo) -> Option<Winograd> {
+    match algorithm {
+        ConvAlgo::Winograd2 => Some(Winograd::F2),
+        ConvAlgo::Winograd4 => Some(Winograd::F4),
+        ConvAlgo::Winograd6 => Some(Winograd::F6),
+        _ => None,
+    }
+}
+
+fn extra(form: TileForm) -> f64 {
+    match form {
+        TileForm::I8 => 0.0,
+        TileForm::Lut => table::EXPAND_LUT,
+        TileForm::F32 => table::EXPAND_F32,
+    }
+}
+
+fn weights(layer: &Layer) -> f64 {
+    layer.tiles.iter().map(|t| t.weights() as f64).sum()
+}
+
+fn ms(ns: f64) -> f64 {
+    ns / 1e6
+}

@@ -1,0 +1,73 @@
+//! What operations cost on the machine the planner's figures come from: an AMD EPYC (Zen 4 core, AVX2+FMA tier, 32 KiB
+//! L1, 1 MiB L2), one thread, rustc 1.95 release build.
+//!
+//! Fitted (non-negative least squares of relative error) to `kernels/examples/conv_table.rs` on its 30 layers with 50
+//! and 80 percent of zeros; most layers are predicted within 15 percent. Nanoseconds per unit. Only ratios matter to a
+//! choice; another machine shifts all of them alike.
+
+use dcz_kernels::ConvAlgo;
+
+/// Costs of an algorithm that reads tiles of weights.
+pub(crate) struct TileCost {
+    pub algorithm: ConvAlgo,
+    /// A multiply-add (of Winograd: in the transformed domain, tiles filled up to vectors).
+    pub product: f64,
+    /// A multiply-add with a weight that is not zero, where zeros are skipped.
+    pub present: f64,
+    /// A weight, each time it is expanded or transformed.
+    pub weight: f64,
+    /// An input element (of Winograd: transformed), each time it is packed.
+    pub input: f64,
+    /// An output element (of Winograd: transformed), each time it is stored.
+    pub output: f64,
+}
+
+/// Weights as they come from the file.
+#[rustfmt::skip]
+pub(crate) const TILES: &[TileCost] = &[
+    TileCost { algorithm: ConvAlgo::Gemm,         product: 0.0172, present: 0.0,    weight: 0.65, input: 0.018, output: 0.60 },
+    TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0029, present: 0.0384, weight: 0.71, input: 0.39,  output: 0.0 },
+    TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0,    present: 0.0,    weight: 0.5,  input: 1.10,  output: 0.0 },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0159, present: 0.0,    weight: 0.47, input: 0.48,  output: 0.46 },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0147, present: 0.0,    weight: 0.67, input: 0.47,  output: 0.52 },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0141, present: 0.0,    weight: 0.57, input: 0.83,  output: 0.48 },
+];
+
+/// Winograd with transformed weights kept: weights are read only, the input is transformed once.
+#[rustfmt::skip]
+pub(crate) const TRANSFORMED: &[TileCost] = &[
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0168, present: 0.0,    weight: 0.10, input: 0.80,  output: 0.44 },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0119, present: 0.0,    weight: 0.14, input: 1.02,  output: 0.41 },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0138, present: 0.0,    weight: 0.17, input: 1.05,  output: 0.41 },
+];
+
+/// A multiply-add of a linear layer for the first row, with codes or f32 in memory, and for further rows.
+pub(crate) const LINEAR_CODES: f64 = 0.115;
+pub(crate) const LINEAR_F32: f64 = 0.20;
+pub(crate) const LINEAR_FURTHER: f64 = 0.035;
+
+/// What expanding one weight costs more than with i8 codes: from a look-up table, from f32 beyond the caches.
+pub(crate) const EXPAND_LUT: f64 = 0.06;
+pub(crate) const EXPAND_F32: f64 = 0.10;
+
+/// Decoding one weight, by index mode.
+pub(crate) const DECODE_RAW: f64 = 0.25;
+pub(crate) const DECODE_DENSE: f64 = 0.55;
+pub(crate) const DECODE_MASK: f64 = 0.50;
+pub(crate) const DECODE_GAPS: f64 = 0.90;
+/// What a value costs more that is decoded to f32.
+pub(crate) const DECODE_TO_F32: f64 = 0.8;
+/// Building the code tables of a layer, and beginning a tile.
+pub(crate) const DECODE_LAYER: f64 = 12_000.0;
+pub(crate) const DECODE_TILE: f64 = 1_000.0;
+
+/// Errors of Winograd: the limits that the tests of the kernels enforce, largest error over largest output.
+#[rustfmt::skip]
+pub(crate) const ERRORS: &[(ConvAlgo, f64)] = &[
+    (ConvAlgo::Winograd2, 1e-6),
+    (ConvAlgo::Winograd4, 3e-6),
+    (ConvAlgo::Winograd6, 2e-5),
+];
+
+/// One element of a step without weights.
+pub(crate) const ELEMENT: f64 = 0.3;

@@ -1,0 +1,175 @@
+//! Weights that stay in memory between runs, shared by all sessions of a model.
+//!
+//! A layer is kept in one of three forms: as codes (i8 or u8, a byte per weight), as f32 panels, or transformed for one
+//! size of Winograd. All three give the bits that decoding in every run gives. The model remembers what exists by weak
+//! references: the last session that lets go of a layer frees it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{LayerInfo, TileBuffer};
+use dcz_format::graph::LayerId;
+use dcz_format::layer::Layer;
+use dcz_format::{Container, TileDecoder, TileForm};
+use dcz_kernels::winograd::{self, Winograd};
+use dcz_kernels::{ConvShape, Isa};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// How a layer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ResidentForm {
+    /// Decoded to codes; layers without codes to f32.
+    Codes,
+    /// Decoded to f32.
+    Float,
+    /// Transformed.
+    Winograd(Winograd),
+}
+
+/// The weights of one layer.
+#[derive(Debug)]
+pub(crate) enum ResidentLayer {
+    /// All tiles.
+    Tiles(Box<[TileBuffer]>),
+    /// All panels.
+    Winograd(Box<[f32]>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    net: usize,
+    layer: usize,
+    form: ResidentForm,
+    /// Transforms round differently on different instruction sets.
+    isa: &'static str,
+}
+
+/// What the sessions of a model keep.
+#[derive(Debug, Default)]
+pub(crate) struct Residents {
+    layers: Mutex<HashMap<Key, Weak<ResidentLayer>>>,
+}
+
+/// Where to decode from, and what to do it with.
+pub(crate) struct Loader<'a> {
+    pub container: &'a Container,
+    pub net: usize,
+    pub isa: Isa,
+    pub decoder: &'a mut TileDecoder,
+    pub buffer: &'a mut TileBuffer,
+}
+
+impl Residents {
+    /// A layer in a form, from another session or decoded now.
+    pub(crate) fn get(
+        &self,
+        loader: &mut Loader<'_>,
+        index: usize,
+        form: ResidentForm,
+        layer: &Layer,
+        info: &LayerInfo,
+    ) -> Result<Arc<ResidentLayer>> {
+        let key = Key {
+            net: loader.net,
+            layer: index,
+            form,
+            isa: loader.isa.name(),
+        };
+        // The map is consistent between any two statements. The lock is held while decoding, so that no layer is
+        // decoded twice.
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = layers.get(&key).and_then(Weak::upgrade) {
+            return Ok(found);
+        }
+        let made = Arc::new(loader.load(index, form, layer, info)?);
+        layers.retain(|_, layer| layer.strong_count() > 0);
+        layers.insert(key, Arc::downgrade(&made));
+        Ok(made)
+    }
+}
+
+impl Loader<'_> {
+    fn load(
+        &mut self,
+        index: usize,
+        form: ResidentForm,
+        layer: &Layer,
+        info: &LayerInfo,
+    ) -> Result<ResidentLayer> {
+        let id = LayerId(index as u32);
+        let size = match form {
+            ResidentForm::Codes => return self.tiles(id, layer, info.form),
+            ResidentForm::Float => return self.tiles(id, layer, TileForm::F32),
+            ResidentForm::Winograd(size) => size,
+        };
+        let shape = geometry(layer);
+        let panel = winograd::panel_len(size, &shape);
+        let mut weights = zeros(panel.saturating_mul(shape.panels()))?;
+        let mut rest = &mut *weights;
+        for tile in 0..layer.tiles.len() {
+            let (decoder, net) = (&mut *self.decoder, self.net);
+            let buffer = &mut *self.buffer;
+            buffer.decode(decoder, self.container, net, id, tile, info.form)?;
+            let (tile, _) = buffer.view(layer, info)?;
+            let out = rest.split_off_mut(..panel.saturating_mul(tile.panels));
+            let out = out.ok_or_else(|| Error::internal("panels of a layer"))?;
+            winograd::transform(self.isa, size, &shape, &tile, out);
+        }
+        Ok(ResidentLayer::Winograd(weights))
+    }
+
+    fn tiles(&mut self, id: LayerId, layer: &Layer, form: TileForm) -> Result<ResidentLayer> {
+        let mut tiles = Vec::with_capacity(layer.tiles.len());
+        for (index, tile) in layer.tiles.iter().enumerate() {
+            let mut buffer = TileBuffer::for_tile(layer, tile, form);
+            buffer.decode(self.decoder, self.container, self.net, id, index, form)?;
+            tiles.push(buffer);
+        }
+        Ok(ResidentLayer::Tiles(tiles.into()))
+    }
+}
+
+/// Bytes of a layer in a form.
+pub(crate) fn bytes(layer: &Layer, form: ResidentForm) -> u64 {
+    let tiles = |form: TileForm| -> usize {
+        let tiles = layer.tiles.iter();
+        tiles.map(|t| TileBuffer::tile_bytes(layer, t, form)).sum()
+    };
+    let bytes = match form {
+        ResidentForm::Codes => tiles(layer.form()),
+        ResidentForm::Float => tiles(TileForm::F32),
+        ResidentForm::Winograd(size) => {
+            let shape = geometry(layer);
+            let panel = winograd::panel_len(size, &shape);
+            panel.saturating_mul(shape.panels() * size_of::<f32>())
+        }
+    };
+    // The shared handle: two counters beside the enum.
+    (bytes + size_of::<ResidentLayer>() + 2 * size_of::<usize>()) as u64
+}
+
+/// What transforming weights looks at: channels and groups, no map.
+fn geometry(layer: &Layer) -> ConvShape {
+    let shape = layer.shape;
+    ConvShape {
+        in_channels: (shape.in_per_group * shape.groups) as usize,
+        out_channels: shape.out_channels as usize,
+        groups: shape.groups as usize,
+        kernel: shape.kernel.map(|k| k as usize),
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad_top: 0,
+        pad_left: 0,
+        in_h: 3,
+        in_w: 3,
+        out_h: 1,
+        out_w: 1,
+    }
+}
+
+fn zeros(len: usize) -> Result<Box<[f32]>> {
+    let mut values = Vec::new();
+    let reserved = values.try_reserve_exact(len);
+    reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(len as u64 * 4)))?;
+    values.resize(len, 0.0);
+    Ok(values.into_boxed_slice())
+}
