@@ -59,7 +59,8 @@ impl Container {
                 }
                 Some(SectionKind::Constants) => self.check_constants(net, section, &mut report)?,
                 Some(SectionKind::Texts) => drop(self.texts()?),
-                Some(SectionKind::CodeTables | SectionKind::Graph) | None => {}
+                Some(SectionKind::CodeTables | SectionKind::Graph | SectionKind::Pipeline)
+                | None => {}
             }
             self.check_crc(section)?;
             end = section.range().end;

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{ConstId, LayerId, Network, Precision};
 use crate::layer::{Layer, Tile};
 use crate::limits::Limits;
+use crate::pipeline::{self, Pipeline};
 use crate::record::{self, Reader};
 use crate::source::Source;
 use crate::validate;
@@ -41,6 +42,7 @@ pub struct Container {
     tables: Vec<CodeTable>,
     networks: Vec<Network>,
     parts: Vec<NetworkParts>,
+    pipeline: Option<Pipeline>,
     limits: Limits,
 }
 
@@ -100,6 +102,12 @@ impl Container {
                 weights: weights.clone(),
             });
         }
+        let mut pipeline = None;
+        for section in of_kind(SectionKind::Pipeline) {
+            pipeline = Some(read_section(&*source, section, limits, |bytes| {
+                pipeline::read(bytes, section.offset, networks.len())
+            })?);
+        }
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Ok(Container {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -108,6 +116,7 @@ impl Container {
             tables,
             networks,
             parts,
+            pipeline,
             limits: limits.clone(),
         })
     }
@@ -125,6 +134,10 @@ impl Container {
         self.networks
             .iter()
             .position(|network| network.name == name)
+    }
+    /// How the networks work together, if the file says so.
+    pub fn pipeline(&self) -> Option<&Pipeline> {
+        self.pipeline.as_ref()
     }
     /// Where the bytes come from.
     pub fn source(&self) -> &dyn Source {
@@ -243,6 +256,19 @@ impl Container {
         let tile = layer.tiles.get(tile).ok_or_else(missing)?;
         let start = self.parts[net].weights.offset + tile.offset;
         Ok((tile, start..start + u64::from(tile.len)))
+    }
+    /// The bytes of constants and weights of a network; verifies their checksums.
+    pub(crate) fn coded(&self, net: usize) -> Result<[Vec<u8>; 2]> {
+        let missing = || Error::new(ErrorKind::NoSuchItem, format!("network {net}"));
+        let parts = self.parts.get(net).ok_or_else(missing)?;
+        let read = |section: &Section| {
+            let bytes = read_range(self.source(), section.range())?;
+            if crc32c::crc32c(&bytes) != section.crc {
+                return Err(Error::new(ErrorKind::SectionChecksum, "").in_section(section));
+            }
+            Ok(bytes.into_owned())
+        };
+        Ok([read(&parts.constants)?, read(&parts.weights)?])
     }
     pub(crate) fn weights_section(&self, net: usize) -> Option<&Section> {
         self.parts.get(net).map(|parts| &parts.weights)

@@ -14,7 +14,9 @@ use std::ops::Range;
 /// The signature: not text, and damaged by newline conversion.
 pub const MAGIC: [u8; 8] = *b"\x89DCZ\r\n\x1a\n";
 /// Version of the format that this crate writes, and the newest it reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// Reader version of files without a pipeline.
+const PLAIN_VERSION: u16 = 1;
 /// Alignment of sections, and what the file's length is a multiple of.
 pub const SECTION_ALIGN: u64 = 64;
 
@@ -37,15 +39,18 @@ pub enum SectionKind {
     Constants,
     /// Tiles of one network.
     Weights,
+    /// How the networks work together.
+    Pipeline,
 }
 
 impl SectionKind {
-    const ALL: [SectionKind; 5] = [
+    const ALL: [SectionKind; 6] = [
         Self::CodeTables,
         Self::Graph,
         Self::Texts,
         Self::Constants,
         Self::Weights,
+        Self::Pipeline,
     ];
 
     pub(crate) fn code(self) -> [u8; 4] {
@@ -55,6 +60,7 @@ impl SectionKind {
             Self::Texts => *b"TEXT",
             Self::Constants => *b"CNST",
             Self::Weights => *b"WGHT",
+            Self::Pipeline => *b"PIPE",
         }
     }
     fn of(code: [u8; 4]) -> Option<Self> {
@@ -339,8 +345,16 @@ pub(crate) fn write_file(sections: &[NewSection<'_>]) -> Vec<u8> {
     });
     let mut file = Vec::with_capacity(file_len as usize);
     file.extend_from_slice(&MAGIC);
+    let reader = if sections
+        .iter()
+        .any(|s| s.code == SectionKind::Pipeline.code())
+    {
+        VERSION
+    } else {
+        PLAIN_VERSION
+    };
     file.extend_from_slice(&VERSION.to_le_bytes());
-    file.extend_from_slice(&VERSION.to_le_bytes());
+    file.extend_from_slice(&reader.to_le_bytes());
     file.extend_from_slice(&(sections.len() as u32).to_le_bytes());
     file.extend_from_slice(&file_len.to_le_bytes());
     file.extend_from_slice(&[0; 4]);

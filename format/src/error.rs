@@ -118,6 +118,10 @@ kinds! {
     ConstantShape, "constant_shape", File;
     /// preprocessing values are out of range
     Preprocess, "preprocess", File;
+    /// the pipeline has a stage that this reader does not know
+    UnknownStage, "unknown_stage", Reader;
+    /// a pipeline's stages are not those of a pipeline, or a value of one is out of range
+    Pipeline, "pipeline", File;
     /// the self-test contradicts the network or itself
     SelfTest, "self_test", File;
     /// the self-test is larger than 1 KB

@@ -187,6 +187,25 @@ pub enum Index {
     },
 }
 
+impl Index {
+    /// Counts tables from another place of the pool.
+    pub(crate) fn shift_tables(&mut self, offset: u32) {
+        let shift = |id: &mut TableId| id.0 += offset;
+        match self {
+            Index::Raw => {}
+            Index::Dense { values } => shift(values),
+            Index::Mask { mask, values } => {
+                mask.iter_mut().for_each(shift);
+                shift(values);
+            }
+            Index::Gaps { gaps, values, .. } => {
+                shift(gaps);
+                shift(values);
+            }
+        }
+    }
+}
+
 /// Index into the container's pool of code tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u32);

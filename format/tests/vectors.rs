@@ -41,6 +41,7 @@ fn good() {
         let container = open(&bytes).unwrap();
         container.check(&mut |_, _| {}).unwrap();
         let slow = slow::read(&bytes).unwrap_or_else(|rule| panic!("{name}: slow reader: {rule}"));
+        assert_eq!(slow.pipeline.as_ref(), container.pipeline(), "{name}");
         for (net, decoded) in slow.networks.iter().enumerate() {
             assert_eq!(decoded.network, container.networks()[net], "{name}");
             for (id, weights) in decoded.weights.iter().enumerate() {

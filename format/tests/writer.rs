@@ -441,3 +441,44 @@ fn limits_are_respected() {
     );
     assert_eq!(kind(&|_| {}), Ok(()));
 }
+
+#[test]
+fn networks_of_several_files_in_one() {
+    let one = open(&write(vec![network("one", 1)], &options())).unwrap();
+    let two = open(&write(
+        vec![network("two", 2), network("three", 3)],
+        &options(),
+    ))
+    .unwrap();
+    let mut joined = Encoded::from_container(&one).unwrap();
+    joined
+        .append(Encoded::from_container(&two).unwrap())
+        .unwrap();
+    assert!(
+        joined
+            .append(Encoded::from_container(&one).unwrap())
+            .is_err()
+    );
+    assert!(joined.rename(0, "two").is_err());
+    joined.rename(2, "renamed").unwrap();
+    let mut bad = pipeline();
+    bad.embed.network = 3;
+    assert!(joined.set_pipeline(bad).is_err());
+    joined.set_pipeline(pipeline()).unwrap();
+    let file = open(&joined.to_bytes().unwrap()).unwrap();
+    file.check(&mut |_, _| {}).unwrap();
+    assert_eq!(file.pipeline(), Some(&pipeline()));
+    assert_eq!(file.texts().unwrap().len(), 1);
+    let names: Vec<_> = file.networks().iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["one", "two", "renamed"]);
+    for (net, (from, old)) in [(&one, 0), (&two, 0), (&two, 1)].into_iter().enumerate() {
+        for id in 0..file.networks()[net].layers.len() {
+            let id = LayerId(id as u32);
+            let weights = from.dense_weights(old, id).unwrap();
+            assert_eq!(file.dense_weights(net, id).unwrap(), weights);
+        }
+    }
+    // And once more through the file.
+    let again = Encoded::from_container(&file).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), joined.to_bytes().unwrap());
+}

@@ -63,11 +63,20 @@ fn tables(layer: Layer, tables: &[Vec<u8>]) -> Vec<u8> {
     file.bytes()
 }
 
+/// A file with a pipeline.
+fn pipeline(section: &[u8]) -> Vec<u8> {
+    file(|file| {
+        (file.version, file.reader) = (2, 2);
+        let entry = Entry::new(b"PIPE", 1, None, section.to_vec());
+        file.entries.push(entry);
+    })
+}
+
 fn files() -> Files {
     vec![
         ("truncated", bytes(|b| b.truncate(b.len() - 1))),
         ("bad_magic", bytes(|b| b[1] = b'd')),
-        ("version_too_new", file(|f| (f.version, f.reader) = (2, 2))),
+        ("version_too_new", file(|f| (f.version, f.reader) = (3, 3))),
         ("bad_version", file(|f| (f.version, f.reader) = (0, 1))),
         ("file_length", bytes(|b| b.extend([0; 64]))),
         ("header_checksum", bytes(|b| b[28] ^= 1)),
@@ -76,6 +85,8 @@ fn files() -> Files {
             "unknown_critical",
             file(|f| f.entries.push(Entry::new(b"NEW!", 1, None, vec![1]))),
         ),
+        ("unknown_stage", pipeline(&[4, 4])),
+        ("pipeline", pipeline(&[4, 1])),
         ("section_tiling", file(|f| f.entries[3].shift = 64)),
         ("section_flags", file(|f| f.entries[2].flags = 0)),
         ("section_owner", file(|f| f.entries[3].network = u32::MAX)),

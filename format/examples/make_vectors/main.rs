@@ -49,7 +49,16 @@ fn good_files() -> Vec<(&'static str, Vec<u8>)> {
     ));
     let mut large = common::options();
     large.tile_weights = 65_536;
+    let mut bundle = common::encoded(
+        vec![
+            common::network("detector", 14),
+            common::network("embedder", 15),
+        ],
+        &large,
+    );
+    bundle.set_pipeline(common::pipeline()).unwrap();
     vec![
+        ("pipeline", bundle.to_bytes().unwrap()),
         ("assembled_raw32", assembled(Layer::raw32())),
         ("assembled_dense", assembled(Layer::dense())),
         ("assembled_mask", assembled(Layer::mask())),

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Constant, Network, Precision, SelfTest};
 use crate::layer::*;
 use crate::limits::{Limits, product};
+use crate::pipeline::{self, Pipeline};
 use crate::record::{self, ALIGN, Writer};
 use crate::source::{MemoryBytes, Source};
 use crate::validate;
@@ -129,6 +130,7 @@ pub struct Encoded {
     constants: Vec<Vec<u8>>,
     tables: Vec<CodeTable>,
     texts: Vec<NamedText>,
+    pipeline: Option<Pipeline>,
 }
 
 fn invalid(detail: impl Into<String>) -> Error {
@@ -167,6 +169,7 @@ pub fn encode(
         constants: Vec::new(),
         tables,
         texts: options.texts.clone(),
+        pipeline: None,
     };
     let mut choices = choices.into_iter();
     let mut assigned = assigned.into_iter();
@@ -559,6 +562,68 @@ impl Encoded {
         network.self_test = Some(test);
         Ok(())
     }
+    /// The content of an opened file, bit for bit; sections of unknown kind are left out.
+    pub fn from_container(container: &Container) -> Result<Encoded> {
+        let mut encoded = Encoded {
+            networks: container.networks().to_vec(),
+            weights: Vec::new(),
+            constants: Vec::new(),
+            tables: container.tables().to_vec(),
+            texts: container.texts()?,
+            pipeline: container.pipeline().cloned(),
+        };
+        for net in 0..encoded.networks.len() {
+            let [constants, weights] = container.coded(net)?;
+            encoded.constants.push(constants);
+            encoded.weights.push(weights);
+        }
+        Ok(encoded)
+    }
+    /// Adds the networks and texts of `other` behind the own ones; its pipeline is dropped. Equal texts are kept once.
+    ///
+    /// Errors: networks of the same name, more code tables than a record can number.
+    pub fn append(&mut self, other: Encoded) -> Result<()> {
+        let offset = u32::try_from(self.tables.len())
+            .ok()
+            .filter(|n| u32::try_from(other.tables.len()).is_ok_and(|m| n.checked_add(m).is_some()))
+            .ok_or_else(|| invalid("too many code tables"))?;
+        if let Some(network) = (other.networks.iter())
+            .find(|network| self.networks.iter().any(|own| own.name == network.name))
+        {
+            return Err(invalid(format!("two networks named {:?}", network.name)));
+        }
+        self.networks
+            .extend(other.networks.into_iter().map(|mut network| {
+                for layer in &mut network.layers {
+                    layer.index.shift_tables(offset);
+                }
+                network
+            }));
+        self.tables.extend(other.tables);
+        self.constants.extend(other.constants);
+        self.weights.extend(other.weights);
+        for text in other.texts {
+            if !self.texts.contains(&text) {
+                self.texts.push(text);
+            }
+        }
+        Ok(())
+    }
+    /// Gives a network another name.
+    pub fn rename(&mut self, net: usize, name: &str) -> Result<()> {
+        if name.is_empty() || self.networks.iter().any(|network| network.name == name) {
+            return Err(invalid(format!("network name {name:?} is empty or taken")));
+        }
+        let missing = || Error::new(ErrorKind::NoSuchItem, format!("network {net}"));
+        name.clone_into(&mut self.networks.get_mut(net).ok_or_else(missing)?.name);
+        Ok(())
+    }
+    /// Says how the networks work together. Such files need readers of version 2.
+    pub fn set_pipeline(&mut self, pipeline: Pipeline) -> Result<()> {
+        pipeline::check(&pipeline, self.networks.len())?;
+        self.pipeline = Some(pipeline);
+        Ok(())
+    }
     /// The file.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut sections = vec![NewSection::new(
@@ -585,6 +650,10 @@ impl Encoded {
             for ((kind, net), bytes) in per_network(kind).zip(parts) {
                 sections.push(NewSection::new(kind, net, bytes));
             }
+        }
+        if let Some(pipeline) = &self.pipeline {
+            let bytes = pipeline::write(pipeline);
+            sections.push(NewSection::new(SectionKind::Pipeline, None, bytes));
         }
         Ok(write_file(&sections))
     }

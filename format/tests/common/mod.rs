@@ -4,6 +4,7 @@
 
 use dcz_format::graph::*;
 use dcz_format::layer::*;
+use dcz_format::pipeline::*;
 use dcz_format::writer::*;
 use dcz_format::{Container, Error, Limits, MemoryBytes, NamedText, TileDecoder, TileOut};
 use std::sync::Arc;
@@ -550,11 +551,52 @@ pub fn options() -> WriteOptions {
     options
 }
 
+pub fn encoded(networks: Vec<NetworkInput>, options: &WriteOptions) -> Encoded {
+    encode(networks, options, &mut |_, _| {}).unwrap()
+}
+
 pub fn write(networks: Vec<NetworkInput>, options: &WriteOptions) -> Vec<u8> {
-    encode(networks, options, &mut |_, _| {})
-        .unwrap()
-        .to_bytes()
-        .unwrap()
+    encoded(networks, options).to_bytes().unwrap()
+}
+
+/// Networks 0 and 1 as detector and embedder.
+pub fn pipeline() -> Pipeline {
+    let pixels = |channels| Pixels {
+        channels,
+        mean: [1.0, 2.0, 3.0],
+        scale: [0.5, 1.0, 0.25],
+    };
+    Pipeline {
+        detect: Detect {
+            network: 0,
+            pixels: pixels(ChannelOrder::Bgr),
+            size: InputSize::LongestSide(640),
+            multiple: 32,
+            strides: vec![8, 16, 32],
+            score: 0.75,
+            nms: 0.25,
+            max_faces: 1000,
+        },
+        align: Align {
+            size: [112, 96],
+            template: [
+                [30.0, 50.0],
+                [70.5, 51.0],
+                [50.0, 70.0],
+                [35.0, 90.0],
+                [65.0, 91.0],
+            ],
+        },
+        embed: Embed {
+            network: 1,
+            pixels: pixels(ChannelOrder::Rgb),
+        },
+        compare: Compare {
+            metric: Metric::Euclidean,
+            threshold: Some(0.625),
+            fpr: Some(0.001),
+        },
+    }
 }
 
 /// Two networks with everything.

@@ -10,6 +10,7 @@ mod codec;
 
 use dcz_format::graph::*;
 use dcz_format::layer::*;
+use dcz_format::pipeline::*;
 use std::collections::HashSet;
 
 type R<T> = Result<T, &'static str>;
@@ -18,6 +19,7 @@ type R<T> = Result<T, &'static str>;
 pub struct File {
     pub networks: Vec<Decoded>,
     pub texts: Vec<(String, String)>,
+    pub pipeline: Option<Pipeline>,
 }
 
 /// A network with its numbers.
@@ -74,7 +76,7 @@ pub fn read(file: &[u8]) -> R<File> {
     rule(file[..there] == signature[..there], "bad_magic")?;
     rule(file.len() >= 32, "truncated")?;
     let (version, reader) = (number(file, 8, 2), number(file, 10, 2));
-    rule(reader <= 1, "version_too_new")?;
+    rule(reader <= 2, "version_too_new")?;
     rule(reader >= 1 && version >= reader, "bad_version")?;
     let n = number(file, 12, 4) as usize;
     let length = number(file, 16, 8);
@@ -99,6 +101,7 @@ pub fn read(file: &[u8]) -> R<File> {
         (b"TEXT", false, false),
         (b"CNST", true, true),
         (b"WGHT", true, true),
+        (b"PIPE", true, false),
     ];
     let mut sections: Vec<Section<'_>> = Vec::new();
     let mut end = directory_end as u64;
@@ -167,6 +170,7 @@ pub fn read(file: &[u8]) -> R<File> {
     let mut result = File {
         networks: Vec::new(),
         texts: Vec::new(),
+        pipeline: None,
     };
     let mut tables: Vec<Table> = Vec::new();
     let mut names = HashSet::new();
@@ -214,6 +218,12 @@ pub fn read(file: &[u8]) -> R<File> {
                 }
                 f.end()?;
             }
+            5 => {
+                let pipeline = read_pipeline(&mut f)?;
+                f.end()?;
+                check_pipeline(&pipeline, networks)?;
+                result.pipeline = Some(pipeline);
+            }
             _ => {}
         }
     }
@@ -224,6 +234,96 @@ pub fn read(file: &[u8]) -> R<File> {
         )?;
     }
     Ok(result)
+}
+
+/// Section 7.
+fn read_pipeline(f: &mut Fields<'_>) -> R<Pipeline> {
+    let count = f.uint64()?;
+    let stage = |f: &mut Fields<'_>, at: u64| {
+        rule(at < count, "pipeline")?;
+        let tag = f.u8()?;
+        rule(tag < 4, "unknown_stage")?;
+        rule(u64::from(tag) == at, "pipeline")
+    };
+    stage(f, 0)?;
+    let detect = Detect {
+        network: f.uint()?,
+        pixels: read_pixels(f)?,
+        size: match f.tag(2)? {
+            0 => InputSize::Native,
+            _ => InputSize::LongestSide(f.uint()?),
+        },
+        multiple: f.uint()?,
+        strides: f.list(|f| f.uint())?,
+        score: f.f32()?,
+        nms: f.f32()?,
+        max_faces: f.uint()?,
+    };
+    stage(f, 1)?;
+    let align = Align {
+        size: f.pair()?,
+        template: [point(f)?, point(f)?, point(f)?, point(f)?, point(f)?],
+    };
+    stage(f, 2)?;
+    let embed = Embed {
+        network: f.uint()?,
+        pixels: read_pixels(f)?,
+    };
+    stage(f, 3)?;
+    let compare = Compare {
+        metric: [Metric::Cosine, Metric::Euclidean][f.tag(2)? as usize],
+        threshold: f.option(|f| f.f32())?,
+        fpr: f.option(|f| f.f32())?,
+    };
+    if count > 4 {
+        rule(f.u8()? < 4, "unknown_stage")?;
+        return Err("pipeline");
+    }
+    Ok(Pipeline {
+        detect,
+        align,
+        embed,
+        compare,
+    })
+}
+
+fn point(f: &mut Fields<'_>) -> R<[f32; 2]> {
+    Ok([f.f32()?, f.f32()?])
+}
+
+fn read_pixels(f: &mut Fields<'_>) -> R<Pixels> {
+    Ok(Pixels {
+        channels: [ChannelOrder::Rgb, ChannelOrder::Bgr, ChannelOrder::Gray][f.tag(3)? as usize],
+        mean: f.three()?,
+        scale: f.three()?,
+    })
+}
+
+fn check_pipeline(p: &Pipeline, networks: usize) -> R<()> {
+    let (d, c) = (&p.detect, &p.compare);
+    let known = |network: u32| (network as usize) < networks;
+    rule(known(d.network) && known(p.embed.network), "id_range")?;
+    for pixels in [&d.pixels, &p.embed.pixels] {
+        finite(&pixels.mean)?;
+        finite(&pixels.scale)?;
+    }
+    finite(&p.align.template.concat())?;
+    finite(&c.threshold.into_iter().collect::<Vec<_>>())?;
+    let mut sides = vec![d.multiple, p.align.size[0], p.align.size[1]];
+    if let InputSize::LongestSide(side) = d.size {
+        sides.push(side);
+    }
+    rule(sides.iter().all(|s| *s >= 1 && *s <= 65_536), "pipeline")?;
+    let n = d.strides.len();
+    rule(n >= 1 && n <= 8, "pipeline")?;
+    for (i, stride) in d.strides.iter().enumerate() {
+        rule(*stride > 0 && d.multiple % stride == 0, "pipeline")?;
+        rule(i == 0 || d.strides[i - 1] < *stride, "pipeline")?;
+    }
+    for share in [d.score, d.nms, c.fpr.unwrap_or(0.0)] {
+        rule(share >= 0.0 && share <= 1.0, "pipeline")?;
+    }
+    rule(d.max_faces >= 1 && d.max_faces <= 65_536, "pipeline")
 }
 
 /// Section 2.
