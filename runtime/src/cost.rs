@@ -69,21 +69,31 @@ fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
     let macs = outputs * k * pixels;
     let weights = (shape.panels() * PANEL * shape.k()) as f64;
     let area = (shape.in_h * shape.in_w) as f64;
-    cost.product * macs
+    let strided = if shape.stride == [1, 1] {
+        0.0
+    } else {
+        cost.strided
+    };
+    (cost.product + strided) * macs
         + cost.present * macs * density
         + cost.weight * weights
         + cost.input * inputs * area * passes
         + cost.output * outputs * pixels * shape.k().div_ceil(K_BLOCK).max(1) as f64
 }
 
-/// A linear layer of `rows` rows whose weights lie decoded in memory.
-pub(crate) fn linear(layer: &Layer, form: TileForm, rows: usize) -> f64 {
+/// A linear layer of `rows` rows whose weights lie decoded in memory: a tile decoded just before, or all of them `kept`.
+pub(crate) fn linear(layer: &Layer, form: TileForm, kept: bool, rows: usize) -> f64 {
     let weights = weights(layer);
-    let first = match form {
-        TileForm::F32 => table::LINEAR_F32,
-        TileForm::I8 => table::LINEAR_CODES,
-        TileForm::Lut => table::LINEAR_CODES + table::EXPAND_LUT,
+    let first = match (kept, form) {
+        (false, _) => table::LINEAR_DECODED,
+        (true, TileForm::F32) => table::LINEAR_F32,
+        (true, TileForm::I8 | TileForm::Lut) => table::LINEAR_CODES,
     };
+    let expand = match form {
+        TileForm::Lut => table::EXPAND_LUT,
+        TileForm::I8 | TileForm::F32 => 0.0,
+    };
+    let first = first + expand;
     ms(weights * (first + table::LINEAR_FURTHER * rows.saturating_sub(1) as f64))
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct TileCost {
     pub algorithm: ConvAlgo,
     /// A multiply-add (of Winograd: in the transformed domain, tiles filled up to vectors).
     pub product: f64,
+    /// The same, where inputs are not neighbours because of a stride: on top.
+    pub strided: f64,
     /// A multiply-add with a weight that is not zero, where zeros are skipped.
     pub present: f64,
     /// A weight, each time it is expanded or transformed.
@@ -22,28 +24,32 @@ pub(crate) struct TileCost {
     pub output: f64,
 }
 
-/// Weights as they come from the file.
+/// Weights as they come from the file. Algorithms that are not here are never chosen: where they are faster than these
+/// is not known yet, or (direct convolution without scratch) what they save is not worth what they cost.
 #[rustfmt::skip]
 pub(crate) const TILES: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Gemm,         product: 0.0172, present: 0.0,    weight: 0.65, input: 0.018, output: 0.60 },
-    TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0029, present: 0.0384, weight: 0.71, input: 0.39,  output: 0.0 },
-    TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0,    present: 0.0,    weight: 0.5,  input: 1.10,  output: 0.0 },
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0159, present: 0.0,    weight: 0.47, input: 0.48,  output: 0.46 },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0147, present: 0.0,    weight: 0.67, input: 0.47,  output: 0.52 },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0141, present: 0.0,    weight: 0.57, input: 0.83,  output: 0.48 },
+    TileCost { algorithm: ConvAlgo::Gemm,         product: 0.0172, strided: 0.0030, present: 0.0,    weight: 0.65, input: 0.018, output: 0.60 },
+    TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0029, strided: 0.0030, present: 0.0384, weight: 0.71, input: 0.39,  output: 0.0 },
+    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0175, strided: 0.0, present: 0.0,    weight: 0.40, input: 0.0,   output: 0.45 },
+    TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0, strided: 0.0,    present: 0.0,    weight: 0.5,  input: 1.10,  output: 0.0 },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0159, strided: 0.0, present: 0.0,    weight: 0.47, input: 0.48,  output: 0.46 },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0147, strided: 0.0, present: 0.0,    weight: 0.67, input: 0.47,  output: 0.52 },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0141, strided: 0.0, present: 0.0,    weight: 0.57, input: 0.83,  output: 0.48 },
 ];
 
 /// Winograd with transformed weights kept: weights are read only, the input is transformed once.
 #[rustfmt::skip]
 pub(crate) const TRANSFORMED: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0168, present: 0.0,    weight: 0.10, input: 0.80,  output: 0.44 },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0119, present: 0.0,    weight: 0.14, input: 1.02,  output: 0.41 },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0138, present: 0.0,    weight: 0.17, input: 1.05,  output: 0.41 },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0168, strided: 0.0, present: 0.0,    weight: 0.10, input: 0.80,  output: 0.44 },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0119, strided: 0.0, present: 0.0,    weight: 0.14, input: 1.02,  output: 0.41 },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0138, strided: 0.0, present: 0.0,    weight: 0.17, input: 1.05,  output: 0.41 },
 ];
 
-/// A multiply-add of a linear layer for the first row, with codes or f32 in memory, and for further rows.
-pub(crate) const LINEAR_CODES: f64 = 0.115;
-pub(crate) const LINEAR_F32: f64 = 0.20;
+/// A multiply-add of a linear layer for the first row: with weights decoded just before, kept as codes and read from
+/// memory, kept as f32; and for further rows.
+pub(crate) const LINEAR_DECODED: f64 = 0.115;
+pub(crate) const LINEAR_CODES: f64 = 0.20;
+pub(crate) const LINEAR_F32: f64 = 0.40;
 pub(crate) const LINEAR_FURTHER: f64 = 0.035;
 
 /// What expanding one weight costs more than with i8 codes: from a look-up table, from f32 beyond the caches.

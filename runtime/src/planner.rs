@@ -223,7 +223,7 @@ fn linear_needs(
 ) -> Option<(f64, u64)> {
     let ms = match form {
         Some(ResidentForm::Winograd(_)) => return None,
-        form => cost::linear(layer, tile_form(form, info), work.rows),
+        form => cost::linear(layer, tile_form(form, info), form.is_some(), work.rows),
     };
     Some((ms, f32s(linear_scratch(layer))))
 }
