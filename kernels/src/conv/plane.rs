@@ -378,6 +378,28 @@ impl<const N: usize> Work for Whole<'_, N> {
         let end = clip.before + clip.values;
         let (halo_before, halo_after) = (clip.before > 0, end < clip.len);
         let span = (clip.before + vectors * 8).max(end + 8);
+        if N == 8 && vectors == 1 && clip.before <= 8 {
+            // Narrow maps: up to three vectors a row, stored in this order.
+            let zero = simd.splat(0.0);
+            let (mut at, mut source) = (0, 0);
+            for _ in 0..count {
+                let to = &mut to[at..at + span];
+                let v = simd.load(&from[source..source + 8].as_chunks().0[0]);
+                if halo_before {
+                    simd.store(zero, &mut to[..8].as_chunks_mut().0[0]);
+                }
+                simd.store(
+                    v,
+                    &mut to[clip.before..clip.before + 8].as_chunks_mut().0[0],
+                );
+                if halo_after {
+                    simd.store(zero, &mut to[end..end + 8].as_chunks_mut().0[0]);
+                }
+                at += to_stride;
+                source += from_stride;
+            }
+            return;
+        }
         for i in 0..count {
             let to = &mut to[i * to_stride..][..span];
             let from = &from[i * from_stride..][..vectors * N];
