@@ -1,6 +1,5 @@
 //! `dcz compress`: ONNX to `.dcz`.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use dcz::{Model, Session, SessionOptions};
@@ -12,6 +11,8 @@ use dcz_compress::preprocess::Description;
 use dcz_compress::report;
 use dcz_compress::settings::{AllSettings, IndexSetting, Prune, Quantize, Settings};
 use serde_json::json;
+
+use super::target::{Partial, check_target};
 
 /// Compresses an ONNX model into a .dcz file and prints what that did to each layer.
 #[derive(Debug, clap::Args)]
@@ -180,66 +181,4 @@ fn all_settings(arguments: &Arguments) -> Result<AllSettings, Error> {
         return Err(Error::Usage("--step belongs to --quantize grid".into()));
     }
     Ok(all)
-}
-
-/// Finds out before the work whether the result can be written.
-fn check_target(path: &Path) -> Result<(), Error> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => {
-            return Err(Error::Io(format!(
-                "{}: exists and is not a regular file",
-                path.display()
-            )));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io(path, &error)),
-    }
-    let folder = folder_of(path);
-    match std::fs::metadata(folder) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(Error::Io(format!("{}: not a folder", folder.display()))),
-        Err(error) => Err(Error::io(folder, &error)),
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."))
-}
-
-/// A file beside the target that is removed unless it becomes the target.
-struct Partial {
-    path: PathBuf,
-}
-
-impl Partial {
-    fn beside(target: &Path) -> Result<Partial, Error> {
-        let name = target
-            .file_name()
-            .ok_or_else(|| Error::Usage(format!("{}: not a file name", target.display())))?;
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.new", std::process::id()));
-        Ok(Partial {
-            path: folder_of(target).join(hidden),
-        })
-    }
-
-    fn rename_to(self, target: &Path) -> Result<(), Error> {
-        if let Ok(old) = std::fs::metadata(target) {
-            // Keep the permissions of what is replaced.
-            std::fs::set_permissions(&self.path, old.permissions())
-                .map_err(|e| Error::io(&self.path, &e))?;
-        }
-        std::fs::rename(&self.path, target).map_err(|e| Error::io(target, &e))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Gone already when it was renamed.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }

@@ -1,10 +1,12 @@
 //! Sub-commands, their arguments, and what they share.
 
+mod bundle;
 mod check;
 mod compare;
 mod compress;
 mod images;
 mod inspect;
+mod target;
 
 use std::io::Write;
 use std::path::Path;
@@ -27,6 +29,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compress(compress::Arguments),
+    Bundle(bundle::Arguments),
     Inspect(inspect::Arguments),
     Check(check::Arguments),
     Compare(compare::Arguments),
@@ -36,6 +39,7 @@ enum Command {
 pub fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Compress(arguments) => compress::run(&arguments),
+        Command::Bundle(arguments) => bundle::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

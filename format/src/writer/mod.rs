@@ -618,6 +618,20 @@ impl Encoded {
         name.clone_into(&mut self.networks.get_mut(net).ok_or_else(missing)?.name);
         Ok(())
     }
+    /// Changes what the records of the networks say about their use: preprocessing, meaning of outputs, provenance.
+    /// The result is verified like a file's.
+    ///
+    /// Errors: those of `change`, and records that would not be readable.
+    pub fn describe<E: From<Error>>(
+        &mut self,
+        mut change: impl FnMut(&mut Network) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for network in &mut self.networks {
+            change(network)?;
+            validate::check_network(network, &self.tables, &unlimited())?;
+        }
+        Ok(())
+    }
     /// Says how the networks work together. Such files need readers of version 2.
     pub fn set_pipeline(&mut self, pipeline: Pipeline) -> Result<()> {
         pipeline::check(&pipeline, self.networks.len())?;
