@@ -34,6 +34,9 @@ const PANEL_SCRATCH: usize = 16_384;
 /// The same for a thread's share of a layer with transformed weights.
 const SHARE_SCRATCH: usize = 65_536;
 
+/// Differences of predicted times that mean nothing.
+const NOISE: f64 = 0.04;
+
 /// One way to compute a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
@@ -273,16 +276,20 @@ pub(crate) fn select(units: &[Unit], room: Option<u64>) -> Option<Vec<usize>> {
     best.map(|(_, choice)| choice)
 }
 
-/// The fastest candidate; of equals the smallest.
+/// The fastest candidate; of those that the prediction cannot tell apart from it, the smallest.
 fn fastest(unit: &Unit) -> Option<usize> {
-    let key = |&i: &usize| {
-        let c = &unit.candidates[i];
-        (c.ms, c.resident, c.scratch)
-    };
-    (0..unit.candidates.len()).min_by(|a, b| {
-        let ((a, ar, at), (b, br, bt)) = (key(a), key(b));
-        a.total_cmp(&b).then((ar, at).cmp(&(br, bt)))
-    })
+    let candidate = |i: usize| unit.candidates[i];
+    let all = 0..unit.candidates.len();
+    let least = all
+        .clone()
+        .map(|i| candidate(i).ms)
+        .fold(f64::MAX, f64::min);
+    all.filter(|&i| candidate(i).ms <= least * (1.0 + NOISE))
+        .min_by(|&a, &b| {
+            let (a, b) = (candidate(a), candidate(b));
+            let bytes = |c: Candidate| c.resident.saturating_add(c.scratch);
+            bytes(a).cmp(&bytes(b)).then(a.ms.total_cmp(&b.ms))
+        })
 }
 
 /// One step on a unit's way from few resident bytes to little time.
@@ -677,7 +684,8 @@ mod tests {
             assert_eq!(least(&units), smallest);
             assert!(smallest == 0 || select(&units, Some(smallest - 1)).is_none());
             let (_, fastest) = cost(&units, &select(&units, None).unwrap());
-            assert_eq!(fastest, all.iter().map(|c| c.1).fold(f64::MAX, f64::min));
+            let best = all.iter().map(|c| c.1).fold(f64::MAX, f64::min);
+            assert!(fastest <= best * (1.0 + NOISE));
             for room in smallest..smallest + 100 {
                 let (bytes, ms) = cost(&units, &select(&units, Some(room)).unwrap());
                 assert!(bytes <= room);

