@@ -8,12 +8,14 @@
 //!   greedy in the knapsack of resident bytes only.
 //! * **Error** ([`legal`]): an algorithm that rounds more than others is a candidate only if it may be used in every layer
 //!   that could use it without the root of the sum of squares of its errors exceeding the session's limit.
-//! * **Threads** come last: as many as the budget leaves memory for. They change no choice and no bit.
+//! * **Threads** come last: the choice is made again for more threads among candidates that keep its order of sums, and
+//!   the number of threads with the least predicted time wins. So memory goes to threads where they save more than
+//!   resident weights, and threads change no bit.
 
 use crate::cost;
 use crate::error::{Error, ErrorKind};
 use crate::plan::Memory;
-use crate::program::{self, ConvWork, LinearWork, Program, Source, Work};
+use crate::program::{self, ConvWork, LinearWork, Program, Source, Step, Work};
 use crate::resident::{self, ResidentForm};
 use crate::weights::{LayerInfo, TileBuffer};
 use dcz_format::TileForm;
@@ -46,7 +48,7 @@ pub(crate) struct Candidate {
     pub form: Option<ResidentForm>,
     /// Bytes kept between runs.
     pub resident: u64,
-    /// Bytes of scratch of one thread.
+    /// Bytes of scratch of all threads.
     pub scratch: u64,
     /// Predicted time of all steps of the layer.
     pub ms: f64,
@@ -60,12 +62,13 @@ pub(crate) struct Unit {
     pub candidates: Vec<Candidate>,
 }
 
-/// The layers of a program with all their candidates.
+/// The layers of a program with all their candidates, their scratch being that of `threads` threads together.
 pub(crate) fn units(
     program: &Program,
     network: &Network,
     layers: &[LayerInfo],
     max_error: f32,
+    threads: usize,
 ) -> Vec<Unit> {
     let mut steps: Vec<Vec<usize>> = vec![Vec::new(); network.layers.len()];
     for (index, step) in program.steps.iter().enumerate() {
@@ -93,9 +96,10 @@ pub(crate) fn units(
         if !used(&index) {
             continue;
         }
-        let works: Vec<&Work> = steps[index]
+        let works: Vec<(&Work, usize)> = steps[index]
             .iter()
-            .filter_map(|&step| program.steps.get(step).map(|s| &s.work))
+            .filter_map(|&step| program.steps.get(step))
+            .map(|step| (&step.work, worth(step, network).clamp(1, threads.max(1))))
             .collect();
         let transformable = transformable(index);
         let allowed = |algorithm: ConvAlgo| {
@@ -104,7 +108,7 @@ pub(crate) fn units(
         };
         units.push(Unit {
             layer: index,
-            candidates: candidates(&works, layer, info, &allowed),
+            candidates: candidates(&works, layer, info, &allowed, threads),
             steps: steps[index].clone(),
         });
     }
@@ -124,14 +128,15 @@ fn layer_of(work: &Work) -> Option<usize> {
     }
 }
 
-/// All ways to compute a layer for these steps.
+/// All ways to compute a layer for these steps, each on so many threads of `threads`.
 fn candidates(
-    works: &[&Work],
+    works: &[(&Work, usize)],
     layer: &Layer,
     info: &LayerInfo,
     allowed: &dyn Fn(ConvAlgo) -> bool,
+    threads: usize,
 ) -> Vec<Candidate> {
-    let any_conv = works.iter().any(|w| matches!(w, Work::Conv(_)));
+    let any_conv = works.iter().any(|(w, _)| matches!(w, Work::Conv(_)));
     let algorithms: Vec<Option<ConvAlgo>> = if any_conv {
         ALGOS.iter().map(|a| Some(a.algo)).collect()
     } else {
@@ -152,10 +157,10 @@ fn candidates(
         }
         for form in forms {
             let mut total = (0.0, 0u64);
-            let possible = works.iter().all(|work| {
+            let possible = works.iter().all(|(work, parts)| {
                 let needs = match (work, algorithm) {
                     (Work::Conv(work), Some(algorithm)) => {
-                        conv_needs(work, algorithm, form, layer, info)
+                        conv_needs(work, algorithm, form, layer, info, *parts)
                     }
                     (Work::Linear(work), _) => linear_needs(work, form, layer, info),
                     _ => None,
@@ -172,7 +177,7 @@ fn candidates(
                     algorithm,
                     form,
                     resident: form.map_or(0, |form| resident::bytes(layer, form)),
-                    scratch: total.1,
+                    scratch: total.1.saturating_mul(threads as u64),
                     ms: total.0,
                 });
             }
@@ -189,13 +194,14 @@ fn tile_form(form: Option<ResidentForm>, info: &LayerInfo) -> TileForm {
     }
 }
 
-/// Predicted time without decoding, and scratch on one thread.
+/// Predicted time without decoding, and scratch of one of `threads` threads.
 fn conv_needs(
     work: &ConvWork,
     algorithm: ConvAlgo,
     form: Option<ResidentForm>,
     layer: &Layer,
     info: &LayerInfo,
+    threads: usize,
 ) -> Option<(f64, u64)> {
     if !dcz_kernels::supports(algorithm, &work.shape) {
         return None;
@@ -214,7 +220,7 @@ fn conv_needs(
             )?
         }
     };
-    let scratch = conv_scratch(work, algorithm, form, layer, 1);
+    let scratch = conv_scratch(work, algorithm, form, layer, threads);
     Some((ms, f32s(scratch)))
 }
 
@@ -390,6 +396,27 @@ fn frontier(unit: &Unit, scratch: u64) -> Vec<usize> {
     hull
 }
 
+/// Leaves only candidates whose order of sums is that of the choice made for one thread.
+pub(crate) fn keep_sums(units: &mut [Unit], single: &[Unit], choice: &[usize]) {
+    let sums = |algorithm: Option<ConvAlgo>| {
+        let entry = ALGOS.iter().find(|a| Some(a.algo) == algorithm);
+        entry.map(|a| a.sums)
+    };
+    for ((unit, single), &chosen) in units.iter_mut().zip(single).zip(choice) {
+        let wanted = single.candidates.get(chosen).map(|c| sums(c.algorithm));
+        unit.candidates
+            .retain(|c| Some(sums(c.algorithm)) == wanted);
+    }
+}
+
+/// Predicted time of a choice on so many threads.
+pub(crate) fn time(units: &[Unit], choice: &[usize], threads: usize) -> f64 {
+    let chosen = units.iter().zip(choice);
+    let ms = chosen.filter_map(|(unit, &i)| unit.candidates.get(i).map(|c| c.ms));
+    // Threads wait for each other now and then.
+    ms.sum::<f64>() / (threads as f64).powf(0.9)
+}
+
 /// Writes a choice into the program.
 pub(crate) fn apply(program: &mut Program, units: &[Unit], choice: &[usize]) {
     program.residents = Vec::with_capacity(units.len());
@@ -430,20 +457,24 @@ pub(crate) fn resident_bytes(program: &Program) -> u64 {
     program.residents.iter().map(|r| r.bytes).sum()
 }
 
+/// How many threads a step is worth.
+fn worth(step: &Step, network: &Network) -> usize {
+    let elements = step.output.len();
+    let layer = |index: usize| network.layers.get(index).map_or(1, |l| l.shape.k());
+    match &step.work {
+        Work::Conv(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
+        Work::Linear(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
+        Work::Pool(shape) => elements * shape.kernel[0] * shape.kernel[1] / ELEMENTS_PER_THREAD,
+        Work::Function(_) | Work::Resize(_) => elements / ELEMENTS_PER_THREAD,
+        _ => 1,
+    }
+}
+
 /// Gives every step the number of threads it is worth, at most `threads`.
 pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: usize) {
     let residents = &program.residents;
     for step in &mut program.steps {
-        let elements = step.output.len();
-        let layer = |index: usize| network.layers.get(index).map_or(1, |l| l.shape.k());
-        let worth = match &step.work {
-            Work::Conv(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
-            Work::Linear(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
-            Work::Pool(shape) => elements * shape.kernel[0] * shape.kernel[1] / ELEMENTS_PER_THREAD,
-            Work::Function(_) | Work::Resize(_) => elements / ELEMENTS_PER_THREAD,
-            _ => 1,
-        };
-        step.threads = worth.clamp(1, threads.max(1));
+        step.threads = worth(step, network).clamp(1, threads.max(1));
         let form = step.source.resident.and_then(|r| residents.get(r));
         if let Work::Conv(work) = &mut step.work {
             let layer = network.layers.get(work.layer);

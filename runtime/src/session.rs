@@ -425,7 +425,10 @@ impl Session {
             .collect();
         let team = self.team.size();
         let max_error = self.options.max_relative_error;
-        let units = planner::units(&program, network, &resources.layers, max_error);
+        let units = |program: &Program, threads: usize| {
+            planner::units(program, network, &resources.layers, max_error, threads)
+        };
+        let single = units(&program, 1);
         let describe = |program: &Program| {
             Plan::describe(
                 network,
@@ -450,24 +453,42 @@ impl Session {
         let alone = self
             .fixed(compiled.heap_bytes())
             .ok_or_else(|| Error::internal("resources"))?;
-        let base = alone.memory(compiled.program.arena, 0, 0, 1).total;
-        let least = base.saturating_add(planner::least(&units));
+        let arena = compiled.program.arena;
+        let base = |threads: usize| alone.memory(arena, 0, 0, threads).total;
+        let least = base(1).saturating_add(planner::least(&single));
         let budget = match self.options.memory_budget {
             MemoryBudget::Max => None,
             MemoryBudget::Min => Some(least),
             MemoryBudget::Bytes(bytes) => Some(bytes),
         };
-        let room = budget.map(|budget| budget.checked_sub(base));
-        let choice = match room {
-            Some(None) => None,
-            room => planner::select(&units, room.flatten()),
+        let select = |units: &[planner::Unit], threads: usize| match budget {
+            None => planner::select(units, None),
+            Some(budget) => planner::select(units, Some(budget.checked_sub(base(threads))?)),
         };
+        let choice = select(&single, 1);
         let choice = choice.ok_or_else(|| planner::too_small(budget.unwrap_or(0), least))?;
+        let mut best = (
+            planner::time(&single, &choice, 1),
+            1,
+            single.clone(),
+            choice.clone(),
+        );
+        for threads in 2..=team {
+            let mut more = units(&compiled.program, threads);
+            planner::keep_sums(&mut more, &single, &choice);
+            if let Some(chosen) = select(&more, threads) {
+                let time = planner::time(&more, &chosen, threads);
+                if time < best.0 {
+                    best = (time, threads, more, chosen);
+                }
+            }
+        }
+        let (_, most, units, choice) = best;
         planner::apply(&mut compiled.program, &units, &choice);
-        drop(units);
+        drop((units, single));
         let resident = planner::resident_bytes(&compiled.program);
-        planner::assign_threads(&mut compiled.program, network, team);
-        let threads = planner::fit(team, budget, &|threads| {
+        planner::assign_threads(&mut compiled.program, network, most);
+        let threads = planner::fit(most, budget, &|threads| {
             let scratch = planner::scratch(&compiled.program, network, threads);
             alone.memory(compiled.program.arena, scratch, resident, threads)
         });
