@@ -23,6 +23,7 @@ impl Placement {
     pub fn new(width: u32, height: u32, size: InputSize, multiple: u32) -> Option<Placement> {
         let scaled = match size {
             InputSize::Native => [width, height],
+            InputSize::LongestSide(side) if width.max(height) <= side => [width, height],
             InputSize::LongestSide(side) => {
                 let longest = u64::from(width.max(height).max(1));
                 [width, height].map(|v| {
@@ -207,6 +208,10 @@ mod tests {
         assert_eq!(place(250, 250, InputSize::Native).padded, [256, 256]);
         let full_hd = place(1920, 1080, InputSize::LongestSide(640));
         assert_eq!((full_hd.scaled, full_hd.padded), ([640, 360], [640, 384]));
+        assert_eq!(
+            place(250, 200, InputSize::LongestSide(640)).scaled,
+            [250, 200]
+        );
         let thin = place(1, 5000, InputSize::LongestSide(640));
         assert_eq!((thin.scaled, thin.padded), ([1, 640], [32, 640]));
         assert_eq!(Placement::new(u32::MAX, 1, InputSize::Native, 32), None);
@@ -234,7 +239,7 @@ mod tests {
             resize: dcz_format::graph::ResizeRule::Stretch,
             filter: dcz_format::graph::Filter::Bilinear,
         };
-        for (w, h, side) in [(7, 5, 4), (3, 2, 8), (64, 1, 16), (1, 1, 5), (33, 40, 13)] {
+        for (w, h, side) in [(7, 5, 4), (40, 3, 7), (64, 1, 16), (33, 40, 13)] {
             let bytes: Vec<u8> = (0..w * h * 3).map(|i| (i * 37 % 251) as u8).collect();
             let image = Image::new(w, h, &bytes).unwrap();
             let place = Placement::new(w, h, InputSize::LongestSide(side), 1).unwrap();

@@ -47,7 +47,7 @@ pub struct Pixels {
 pub enum InputSize {
     /// The image's own.
     Native,
-    /// Scaled (down or up) so that the longest side has so many pixels.
+    /// Scaled down so that the longest side has so many pixels; smaller images stay as they are.
     LongestSide(u32),
 }
 

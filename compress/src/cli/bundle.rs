@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Where the decision changes [default: that of the embedder's description, if any]
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     threshold: Option<f32>,
-    /// Size at which the detector sees a photo: `native`, or pixels of the longest side
+    /// Size at which the detector sees a photo: `native`, or pixels of the longest side, to which larger photos are scaled down
     #[arg(long, value_name = "native|PIXELS", default_value = "640", value_parser = size)]
     size: InputSize,
     /// Least score of a face

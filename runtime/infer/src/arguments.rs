@@ -4,23 +4,65 @@ use crate::failure::Failure;
 use clap::Parser;
 use dcz::preprocess::Rect;
 use dcz::{MemoryBudget, SessionOptions, Threads};
+use dcz_face::{InputSize, LANDMARKS, Landmarks};
 use std::path::PathBuf;
 
-/// Runs a .dcz network on images or .npy tensors.
+/// Runs a .dcz file on photos (`infer --model FILE PHOTO...`, `infer verify --model FILE A B`), or a network on images or
+/// .npy tensors.
 #[derive(Debug, Parser)]
 #[command(
     name = "infer",
     version,
     after_help = "Exit codes: 0 ok or same person; 1 different person; \
-2 usage; 3 malformed or corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output."
+2 usage; 3 malformed or corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output; 8 some of many images failed; 9 no face."
 )]
 pub struct Arguments {
     /// The .dcz file.
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
-    /// Image (PNG, JPEG, WebP or BMP); with a second one the two are compared.
-    #[arg(value_name = "IMAGE", num_args = 0..=2, conflicts_with = "input")]
+    /// Image (PNG, JPEG, WebP or BMP); two are compared. With a file that has a pipeline: any number of photos and folders, whose
+    /// faces are found, aligned and embedded; of more than two or a folder the result is a line of JSON each.
+    #[arg(value_name = "IMAGE", num_args = 0.., conflicts_with = "input")]
     pub images: Vec<PathBuf>,
+    /// The word `verify` came first: decide about two photos.
+    #[arg(skip)]
+    pub verify: bool,
+    /// Two photos are not compared but described, a line of JSON each.
+    #[arg(long, help_heading = "Photos")]
+    pub each: bool,
+    /// Faces of a photo: `all`, `largest`, or the N largest.
+    #[arg(long, value_name = "largest|all|N", default_value = "all", value_parser = faces, help_heading = "Photos")]
+    pub faces: Faces,
+    /// Left eye, right eye, nose, left and right mouth corner of the face to embed; nothing is detected.
+    #[arg(long, value_name = "X1,Y1,..,X5,Y5", value_parser = landmarks, allow_hyphen_values = true, help_heading = "Photos")]
+    pub landmarks: Option<Landmarks>,
+    /// Where to write the photo with boxes and landmarks.
+    #[arg(long, value_name = "OUT.png", help_heading = "Photos")]
+    pub draw: Option<PathBuf>,
+    /// Folder for the aligned faces, as NAME_1.png and so on.
+    #[arg(long, value_name = "DIR", help_heading = "Photos")]
+    pub save_crops: Option<PathBuf>,
+    /// Size at which faces are looked for: `native`, or pixels of the longest side, to which larger photos are scaled down
+    /// [default: the file's].
+    #[arg(long, value_name = "native|PIXELS", value_parser = size, help_heading = "Photos")]
+    pub size: Option<InputSize>,
+    /// Least score of a face [default: the file's].
+    #[arg(long, value_name = "SCORE", help_heading = "Photos")]
+    pub score: Option<f32>,
+    /// Overlap above which the weaker of two faces is dropped [default: the file's].
+    #[arg(long, value_name = "IOU", help_heading = "Photos")]
+    pub nms: Option<f32>,
+    /// Most faces of a photo [default: the file's].
+    #[arg(long, value_name = "N", help_heading = "Photos")]
+    pub max_faces: Option<usize>,
+    /// Larger photos are refused before they are decoded.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100_000_000,
+        help_heading = "Photos"
+    )]
+    pub max_pixels: u64,
     /// Part of the image to use, in pixels; given twice: one per image.
     #[arg(long, value_name = "X,Y,W,H", requires = "images")]
     pub rect: Vec<String>,
@@ -36,9 +78,10 @@ pub struct Arguments {
     /// Threads; the result does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: Option<u16>,
-    /// Most memory to hold: bytes, a number with kB, KiB, MB, MiB, GB or GiB, `min` or `max`.
-    #[arg(long, value_name = "SIZE|min|max", default_value = "max", value_parser = budget)]
-    pub memory_budget: MemoryBudget,
+    /// Most memory to hold: bytes, a number with kB, KiB, MB, MiB, GB or GiB, `min` or `max`
+    /// [default: max with --bench, else min: weights prepared once do not pay for a single run].
+    #[arg(long, value_name = "SIZE|min|max", value_parser = budget)]
+    pub memory_budget: Option<MemoryBudget>,
     /// Largest output error, relative to the largest magnitude of the output, that is accepted.
     #[arg(long, value_name = "ERROR", default_value_t = dcz::session::MAX_RELATIVE_ERROR)]
     pub max_error: f32,
@@ -56,9 +99,74 @@ pub struct Arguments {
     pub json: bool,
 }
 
+/// Which faces of a photo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faces {
+    /// All.
+    All,
+    /// The so many largest.
+    Largest(usize),
+}
+
 impl Arguments {
+    /// The arguments of the process. A leading `verify` is a flag.
+    pub fn read() -> Arguments {
+        let mut words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+        let verify = words.get(1).is_some_and(|word| word == "verify");
+        if verify {
+            words.remove(1);
+        }
+        let mut arguments = Arguments::parse_from(words);
+        arguments.verify = verify;
+        arguments
+    }
+
+    /// Photos are to go through the pipeline of a file that has one.
+    pub fn wants_pipeline(&self) -> bool {
+        !self.images.is_empty()
+            && self.network.is_none()
+            && self.bench.is_none()
+            && !self.plan
+            && !self.profile
+    }
+
+    /// Two photos are to be compared.
+    pub fn pairwise(&self) -> bool {
+        self.verify
+            || (self.images.len() == 2
+                && !self.each
+                && !self.images.iter().any(|path| path.is_dir()))
+    }
+
+    /// What goes without a pipeline only.
+    pub fn check_plain(&self) -> Result<(), Failure> {
+        let photos = self.each
+            || self.faces != Faces::All
+            || self.landmarks.is_some()
+            || self.draw.is_some()
+            || self.save_crops.is_some()
+            || self.size.is_some()
+            || self.score.is_some()
+            || self.nms.is_some()
+            || self.max_faces.is_some();
+        if photos {
+            return Err(Failure::usage(
+                "options of photos need a file with a pipeline (dcz bundle)",
+            ));
+        }
+        if self.images.len() > 2 {
+            return Err(Failure::usage(
+                "more than two images need a file with a pipeline (dcz bundle)",
+            ));
+        }
+        Ok(())
+    }
+
     /// What the parser cannot check.
     pub fn check(&self) -> Result<(), Failure> {
+        if self.verify && self.images.len() != 2 {
+            return Err(Failure::usage("verify compares two images"));
+        }
         if self.images.len() > 1 && (self.output.is_some() || self.bench.is_some()) {
             return Err(Failure::usage("--output and --bench go with one image"));
         }
@@ -71,15 +179,25 @@ impl Arguments {
         Ok(())
     }
 
+    /// The memory budget, given or by default.
+    pub fn budget(&self) -> MemoryBudget {
+        let by_default = if self.bench.is_some() {
+            MemoryBudget::Max
+        } else {
+            MemoryBudget::Min
+        };
+        self.memory_budget.unwrap_or(by_default)
+    }
+
     /// Options of the session.
     pub fn options(&self) -> Result<SessionOptions, Failure> {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
         let threads = self.threads.map_or_else(available, usize::from);
         let mut options = SessionOptions::default()
             .with_threads(Threads::Own(threads))
-            .with_memory_budget(self.memory_budget)
+            .with_memory_budget(self.budget())
             // A timed loop keeps the pages it is going to read again.
-            .with_release_pages(self.bench.is_none() || self.memory_budget != MemoryBudget::Max);
+            .with_release_pages(self.bench.is_none() || self.budget() != MemoryBudget::Max);
         options.network.clone_from(&self.network);
         options.max_relative_error = self.max_error;
         Ok(options)
@@ -109,6 +227,42 @@ fn rect(text: &str) -> Result<Rect, Failure> {
         _ => Err(Failure::usage(format!(
             "--rect {text}: four numbers X,Y,W,H are needed"
         ))),
+    }
+}
+
+fn faces(text: &str) -> Result<Faces, String> {
+    match text {
+        "all" => Ok(Faces::All),
+        "largest" => Ok(Faces::Largest(1)),
+        _ => match text.parse() {
+            Ok(count) if count > 0 => Ok(Faces::Largest(count)),
+            _ => Err("largest, all or a number is needed".into()),
+        },
+    }
+}
+
+fn landmarks(text: &str) -> Result<Landmarks, String> {
+    let numbers: Option<Vec<f32>> = text
+        .split(',')
+        .map(|part| part.trim().parse().ok().filter(|v: &f32| v.is_finite()))
+        .collect();
+    let mut landmarks = [[0.0; 2]; LANDMARKS];
+    match numbers {
+        Some(numbers) if numbers.len() == 2 * LANDMARKS => {
+            landmarks.as_flattened_mut().copy_from_slice(&numbers);
+            Ok(landmarks)
+        }
+        _ => Err("ten numbers X1,Y1,..,X5,Y5 are needed".into()),
+    }
+}
+
+fn size(text: &str) -> Result<InputSize, String> {
+    match text {
+        "native" => Ok(InputSize::Native),
+        _ => match text.parse() {
+            Ok(side) if side > 0 => Ok(InputSize::LongestSide(side)),
+            _ => Err("native or a number of pixels is needed".into()),
+        },
     }
 }
 

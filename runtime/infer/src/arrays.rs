@@ -135,6 +135,11 @@ fn write_file(path: &Path, output: &Output) -> Result<(), Failure> {
         writer.finish()
     })();
     encoded.map_err(|e| Failure::io(path, e))?;
+    write_whole(path, &bytes)
+}
+
+/// Writes a file that appears whole or not at all.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if path.exists() && !path.is_file() {
         return Err(Failure::io(path, "exists and is not a regular file"));
     }
@@ -142,7 +147,7 @@ fn write_file(path: &Path, output: &Output) -> Result<(), Failure> {
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary: PathBuf = path.with_file_name(name);
     let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(&bytes))
+        .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|e| {
         // Nothing half-written stays behind.

@@ -43,6 +43,15 @@ impl Failure {
     }
 }
 
+impl From<dcz_face::Error> for Failure {
+    fn from(error: dcz_face::Error) -> Failure {
+        Failure {
+            code: error.exit_code(),
+            message: error.to_string().replace('\n', " "),
+        }
+    }
+}
+
 impl From<dcz::Error> for Failure {
     fn from(error: dcz::Error) -> Failure {
         Failure {

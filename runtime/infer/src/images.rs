@@ -4,7 +4,7 @@ use crate::Input;
 use crate::failure::Failure;
 use dcz::graph::Network;
 use dcz::preprocess::{ImageRef, Rect, dims, preprocess};
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use std::path::Path;
 
 /// Decodes an image, turns it as its EXIF record says, and applies the file's preprocessing.
@@ -26,20 +26,7 @@ pub fn read(path: &Path, rect: Option<Rect>, network: &Network) -> Result<Input,
         .tensors
         .get(input.0 as usize)
         .map_or(String::new(), |t| t.name.clone());
-    let reader = ImageReader::open(path).map_err(|e| Failure::io(path, e))?;
-    let reader = reader
-        .with_guessed_format()
-        .map_err(|e| Failure::io(path, e))?;
-    let decoded = reader.into_decoder().and_then(|mut decoder| {
-        // An image without a readable orientation is taken as it is.
-        let orientation = decoder.orientation().ok();
-        let mut image = DynamicImage::from_decoder(decoder)?;
-        if let Some(orientation) = orientation {
-            image.apply_orientation(orientation);
-        }
-        Ok(image.into_rgb8())
-    });
-    let image = decoded.map_err(|e| Failure::input(path, e.to_string().replace('\n', " ")))?;
+    let image = decode(path, None)?;
     let (width, height) = image.dimensions();
     let data = preprocess(
         record,
@@ -59,4 +46,27 @@ pub fn read(path: &Path, rect: Option<Rect>, network: &Network) -> Result<Input,
         dims: dims(record).to_vec(),
         data,
     })
+}
+
+/// Decodes an image (the first of several in a file) to 8 bits per channel and turns it as its EXIF record says. An image of more than
+/// `most` pixels is refused before it is decoded.
+pub fn decode(path: &Path, most: Option<u64>) -> Result<RgbImage, Failure> {
+    let reader = ImageReader::open(path).map_err(|e| Failure::io(path, e))?;
+    let reader = reader
+        .with_guessed_format()
+        .map_err(|e| Failure::io(path, e))?;
+    let wrong = |e: image::ImageError| Failure::input(path, e.to_string().replace('\n', " "));
+    let mut decoder = reader.into_decoder().map_err(wrong)?;
+    let (width, height) = decoder.dimensions();
+    if let Some(most) = most.filter(|most| u64::from(width) * u64::from(height) > *most) {
+        let why = format!("{width}x{height} are more than {most} pixels (--max-pixels)");
+        return Err(Failure::input(path, why));
+    }
+    // An image without a readable orientation is taken as it is.
+    let orientation = decoder.orientation().ok();
+    let mut image = DynamicImage::from_decoder(decoder).map_err(wrong)?;
+    if let Some(orientation) = orientation {
+        image.apply_orientation(orientation);
+    }
+    Ok(image.into_rgb8())
 }

@@ -1,18 +1,19 @@
-//! `infer`: runs a `.dcz` network on images or `.npy` tensors.
+//! `infer`: runs a `.dcz` file on photos, or one network of it on images or `.npy` tensors.
 //!
 //! Results go to standard output; with `--json` exactly one line does, and everything else goes to
 //! standard error. Exit codes: 0 ok or same person; 1 different person; 2 usage; 3 malformed or
-//! corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output.
+//! corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output;
+//! 8 some of many images failed; 9 no face.
 
 mod arguments;
 mod arrays;
 mod bench;
 mod failure;
 mod images;
+mod photos;
 mod report;
 
 use arguments::Arguments;
-use clap::Parser;
 use dcz::graph::{Meaning, Metric, Network};
 use dcz::{Model, Session, TensorRef};
 use failure::Failure;
@@ -36,7 +37,7 @@ pub struct Output {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -54,6 +55,10 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let begin = Instant::now();
     let model = Model::open(&arguments.model)?;
     let load_ms = begin.elapsed().as_secs_f64() * 1e3;
+    if arguments.wants_pipeline() && model.container().pipeline().is_some() {
+        return photos::run(arguments, &model, &console);
+    }
+    arguments.check_plain()?;
     let network = model.network(arguments.network.as_deref())?;
     let sets = inputs(arguments, network)?;
     if let Some(runs) = arguments.bench {
