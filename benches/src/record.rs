@@ -56,6 +56,7 @@ impl Report {
         let entry = json!({
             "subject": self.subject,
             "began": time,
+            "cores_allowed": cores_allowed(),
             "load_average": { "before": self.load_before, "after": load_average() },
             "version": env!("CARGO_PKG_VERSION"),
             "rows": self.rows,
@@ -98,11 +99,34 @@ fn append(file: &Path, date: &str, machine: &Machine, entry: Value) -> Result<()
         std::fs::create_dir_all(folder)?;
     }
     let new = file.with_extension("json.new");
-    let mut text = serde_json::to_string_pretty(&record)?;
-    text.push('\n');
-    std::fs::write(&new, text)?;
+    std::fs::write(&new, lines(&record))?;
     std::fs::rename(&new, file)?;
     Ok(())
+}
+
+/// A record as JSON with one line per row, so that differences of two records can be read.
+fn lines(record: &Value) -> String {
+    let list = |value: &Value, line: &dyn Fn(&Value) -> String| -> String {
+        let lines: Vec<String> = value.as_array().into_iter().flatten().map(line).collect();
+        format!("[\n{}\n]", lines.join(",\n"))
+    };
+    let entry = |entry: &Value| -> String {
+        let fields = entry.as_object().into_iter().flatten();
+        let fields = fields.filter(|(key, _)| *key != "rows");
+        let head: String = fields
+            .map(|(key, value)| format!("{}:{value},", json!(key)))
+            .collect();
+        format!(
+            "{{{head}\"rows\":{}}}",
+            list(&entry["rows"], &Value::to_string)
+        )
+    };
+    format!(
+        "{{\"date\":{},\"machine\":{},\"entries\":{}}}\n",
+        record["date"],
+        record["machine"],
+        list(&record["entries"], &entry)
+    )
 }
 
 /// What the figures depend on.
@@ -120,7 +144,11 @@ impl Machine {
         });
         Machine {
             cpu: name.unwrap_or_else(|| std::env::consts::ARCH.to_string()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            // All of the machine's: what this process may use depends on how it was started.
+            cores: match text.lines().filter(|l| l.starts_with("processor")).count() {
+                0 => cores_allowed(),
+                cores => cores,
+            },
         }
     }
 
@@ -134,6 +162,11 @@ impl Machine {
         name.push(format!("{}c", self.cores));
         name.join("-")
     }
+}
+
+/// Cores this process may use.
+fn cores_allowed() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Load averages of 1, 5 and 15 minutes, where the system tells.
@@ -188,10 +221,14 @@ mod tests {
         };
         assert_eq!(machine.name(), "some-r-cpu-2-2c");
         for subject in ["a", "b"] {
-            append(&file, "2000-01-01", &machine, json!({ "subject": subject })).unwrap();
+            let entry = json!({ "subject": subject, "load": { "before": [1] }, "rows": [{ "ms": 1.5 }, {}] });
+            append(&file, "2000-01-01", &machine, entry).unwrap();
         }
         let record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         assert_eq!(record["entries"][1]["subject"], "b");
+        assert_eq!(record["entries"][0]["rows"][0]["ms"], 1.5);
+        assert_eq!(record["entries"][0]["load"]["before"][0], 1);
+        assert_eq!(record["machine"]["cores"], 2);
         std::fs::write(&file, "[]").unwrap();
         assert!(append(&file, "2000-01-01", &machine, json!({})).is_err());
     }
