@@ -345,8 +345,7 @@ impl Layer {
     /// Tile by tile, as the runtime does; with weights kept in f32, or expanded from codes.
     fn by_tiles(&self, algo: &'static Algo, kept: Option<Vec<f32>>) -> Candidate<'_> {
         let (shape, isa) = (&self.shape, self.isa);
-        let sizes = (self.tiles.iter())
-            .map(|t| workspace(algo.algo, shape, t.panels, t.k_len, shape.out_h));
+        let sizes = (self.tiles.iter()).map(|t| workspace(algo.algo, shape, t.panels, shape.out_h));
         let mut scratch = vec![0.0; sizes.max().unwrap_or(0)];
         Candidate {
             name: kernel_name(algo.algo, isa) + if kept.is_some() { ", kept f32" } else { "" },

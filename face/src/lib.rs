@@ -20,8 +20,9 @@ mod input;
 mod pipeline;
 
 pub use align::{LANDMARKS, Landmarks};
+pub use dcz::Verification;
 pub use dcz_format::pipeline::InputSize;
 pub use detect::Detection;
 pub use error::{Error, Result};
 pub use image::Image;
-pub use pipeline::{Face, FacePipeline, Memory, Options, Selection, Verification};
+pub use pipeline::{Face, FacePipeline, Memory, Options, Selection};

@@ -10,8 +10,7 @@ use crate::detect::{Detection, StrideOutputs, decode, suppress};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::input::{self, Placement};
-use dcz::graph::Metric;
-use dcz::{MemoryBudget, Model, Session, SessionOptions, TensorRef};
+use dcz::{MemoryBudget, Model, Session, SessionOptions, TensorRef, Verification};
 use dcz_format::pipeline::{InputSize, Pipeline};
 use std::path::Path;
 
@@ -70,19 +69,6 @@ pub struct Face {
     pub detection: Detection,
     /// As the embedder made it, not normalised.
     pub embedding: Vec<f32>,
-}
-
-/// What came of comparing two faces.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Verification {
-    /// How they were compared.
-    pub metric: Metric,
-    /// Cosine or distance.
-    pub value: f64,
-    /// The file's threshold.
-    pub threshold: Option<f32>,
-    /// The decision; `None` without a threshold.
-    pub same: Option<bool>,
 }
 
 /// Bytes held, by stage (see [`dcz::Memory`] for what counts).
@@ -320,29 +306,8 @@ impl FacePipeline {
 
     /// Compares two vectors as the file says.
     pub fn compare(&self, a: &[f32], b: &[f32]) -> Verification {
-        let pairs = || a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let compare = &self.record.compare;
-        let threshold = compare.threshold;
-        let (value, same) = match compare.metric {
-            Metric::Cosine => {
-                let dot: f64 = pairs().map(|(a, b)| a * b).sum();
-                let (aa, bb) =
-                    pairs().fold((0.0, 0.0), |(aa, bb), (a, b)| (aa + a * a, bb + b * b));
-                let size = f64::sqrt(aa * bb);
-                let value = if size > 0.0 { dot / size } else { 0.0 };
-                (value, threshold.map(|t| value >= f64::from(t)))
-            }
-            Metric::Euclidean => {
-                let value = pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
-                (value, threshold.map(|t| value <= f64::from(t)))
-            }
-        };
-        Verification {
-            metric: compare.metric,
-            value,
-            threshold,
-            same,
-        }
+        Verification::new(compare.metric, compare.threshold, a, b)
     }
 
     /// Where an image lies in the detector's input; checks the limits.

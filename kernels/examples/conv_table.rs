@@ -174,7 +174,7 @@ impl Layer {
         let (shape, isa) = (self.shape, self.isa);
         let panels = shape.panels();
         let per_tile = (most / (shape.k() * PANEL)).clamp(1, panels);
-        let size = workspace(algo, &shape, per_tile, shape.k(), shape.out_h);
+        let size = workspace(algo, &shape, per_tile, shape.out_h);
         let mut scratch = vec![0.0; size];
         let mut output = std::mem::take(&mut self.output);
         let seconds = measure(panels.div_ceil(per_tile), |call| {

@@ -143,7 +143,7 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
     let out_map = Map::rows(1, shape.out_channels, out, out);
     let input: Vec<f32> = (0..in_map.span()).map(|i| (i % 17) as f32 - 8.0).collect();
     let mut output = vec![0.0; out_map.span()];
-    let size = workspace(case.algo, &shape, per_tile, k, out);
+    let size = workspace(case.algo, &shape, per_tile, out);
     let mut scratch = vec![0.0; size];
     let macs = shape.out_channels * k * out * out;
     let (rate, peak) = measure(isa, macs, panels.div_ceil(per_tile), |call| {

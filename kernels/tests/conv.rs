@@ -149,7 +149,7 @@ impl Run<'_> {
             let k_end = tile.k0 + tile.k_len == s.k();
             for y in (0..s.out_h).step_by(self.step) {
                 let rows = y..(y + self.step).min(s.out_h);
-                let size = workspace(self.algo, s, tile.panels, tile.k_len, rows.len());
+                let size = workspace(self.algo, s, tile.panels, rows.len());
                 let mut scratch = vec![f32::NAN; size + 16];
                 scratch[size..].fill(CANARY);
                 let first = full.at(0, 0, y);

@@ -174,7 +174,7 @@ fn equals_a_convolution_of_one_pixel() {
             None,
             scratch,
         );
-        let mut scratch = vec![0.0; workspace(ConvAlgo::Gemm, &shape, tile.panels, k, 1)];
+        let mut scratch = vec![0.0; workspace(ConvAlgo::Gemm, &shape, tile.panels, 1)];
         let view = View {
             data: &x,
             map: Map::nchw(1, k, 1, 1),

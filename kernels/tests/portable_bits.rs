@@ -43,7 +43,7 @@ fn convolution() {
     let input = rng.values(50 * 9 * 19);
     for algo in [ConvAlgo::Gemm, ConvAlgo::DirectSparse] {
         let mut out = vec![0.0; 13 * 9 * 19];
-        let mut scratch = vec![0.0; workspace(algo, &shape, tile.panels, tile.k_len, 9)];
+        let mut scratch = vec![0.0; workspace(algo, &shape, tile.panels, 9)];
         let epilogue = Epilogue {
             bias: None,
             activation: Activation::Mish,

@@ -137,7 +137,7 @@ fn from_tile(isa: Isa, algo: ConvAlgo, s: &ConvShape, layer: &Layer, input: &[f3
         },
         Start::Zero,
         None,
-        &mut vec![f32::NAN; workspace(algo, s, tile.panels, tile.k_len, s.out_h)],
+        &mut vec![f32::NAN; workspace(algo, s, tile.panels, s.out_h)],
     );
     out
 }

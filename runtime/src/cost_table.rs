@@ -2,8 +2,9 @@
 //! L1, 1 MiB L2), one thread, rustc 1.95 release build.
 //!
 //! Fitted (non-negative least squares of relative error) to `kernels/examples/conv_table.rs` with 50 and 80 percent of
-//! zeros, Winograd to its 3x3 layers of 64 and more channels. Most layers are predicted within 15 percent, Winograd
-//! within 10. Nanoseconds per unit. Only ratios matter to a choice; another machine shifts all of them alike.
+//! zeros, Winograd to its 3x3 layers of 64 and more channels. Most dense and sparse layers are predicted within 15
+//! percent, stems, 7x7 maps, strided 1x1 and very large maps worse; Winograd mostly within 10, worst 22. Kept f32 weights
+//! and wide decoding are guesses. Nanoseconds per unit. Only ratios matter to a choice; another machine shifts all of them alike.
 
 use dcz_kernels::ConvAlgo;
 

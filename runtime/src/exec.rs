@@ -178,20 +178,9 @@ impl<'e> Exec<'e> {
                 }
             }
             Work::Pool(shape) => {
-                let (from, to) = (at.input(0)?.map(), step.output.map());
-                let (source, out) = at.unary(self.arena, io)?;
-                each_rows(
-                    team,
-                    step.threads,
-                    out,
-                    to,
-                    self.scratch,
-                    |image, rows, data| {
-                        let map = rows_of(to, rows.len());
-                        let input = image_of(source, from, image);
-                        pool::pool(shape, input, rows, &mut ViewMut { data, map });
-                    },
-                )?;
+                self.by_rows(at, io, |input, rows, out| {
+                    pool::pool(shape, input, rows, out)
+                })?;
             }
             Work::GlobalPool(kind) => {
                 let map = at.input(0)?.map();
@@ -204,20 +193,9 @@ impl<'e> Exec<'e> {
                 rearrange(copy, source, out)?;
             }
             Work::Resize(shape) => {
-                let (from, to) = (at.input(0)?.map(), step.output.map());
-                let (source, out) = at.unary(self.arena, io)?;
-                each_rows(
-                    team,
-                    step.threads,
-                    out,
-                    to,
-                    self.scratch,
-                    |image, rows, data| {
-                        let map = rows_of(to, rows.len());
-                        let input = image_of(source, from, image);
-                        resize::resize(shape, input, rows, &mut ViewMut { data, map });
-                    },
-                )?;
+                self.by_rows(at, io, |input, rows, out| {
+                    resize::resize(shape, input, rows, out)
+                })?;
             }
             Work::Softmax(axis) => norm::softmax(*axis, at.in_place(self.arena, io)?),
             Work::LpNormalize {
@@ -236,6 +214,24 @@ impl<'e> Exec<'e> {
             }
         }
         Ok(())
+    }
+
+    /// An operator on images whose threads compute ranges of output rows: `kernel` gets an image, the range, and where
+    /// its rows go.
+    fn by_rows(
+        &mut self,
+        at: Operands<'_>,
+        io: &Io<'_, '_, '_, '_>,
+        kernel: impl Fn(View<'_>, Range<usize>, &mut ViewMut<'_>) + Sync,
+    ) -> Result<()> {
+        let (from, to) = (at.input(0)?.map(), at.step.output.map());
+        let (source, out) = at.unary(self.arena, io)?;
+        let compute = |image, rows: Range<usize>, data: &mut [f32]| {
+            let map = rows_of(to, rows.len());
+            let input = image_of(source, from, image);
+            kernel(input, rows, &mut ViewMut { data, map });
+        };
+        each_rows(self.team, at.step.threads, out, to, self.scratch, compute)
     }
 
     fn conv(&mut self, work: &ConvWork, at: Operands<'_>, io: &Io<'_, '_, '_, '_>) -> Result<()> {

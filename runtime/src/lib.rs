@@ -39,6 +39,7 @@ mod resident;
 pub mod session;
 pub mod shape;
 pub mod threads;
+mod verification;
 mod weights;
 
 pub use dcz_format::graph;
@@ -51,3 +52,4 @@ pub use plan::{Memory, Plan, Tier};
 pub use profile::Profile;
 pub use session::{MemoryBudget, SelfTestReport, Session, SessionOptions, TensorRef};
 pub use threads::Threads;
+pub use verification::Verification;

@@ -552,8 +552,7 @@ fn conv_scratch(
         winograd::workspace(size, shape, panels, rows, 0)
     } else {
         let tile = |t: &dcz_format::layer::Tile| {
-            let (panels, k) = (t.panels as usize, t.k_len as usize);
-            dcz_kernels::workspace(algorithm, shape, panels, k, rows)
+            dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows)
         };
         layer.tiles.iter().map(tile).max().unwrap_or(0)
     };

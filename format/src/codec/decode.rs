@@ -118,7 +118,10 @@ impl CodecScratch {
 /// marks the weights whose code is not `fill`.
 ///
 /// Every stream is consumed to its last bit. Nothing is allocated. On error the buffers hold no meaningful data.
-#[allow(clippy::too_many_arguments)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call, three buffers of the caller"
+)]
 pub fn decode_tile(
     coding: &TileCoding<'_>,
     panels: usize,

@@ -18,7 +18,7 @@
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{Pixels, Sums, Target, Vectors};
-use super::{Call, ConvShape, split_scratch};
+use super::{Call, ConvShape, chunks, split_scratch};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
@@ -47,14 +47,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let mut offsets = Offsets::new(offsets);
-    let per_group = shape.panels_per_group();
     let mut sums: [Sums; CHUNK] = std::array::from_fn(|_| Sums::new());
-    let mut panel = 0;
-    while panel < tile.panels {
-        let group = (tile.first_panel + panel) / per_group;
-        let in_group = per_group - (tile.first_panel + panel) % per_group;
-        let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
-        panel = chunk.end;
+    for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
             for (i, p) in chunk.clone().enumerate() {
                 expand(isa, tile, p, block.rows, &mut weights[i * K_BLOCK..]);

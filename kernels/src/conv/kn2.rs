@@ -12,9 +12,10 @@
 //! algorithms" (2017).
 
 use super::blocks::{Block, K_BLOCK, Rows};
+use super::gemm::CHUNK;
 use super::plane::Band;
-use super::pointwise::{Lanes, Rectangle, Scratch, chunks, product};
-use super::{Call, ConvShape, Start};
+use super::pointwise::{Lanes, Rectangle, Scratch, product};
+use super::{Call, ConvShape, Start, chunks};
 use crate::simd::Isa;
 use crate::weights::{KOrder, WeightTile};
 use std::ops::Range;
@@ -39,7 +40,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
         scratch,
     } = call;
     let mut scratch = Scratch::new(tile.panels, scratch);
-    for (group, chunk) in chunks(shape, tile) {
+    for (group, chunk) in chunks(shape, tile, CHUNK) {
         let (first, _) = shape.panel_channels(tile.first_panel + chunk.start);
         let (last, lanes_of_last) = shape.panel_channels(tile.first_panel + chunk.end - 1);
         let outputs = first..last + lanes_of_last;

@@ -7,11 +7,11 @@
 //! kernel's register tiles, blocks and order of summation: same bits. Chellapilla et al. (2006).
 
 use super::blocks::{Block, KBlocks};
-use super::gemm::Panels;
+use super::gemm::{CHUNK, Panels};
 use super::plane::{Band, Plane};
-use super::pointwise::{Scratch, chunks};
+use super::pointwise::Scratch;
 use super::store::{Target, Vectors};
-use super::{Call, ConvShape, Start, pointwise};
+use super::{Call, ConvShape, Start, chunks, pointwise};
 use crate::shape::View;
 use crate::simd::Isa;
 use crate::weights::{KOrder, WeightTile};
@@ -64,7 +64,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
     };
     let plane = Plane::plain(shape.out_w * of_pixel, of_pixel);
     let mut lowered = None;
-    for (group, chunk) in chunks(shape, tile) {
+    for (group, chunk) in chunks(shape, tile, CHUNK) {
         if lowered != Some(group) {
             let first = group * shape.in_per_group();
             lower(shape, tile, input, first, &rows, [of_k, of_pixel], matrix);

@@ -311,15 +311,8 @@ pub fn supports(algo: ConvAlgo, shape: &ConvShape) -> bool {
 }
 
 /// f32 elements of scratch [`conv_tile`] needs for tiles of at most `tile_panels` panels and
-/// calls of at most `rows` output rows. (`tile_k` does not matter to today's algorithms.)
-pub fn workspace(
-    algo: ConvAlgo,
-    shape: &ConvShape,
-    tile_panels: usize,
-    tile_k: usize,
-    rows: usize,
-) -> usize {
-    let _ = tile_k;
+/// calls of at most `rows` output rows.
+pub fn workspace(algo: ConvAlgo, shape: &ConvShape, tile_panels: usize, rows: usize) -> usize {
     entry(algo).map_or(0, |a| (a.workspace)(shape, tile_panels, rows))
 }
 
@@ -402,6 +395,22 @@ fn check_maps(shape: &ConvShape, input: &View<'_>, rows: &Range<usize>, out: &Vi
         "maps beyond slices"
     );
     assert!(rows.end <= shape.out_h, "output rows");
+}
+
+/// The panels of a tile in runs of at most `most` that belong to one group: `(group, panels of the tile)`.
+fn chunks(
+    shape: &ConvShape,
+    tile: &WeightTile<'_>,
+    most: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let (per_group, first, panels) = (shape.panels_per_group(), tile.first_panel, tile.panels);
+    let mut panel = 0;
+    std::iter::from_fn(move || {
+        let start = panel;
+        let in_group = per_group - (first + start) % per_group;
+        panel += in_group.min(most).min(panels - start);
+        (start < panels).then(|| ((first + start) / per_group, start..panel))
+    })
 }
 
 /// The first `rows` rows of `N` elements of the scratch, and the rest.

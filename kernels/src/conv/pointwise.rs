@@ -11,7 +11,7 @@ use super::blocks::{Block, K_BLOCK, KBlocks, Rows};
 use super::gemm::{CHUNK, Panels};
 use super::plane::{Band, Plane};
 use super::store::{Sums, Target, Vectors};
-use super::{Call, ConvShape, Start, split_scratch};
+use super::{Call, ConvShape, Start, chunks, split_scratch};
 use crate::activation::Epilogue;
 use crate::expand::expand;
 use crate::shape::{View, ViewMut};
@@ -46,7 +46,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         scratch,
     } = call;
     let mut scratch = Scratch::new(tile.panels, scratch);
-    for (group, chunk) in chunks(shape, tile) {
+    for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), 1) {
             scratch.expand(isa, tile, chunk.clone(), block.rows);
             let first = group * shape.in_per_group() + block.channels.start;
@@ -67,23 +67,6 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
             product(isa, shape, panels, &block, rectangle, out, &mut scratch);
         }
     }
-}
-
-/// The tile's panels in chunks of one group: (group, panels of the tile).
-pub(super) fn chunks(
-    shape: &ConvShape,
-    tile: &WeightTile<'_>,
-) -> impl Iterator<Item = (usize, Range<usize>)> {
-    let per_group = shape.panels_per_group();
-    let (first, count) = (tile.first_panel, tile.panels);
-    let mut panel = 0;
-    std::iter::from_fn(move || {
-        let group = (first + panel) / per_group;
-        let in_group = per_group - (first + panel) % per_group;
-        let chunk = panel..panel + in_group.min(CHUNK).min(count - panel);
-        panel = chunk.end;
-        (!chunk.is_empty()).then_some((group, chunk))
-    })
 }
 
 /// Expanded weights of a chunk of panels, offsets and sums.

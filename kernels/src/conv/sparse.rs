@@ -12,7 +12,7 @@ use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{GROUP, Pixels, SUMS, Sums, Target, Vectors};
-use super::{Call, ConvShape, Start, split_scratch};
+use super::{Call, ConvShape, Start, chunks, split_scratch};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
@@ -49,13 +49,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let mut offsets = Offsets::new(offsets);
     let mut sums = Sums::new();
     let mut counts = [[0usize; PANEL]; CHUNK];
-    let per_group = shape.panels_per_group();
-    let mut panel = 0;
-    while panel < tile.panels {
-        let group = (tile.first_panel + panel) / per_group;
-        let in_group = per_group - (tile.first_panel + panel) % per_group;
-        let chunk = panel..panel + in_group.min(CHUNK).min(tile.panels - panel);
-        panel = chunk.end;
+    for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
             let plane = Plane::new(shape, &block, rows.len());
             let offsets = offsets.of(&plane, shape, &block, tile.order);

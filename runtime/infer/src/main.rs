@@ -14,8 +14,8 @@ mod photos;
 mod report;
 
 use arguments::Arguments;
-use dcz::graph::{Meaning, Metric, Network};
-use dcz::{Model, Session, TensorRef};
+use dcz::graph::{Meaning, Network};
+use dcz::{Model, Session, TensorRef, Verification};
 use failure::Failure;
 use report::Console;
 use serde_json::json;
@@ -192,41 +192,11 @@ fn compare(
         let Meaning::Embedding { metric, threshold } = record.meaning else {
             continue;
         };
-        let (name, value, same) = match metric {
-            Metric::Cosine => {
-                let value = report::cosine(&a.data, &b.data);
-                ("cosine", value, threshold.map(|t| value >= f64::from(t)))
-            }
-            Metric::Euclidean => {
-                let value = report::distance(&a.data, &b.data);
-                ("euclidean", value, threshold.map(|t| value <= f64::from(t)))
-            }
-        };
-        let word = if metric == Metric::Cosine {
-            "similarity"
-        } else {
-            "distance"
-        };
-        console.line(&format!("{word} {value:.6} ({name})"));
-        match (threshold, same) {
-            (Some(threshold), Some(same)) => {
-                console.line(&format!("threshold {threshold}"));
-                console.line(if same {
-                    "same person"
-                } else {
-                    "different person"
-                });
-            }
-            _ => console.line("the file has no threshold: no decision"),
-        }
-        console.result(&json!({
-            "network": network.name,
-            "metric": name,
-            word: value,
-            "threshold": threshold,
-            "same": same,
-        }));
-        return Ok(u8::from(same == Some(false)));
+        let result = Verification::new(metric, threshold, &a.data, &b.data);
+        let (mut fields, code) = report::verification(console, &result);
+        fields.insert("network".into(), json!(network.name));
+        console.result(&fields.into());
+        return Ok(code);
     }
     Err(Failure::usage(format!(
         "{} makes no embedding: two images cannot be compared",

@@ -3,9 +3,8 @@
 use crate::arguments::{Arguments, Faces};
 use crate::failure::Failure;
 use crate::images;
-use crate::report::Console;
+use crate::report::{self, Console};
 use dcz::Model;
-use dcz::graph::Metric;
 use dcz_face::{Detection, Face, FacePipeline, Image, Landmarks, Options, Selection};
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -275,31 +274,11 @@ fn verify(
         return Err(Failure::usage("verify compares two images"));
     };
     let result = pipeline.compare(first, second);
-    let (word, name) = match result.metric {
-        Metric::Cosine => ("similarity", "cosine"),
-        Metric::Euclidean => ("distance", "euclidean"),
-    };
-    console.line(&format!("{word} {:.6} ({name})", result.value));
-    match (result.threshold, result.same) {
-        (Some(threshold), Some(same)) => {
-            console.line(&format!("threshold {threshold}"));
-            console.line(if same {
-                "same person"
-            } else {
-                "different person"
-            });
-        }
-        _ => console.line("the file has no threshold: no decision"),
-    }
-    console.result(&json!({
-        "metric": name,
-        word: result.value,
-        "threshold": result.threshold,
-        "same": result.same,
-        "memory_bytes": pipeline.memory().total,
-        "peak_rss_bytes": dcz::process_memory().peak,
-    }));
-    Ok(u8::from(result.same == Some(false)))
+    let (mut fields, code) = report::verification(console, &result);
+    fields.insert("memory_bytes".into(), json!(pipeline.memory().total));
+    fields.insert("peak_rss_bytes".into(), json!(dcz::process_memory().peak));
+    console.result(&fields.into());
+    Ok(code)
 }
 
 /// The outline of the box and a dot per landmark.

@@ -2,9 +2,9 @@
 
 use crate::failure::Failure;
 use crate::{Input, Output};
-use dcz::Session;
-use dcz::graph::Meaning;
-use serde_json::{Value, json};
+use dcz::graph::{Meaning, Metric};
+use dcz::{Session, Verification};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
 /// Classes shown of a classification.
@@ -103,23 +103,33 @@ fn label(labels: &[String], index: usize) -> String {
         .unwrap_or_else(|| format!("class {index}"))
 }
 
-/// Cosine of the angle between two vectors; 0 when one of them is zero.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(&a, &b)| f64::from(a) * f64::from(b))
-            .sum()
+/// Value, threshold and decision for the reader; the same as fields of JSON; the exit code.
+pub fn verification(console: &Console, result: &Verification) -> (Map<String, Value>, u8) {
+    let (word, name) = match result.metric {
+        Metric::Cosine => ("similarity", "cosine"),
+        Metric::Euclidean => ("distance", "euclidean"),
     };
-    let size = (dot(a, a) * dot(b, b)).sqrt();
-    if size > 0.0 { dot(a, b) / size } else { 0.0 }
-}
-
-/// Euclidean distance.
-pub fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
-        .sum::<f64>()
-        .sqrt()
+    console.line(&format!("{word} {:.6} ({name})", result.value));
+    match (result.threshold, result.same) {
+        (Some(threshold), Some(same)) => {
+            console.line(&format!("threshold {threshold}"));
+            console.line(if same {
+                "same person"
+            } else {
+                "different person"
+            });
+        }
+        _ => console.line("the file has no threshold: no decision"),
+    }
+    let fields = [
+        ("metric", json!(name)),
+        (word, json!(result.value)),
+        ("threshold", json!(result.threshold)),
+        ("same", json!(result.same)),
+    ];
+    let fields = fields.map(|(key, value)| (key.to_string(), value));
+    (
+        fields.into_iter().collect(),
+        u8::from(result.same == Some(false)),
+    )
 }
