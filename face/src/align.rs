@@ -29,7 +29,8 @@ pub fn arcface112() -> Align {
     }
 }
 
-/// dlib's face chip of 150 x 150 with padding 0.25: the points of its mean face (eyes: the mean of their six points).
+/// dlib's face chip of 150 x 150 with padding 0.25: the points of its mean face (eyes: the mean of their six points). YuNet's
+/// landmarks on 396 chips made by dlib lie, in the median, within 2.8 pixels of them per coordinate.
 pub fn dlib150() -> Align {
     Align {
         size: [150, 150],

@@ -15,7 +15,7 @@
 //!
 //! * [`Model`]: an opened file; cheap to clone, `Send + Sync`, decodes nothing.
 //! * [`Session`]: [`prepare`](Session::prepare) plans and allocates, [`run`](Session::run) allocates
-//!   nothing. Results do not depend on threads or batch, bit for bit.
+//!   nothing. Plans with equal `numeric_id` give equal bits for any threads and batch.
 //! * [`preprocess`]: from an image to the input, as the file describes it.
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
