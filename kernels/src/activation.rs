@@ -61,7 +61,7 @@ impl Epilogue<'_> {
         activate(&self.activation, channel, values);
     }
 
-    /// Whether [`Epilogue::apply_vector`] can do it.
+    /// Whether [`Epilogue::with_vectors`] can do it.
     pub(crate) fn is_simple(&self) -> bool {
         matches!(
             self.activation,
@@ -72,32 +72,79 @@ impl Epilogue<'_> {
                 | Activation::Clip(..)
         )
     }
+}
 
-    /// The same for one vector and the simple functions: equal bits.
+/// An epilogue of one channel on vectors: equal bits as [`Epilogue::apply`]. One type for each simple function, so that
+/// a loop over vectors does not ask which it is.
+pub(crate) trait VectorFunction: Copy {
+    /// The function.
+    fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V;
+}
+
+/// What a [`VectorFunction`] is applied to.
+pub(crate) trait Vectors {
+    /// Adds `bias` if there is one, then applies `function`.
+    fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F);
+}
+
+/// Hands the epilogue of one channel, none or a simple one, to `vectors`.
+#[inline(always)]
+pub(crate) fn finish_vectors(
+    epilogue: Option<&Epilogue<'_>>,
+    channel: usize,
+    vectors: impl Vectors,
+) {
+    let Some(epilogue) = epilogue else {
+        return vectors.finish(None, Identity);
+    };
+    let bias = epilogue.bias.map(|bias| bias[channel]);
+    match epilogue.activation {
+        Activation::Relu => vectors.finish(bias, Positive),
+        Activation::LeakyRelu(slope) => vectors.finish(bias, Leaky(slope)),
+        Activation::Prelu(slopes) => vectors.finish(bias, Leaky(prelu_slope(slopes, channel))),
+        Activation::Clip(low, high) => vectors.finish(bias, Between(low, high)),
+        _ => vectors.finish(bias, Identity),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Identity;
+#[derive(Clone, Copy)]
+struct Positive;
+#[derive(Clone, Copy)]
+struct Leaky(f32);
+#[derive(Clone, Copy)]
+struct Between(f32, f32);
+
+impl VectorFunction for Identity {
     #[inline(always)]
-    pub(crate) fn apply_vector<S: Simd>(&self, simd: S, channel: usize, v: S::V) -> S::V {
-        let v = match self.bias {
-            Some(bias) => simd.add(v, simd.splat(bias[channel])),
-            None => v,
-        };
-        let leaky = |slope: f32| {
-            let zero = simd.splat(0.0);
-            simd.select_less(v, zero, simd.mul(simd.splat(slope), v), v)
-        };
-        match self.activation {
-            Activation::Relu => {
-                let zero = simd.splat(0.0);
-                simd.select_less(v, zero, zero, v)
-            }
-            Activation::LeakyRelu(alpha) => leaky(alpha),
-            Activation::Prelu(slopes) => leaky(prelu_slope(slopes, channel)),
-            Activation::Clip(low, high) => {
-                let (low, high) = (simd.splat(low), simd.splat(high));
-                let v = simd.select_less(v, low, low, v);
-                simd.select_less(high, v, high, v)
-            }
-            _ => v,
-        }
+    fn apply<S: Simd>(self, _: S, v: S::V) -> S::V {
+        v
+    }
+}
+
+impl VectorFunction for Positive {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
+        let zero = simd.splat(0.0);
+        simd.select_less(v, zero, zero, v)
+    }
+}
+
+impl VectorFunction for Leaky {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
+        let scaled = simd.mul(simd.splat(self.0), v);
+        simd.select_less(v, simd.splat(0.0), scaled, v)
+    }
+}
+
+impl VectorFunction for Between {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
+        let (low, high) = (simd.splat(self.0), simd.splat(self.1));
+        let v = simd.select_less(v, low, low, v);
+        simd.select_less(high, v, high, v)
     }
 }
 

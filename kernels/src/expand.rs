@@ -55,8 +55,18 @@ fn expand_run<S: Simd>(
     match tile.values {
         TileValues::F32(values) => out.copy_from_slice(values[range].as_chunks().0),
         TileValues::Lut { codes, lut } => {
-            for (to, codes) in out.iter_mut().zip(codes[range].as_chunks().0) {
-                simd.store(simd.lookup(lut, codes), to);
+            let codes = codes[range].as_chunks().0;
+            match lut.small() {
+                Some(lut) => {
+                    for (to, codes) in out.iter_mut().zip(codes) {
+                        simd.store(simd.lookup_16(lut, codes), to);
+                    }
+                }
+                None => {
+                    for (to, codes) in out.iter_mut().zip(codes) {
+                        simd.store(simd.lookup(lut.values(), codes), to);
+                    }
+                }
             }
         }
         TileValues::I8 { q, steps } => {

@@ -35,4 +35,4 @@ pub use conv::{
 pub use linear::{linear_tile, linear_workspace};
 pub use shape::{Map, View, ViewMut};
 pub use simd::Isa;
-pub use weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
+pub use weights::{KOrder, Lut, PANEL, Steps, TileValues, WeightTile};

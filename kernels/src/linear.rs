@@ -3,15 +3,15 @@
 //! A chain of multiply-adds is as slow as its latency, so 8 chains run at once. They are (panel,
 //! block of k) pairs: blocks are independent sums by the bit rule of [`crate::conv`], so even a
 //! single long panel keeps 8 chains busy, and their results are added in block order. Weights are
-//! expanded once for all rows. Cost: the weights are read once; bound by decoding and memory for
-//! one row, and not meant for many rows (a 1x1 convolution does that better).
+//! expanded once for all rows, and on the way to the chains for one row. Cost: the weights are read
+//! once; bound by decoding and memory for one row, and not meant for many rows (a 1x1 convolution does that better).
 
 use crate::activation::Epilogue;
 use crate::conv::Start;
 use crate::conv::blocks::{K_BLOCK, KBlocks, Rows as BlockRows};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
-use crate::weights::{KOrder, PANEL, WeightTile};
+use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
 
 /// Chains at once.
 const CHAINS: usize = 8;
@@ -121,6 +121,9 @@ impl Linear<'_> {
             if count == 0 {
                 break;
             }
+            if self.rows.n == 1 && self.straight(&chains, count) {
+                continue;
+            }
             for (i, c) in chains[..count].iter().enumerate() {
                 let to = &mut self.weights[i * K_BLOCK..];
                 let rows = BlockRows {
@@ -132,21 +135,35 @@ impl Linear<'_> {
                 expand(self.isa, self.tile, c.panel, rows, to);
             }
             for row in 0..self.rows.n {
-                self.add(row, &chains[..count]);
+                let x = &self.rows.x[row * self.rows.in_stride + self.tile.k0..];
+                let sums = self.isa.run(Chains {
+                    weights: self.weights,
+                    x: &x[..self.tile.k_len],
+                    chains: &chains[..count],
+                });
+                self.add(row, &chains[..count], &sums);
             }
         }
     }
 
-    /// Adds the sums of the chains to one row.
-    fn add(&mut self, row: usize, chains: &[Chain]) {
-        let x = &self.rows.x[row * self.rows.in_stride + self.tile.k0..][..self.tile.k_len];
-        let sums = self.isa.run(Chains {
-            weights: self.weights,
-            x,
+    /// One row: weights need not be expanded first. False where they must be.
+    fn straight(&mut self, chains: &[Chain; CHAINS], count: usize) -> bool {
+        let sums = self.isa.run(Straight {
+            tile: self.tile,
+            x: &self.rows.x[self.tile.k0..][..self.tile.k_len],
             chains,
+            count,
         });
+        if let Some(sums) = &sums {
+            self.add(0, &chains[..count], sums);
+        }
+        sums.is_some()
+    }
+
+    /// Adds the sums of the chains to one row.
+    fn add(&mut self, row: usize, chains: &[Chain], sums: &[[f32; PANEL]; CHAINS]) {
         let y = &mut self.rows.y[row * self.rows.out_stride..][..self.channels];
-        for (chain, sums) in chains.iter().zip(&sums) {
+        for (chain, sums) in chains.iter().zip(sums) {
             let first = chain.panel * PANEL;
             let overwrite = chain.at == 0 && self.start == Start::Zero;
             let finished = chain.at + chain.len == self.tile.k_len;
@@ -207,6 +224,90 @@ impl Work for Chains<'_> {
                 acc = simd.mul_add(w, simd.splat(x[chain.at + k]), acc);
             }
             simd.store(acc, &mut sums[i]);
+        }
+        sums
+    }
+}
+
+/// The sums of `count` chains of one row, from the tile as it is; none for steps per block.
+struct Straight<'a> {
+    tile: &'a WeightTile<'a>,
+    x: &'a [f32],
+    chains: &'a [Chain; CHAINS],
+    count: usize,
+}
+
+impl Work for Straight<'_> {
+    type Output = Option<[[f32; PANEL]; CHAINS]>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        Some(match self.tile.values {
+            TileValues::F32(values) => self.sums(simd, values, |_, w| simd.load(w)),
+            TileValues::Lut { codes, lut } => match lut.small() {
+                Some(lut) => self.sums(simd, codes, |_, w| simd.lookup_16(lut, w)),
+                None => self.sums(simd, codes, |_, w| simd.lookup(lut.values(), w)),
+            },
+            TileValues::I8 { q, steps } => match steps {
+                Steps::Layer(step) => {
+                    let step = simd.splat(step);
+                    self.sums(simd, q, |_, w| simd.mul(simd.widen_i8(w), step))
+                }
+                Steps::Channel(steps) => {
+                    let steps = steps.as_chunks().0;
+                    let mut own = [[0.0; PANEL]; CHAINS];
+                    for (own, chain) in own.iter_mut().zip(&self.chains[..self.count]) {
+                        *own = steps[chain.panel];
+                    }
+                    self.sums(simd, q, |i, w| {
+                        simd.mul(simd.widen_i8(w), simd.load(&own[i]))
+                    })
+                }
+                Steps::Block { .. } => return None,
+            },
+        })
+    }
+}
+
+impl Straight<'_> {
+    /// `weight` makes chain `i`'s next weights of what the tile holds.
+    #[inline(always)]
+    fn sums<S: Simd, T>(
+        &self,
+        simd: S,
+        values: &[T],
+        weight: impl Fn(usize, &[T; PANEL]) -> S::V,
+    ) -> [[f32; PANEL]; CHAINS] {
+        let Straight { tile, x, .. } = *self;
+        let values = values.as_chunks::<PANEL>().0;
+        let chains = &self.chains[..self.count];
+        // All side by side as far as the shortest reaches, places without a chain beside the first
+        // one; then the rest of each alone.
+        let common = chains.iter().map(|c| c.len).min().unwrap_or(0);
+        let mut w = [values; CHAINS];
+        let mut xs = [x; CHAINS];
+        for i in 0..CHAINS {
+            let chain = chains[if i < chains.len() { i } else { 0 }];
+            w[i] = &values[chain.panel * tile.k_len + chain.at..][..common];
+            xs[i] = &x[chain.at..][..common];
+        }
+        let mut acc = [simd.splat(0.0); CHAINS];
+        for k in 0..common {
+            for i in 0..CHAINS {
+                acc[i] = simd.mul_add(weight(i, &w[i][k]), simd.splat(xs[i][k]), acc[i]);
+            }
+        }
+        let mut sums = [[0.0; PANEL]; CHAINS];
+        for i in 0..CHAINS {
+            simd.store(acc[i], &mut sums[i]);
+        }
+        for (i, (chain, sums)) in chains.iter().zip(&mut sums).enumerate() {
+            let mut acc = simd.load(sums);
+            let own = &values[chain.panel * tile.k_len + chain.at..][..chain.len];
+            for (w, x) in own.iter().zip(&x[chain.at..]).skip(common) {
+                acc = simd.mul_add(weight(i, w), simd.splat(*x), acc);
+            }
+            simd.store(acc, sums);
         }
         sums
     }

@@ -47,8 +47,86 @@ pub enum TileValues<'a> {
         /// Codes.
         codes: &'a [u8],
         /// Values.
-        lut: &'a [f32; 256],
+        lut: &'a Lut,
     },
+}
+
+/// The values that codes stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lut {
+    values: [f32; 256],
+    /// Codes there are.
+    len: usize,
+    /// See [`Lut::step`].
+    step: f32,
+    max_abs: u8,
+}
+
+impl Lut {
+    /// Of the values of codes 0, 1 and so on; the first 256 count.
+    pub fn new(values: &[f32]) -> Lut {
+        let mut table = [0.0; 256];
+        let len = values.len().min(256);
+        table[..len].copy_from_slice(&values[..len]);
+        let (step, max_abs) = grid(&table[..len]).unwrap_or((0.0, 0));
+        Lut {
+            values: table,
+            len,
+            step,
+            max_abs,
+        }
+    }
+
+    /// `[code]`; zero behind the last.
+    pub fn values(&self) -> &[f32; 256] {
+        &self.values
+    }
+
+    /// The step of which all values are multiples, but for a rounding error of f32; 0 if there is none. A kernel that
+    /// transforms weights may use the multiples instead of the values.
+    pub fn step(&self) -> f32 {
+        self.step
+    }
+
+    /// The largest multiple, without its sign.
+    pub fn max_abs(&self) -> u8 {
+        self.max_abs
+    }
+
+    /// The whole table, if it is that small.
+    pub(crate) fn small(&self) -> Option<&[f32; 16]> {
+        self.values.first_chunk().filter(|_| self.len <= 16)
+    }
+
+    /// The values over the step, as integers.
+    pub(crate) fn integers(&self) -> [f32; 256] {
+        let step = f64::from(self.step);
+        self.values.map(|v| (f64::from(v) / step).round() as f32)
+    }
+}
+
+/// The step of which all values are multiples of -127 to 127 within a rounding error of the largest, and the largest
+/// multiple. Linear quantisation makes such tables, k-means does not.
+fn grid(values: &[f32]) -> Option<(f32, u8)> {
+    let mut sorted = values.to_vec();
+    sorted.push(0.0);
+    sorted.sort_by(f32::total_cmp);
+    let most = sorted.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let tolerance = f64::from(most) * 2f64.powi(-22);
+    let gaps = sorted.windows(2).map(|w| f64::from(w[1]) - f64::from(w[0]));
+    let least = gaps.filter(|&gap| gap > tolerance).fold(f64::MAX, f64::min);
+    // Over the whole range the rounding errors of a single gap vanish.
+    let multiples = (f64::from(most) / least).round();
+    if !(1.0..=127.0).contains(&multiples) {
+        return None;
+    }
+    let step = (f64::from(most) / multiples) as f32;
+    let near = |v: &f32| {
+        let v = f64::from(*v);
+        let multiple = (v / f64::from(step)).round();
+        (v - multiple * f64::from(step)).abs() <= tolerance
+    };
+    sorted.iter().all(near).then_some((step, multiples as u8))
 }
 
 /// Steps of [`TileValues::I8`].
@@ -85,7 +163,44 @@ impl WeightTile<'_> {
                 };
                 f32::from(q[at]) * step
             }
-            TileValues::Lut { codes, lut } => lut[usize::from(codes[at])],
+            TileValues::Lut { codes, lut } => lut.values[usize::from(codes[at])],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lut;
+
+    #[test]
+    fn finds_the_step_of_linear_quantisation_only() {
+        let (min, delta) = (-0.731f32, 0.0127f32);
+        let zero = (-min / delta).round() as usize;
+        let linear: Vec<f32> = (0..128)
+            .map(|c| {
+                if c == zero {
+                    0.0
+                } else {
+                    (c as f32 - zero as f32) * delta
+                }
+            })
+            .collect();
+        let lut = Lut::new(&linear);
+        assert!((lut.step() / delta - 1.0).abs() < 1e-6);
+        assert_eq!(usize::from(lut.max_abs()), zero.max(127 - zero));
+        for (integer, value) in lut.integers().iter().zip(lut.values()) {
+            assert!((integer * lut.step() - value).abs() <= 1e-6 * 0.9);
+        }
+        let squares: Vec<f32> = (0..128).map(|c| (c * c) as f32 * delta).collect();
+        for other in [
+            squares,
+            vec![],
+            vec![0.0],
+            vec![f32::NAN, 1.0],
+            vec![0.001, 1.0],
+        ] {
+            assert_eq!(Lut::new(&other).step(), 0.0, "{other:?}");
+        }
+        assert_eq!(Lut::new(&[0.0, 2.5, -5.0]).step(), 2.5);
     }
 }

@@ -338,6 +338,8 @@ fn every_case_with_codes() {
                 Form::Block(32),
                 Form::Block(50),
                 Form::Lut,
+                Form::LinearLut,
+                Form::SmallLut,
             ] {
                 check(case, form, order, false);
             }

@@ -36,6 +36,8 @@ fn every_form_and_cut() {
             Form::Channel,
             Form::Block(32),
             Form::Lut,
+            Form::LinearLut,
+            Form::SmallLut,
         ] {
             for order in [KOrder::ChannelMajor, KOrder::TapMajor] {
                 check(k, outputs, form, order);

@@ -156,6 +156,8 @@ fn resident_weights_give_the_bits_of_tiles() {
             Form::Channel,
             Form::Block(32),
             Form::Lut,
+            Form::LinearLut,
+            Form::SmallLut,
             Form::F32,
         ] {
             let mut rng = Rng(5);
@@ -166,7 +168,8 @@ fn resident_weights_give_the_bits_of_tiles() {
                     for (size, algo) in SIZES {
                         let expected = from_tile(isa, algo, &s, &layer, &input);
                         let t = Transformed::new(isa, size, &s, &layer);
-                        let integers = matches!(form, Form::Layer | Form::Channel);
+                        let integers =
+                            matches!(form, Form::Layer | Form::Channel | Form::LinearLut);
                         assert_eq!(t.exact, integers, "{size:?} {form:?}");
                         let mut narrow = None;
                         for (step, tiles) in [

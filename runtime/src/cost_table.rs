@@ -49,7 +49,7 @@ pub(crate) const TRANSFORMED: &[TileCost] = &[
 /// A multiply-add of a linear layer for the first row: with weights decoded just before, kept as codes and read from
 /// memory, kept as f32; and for further rows.
 pub(crate) const LINEAR_DECODED: f64 = 0.115;
-pub(crate) const LINEAR_CODES: f64 = 0.20;
+pub(crate) const LINEAR_CODES: f64 = 0.13;
 pub(crate) const LINEAR_F32: f64 = 0.40;
 pub(crate) const LINEAR_FURTHER: f64 = 0.035;
 

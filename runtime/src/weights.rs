@@ -9,13 +9,13 @@ use dcz_format::graph::{LayerId, Network};
 use dcz_format::layer::{self, Layer, PANEL, Steps, Tile, Values};
 
 use dcz_format::{Container, TileDecoder, TileForm, TileOut};
-use dcz_kernels::{KOrder, TileValues, WeightTile, weights};
+use dcz_kernels::{KOrder, Lut, TileValues, WeightTile, weights};
 
 /// What a session keeps about a layer.
 #[derive(Debug)]
 pub(crate) struct LayerInfo {
     pub form: TileForm,
-    lut: Option<Box<[f32; 256]>>,
+    lut: Option<Box<Lut>>,
     order: KOrder,
     /// Inputs of one output channel.
     pub k: usize,
@@ -30,7 +30,7 @@ impl LayerInfo {
         LayerInfo {
             form,
             lut: if form == TileForm::Lut {
-                layer.lut().map(Box::new)
+                layer.lut().map(|table| Box::new(lut(layer, &table)))
             } else {
                 None
             },
@@ -46,7 +46,7 @@ impl LayerInfo {
     pub(crate) fn bytes(&self) -> usize {
         size_of::<LayerInfo>()
             + if self.lut.is_some() {
-                size_of::<[f32; 256]>()
+                size_of::<Lut>()
             } else {
                 0
             }
@@ -231,6 +231,24 @@ impl TileBuffer {
         };
         Ok((view, tile))
     }
+}
+
+/// The codes there are, and the one behind them, which may stand for zero.
+fn lut(layer: &Layer, table: &[f32; 256]) -> Lut {
+    let codes = match &layer.values {
+        Values::Codebook { values, .. } => values.len(),
+        Values::Minmax { bits, .. } => 1 << bits,
+        Values::Raw32 | Values::Raw16 | Values::Grid { .. } => table.len(),
+    };
+    let used = if layer
+        .fill_code()
+        .is_some_and(|code| usize::from(code) >= codes)
+    {
+        codes + 1
+    } else {
+        codes
+    };
+    Lut::new(table.get(..used).unwrap_or(table))
 }
 
 /// Steps per lane.

@@ -1,7 +1,7 @@
 //! Finished sums of a group of pixels to the output map: adds what is there, applies the epilogue.
 
 use super::plane::Band;
-use crate::activation::Epilogue;
+use crate::activation::{self, Epilogue, VectorFunction, finish_vectors};
 use crate::shape::ViewMut;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
@@ -176,26 +176,21 @@ impl Work for Store<'_, '_, '_> {
             spots,
         } = self;
         let simple = target.epilogue.filter(|e| e.is_simple());
-        let finish = Finish {
-            accumulate: target.accumulate,
-            epilogue: simple,
-        };
         let segments = &spots.segments[..spots.count];
         let stride = target.out.map.channel;
         for (channel, sums) in channels.zip(&mut sums.0) {
             let out = &mut target.out.data[channel * stride..];
-            if spots.whole {
-                for (v, s) in sums.as_chunks().0.iter().zip(segments) {
-                    let out = &mut out[s.at..][..8].as_chunks_mut().0[0];
-                    let v = finish.vector(simd, channel, simd.load(v), || simd.load(out));
-                    simd.store(v, out);
-                }
-            } else {
-                for s in segments {
-                    finish.part(simd, channel, out, sums, s);
-                }
-            }
+            let row = Row {
+                simd,
+                accumulate: target.accumulate,
+                out,
+                sums,
+                segments,
+                whole: spots.whole,
+            };
+            finish_vectors(simple, channel, row);
             if let Some(epilogue) = target.epilogue.filter(|_| simple.is_none()) {
+                let out = &mut target.out.data[channel * stride..];
                 for s in segments {
                     epilogue.apply(channel, &mut out[s.at..][..s.len as usize]);
                 }
@@ -204,80 +199,133 @@ impl Work for Store<'_, '_, '_> {
     }
 }
 
-/// What happens to a sum before it is written, in one pass.
-pub(super) struct Finish<'a> {
-    pub accumulate: bool,
-    /// Simple ones only.
-    pub epilogue: Option<&'a Epilogue<'a>>,
+/// The segments of one channel.
+struct Row<'a, S> {
+    simd: S,
+    accumulate: bool,
+    out: &'a mut [f32],
+    sums: &'a [f32; SUMS],
+    segments: &'a [Segment],
+    whole: bool,
 }
 
-impl Finish<'_> {
+impl<S: Simd> activation::Vectors for Row<'_, S> {
     #[inline(always)]
-    fn vector<S: Simd>(&self, simd: S, channel: usize, sum: S::V, out: impl Fn() -> S::V) -> S::V {
+    fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F) {
+        let Row {
+            simd,
+            accumulate,
+            out,
+            sums,
+            ..
+        } = self;
+        let last = Last {
+            simd,
+            accumulate,
+            bias: bias.map(|bias| simd.splat(bias)),
+            function,
+        };
+        if self.whole {
+            for (v, s) in sums.as_chunks().0.iter().zip(self.segments) {
+                let out = &mut out[s.at..s.at + 8].as_chunks_mut().0[0];
+                simd.store(last.of(simd.load(v), || simd.load(out)), out);
+            }
+            return;
+        }
+        for s in self.segments {
+            let first = s.sum as usize;
+            let sum = simd.load(&sums[first..first + 8].as_chunks().0[0]);
+            last.part(&mut out[s.at..], sum, s.len as usize);
+        }
+    }
+}
+
+/// What happens to sums before they are written, in one pass.
+#[derive(Clone, Copy)]
+struct Last<S: Simd, F> {
+    simd: S,
+    accumulate: bool,
+    bias: Option<S::V>,
+    function: F,
+}
+
+impl<S: Simd, F: VectorFunction> Last<S, F> {
+    #[inline(always)]
+    fn of(&self, sum: S::V, old: impl Fn() -> S::V) -> S::V {
+        let simd = self.simd;
         let sum = if self.accumulate {
-            simd.add(out(), sum)
+            simd.add(old(), sum)
         } else {
             sum
         };
-        match self.epilogue {
-            Some(epilogue) => epilogue.apply_vector(simd, channel, sum),
+        let sum = match self.bias {
+            Some(bias) => simd.add(sum, bias),
             None => sum,
-        }
+        };
+        self.function.apply(simd, sum)
     }
 
-    /// `len` sums to the start of `out`; a vector may be read behind the last sum.
+    /// A vector of which the first `len` count; what lies behind them keeps its value.
     #[inline(always)]
-    pub fn line<S: Simd>(
-        &self,
-        simd: S,
-        channel: usize,
-        out: &mut [f32],
-        sums: &[f32],
-        len: usize,
-    ) {
+    fn part(&self, out: &mut [f32], sum: S::V, len: usize) {
+        let simd = self.simd;
+        if let Some(out) = out.first_chunk_mut::<8>() {
+            let old = simd.load(out);
+            let new = self.of(sum, || old);
+            let new = if len < 8 {
+                simd.blend(len, new, old)
+            } else {
+                new
+            };
+            simd.store(new, out);
+            return;
+        }
+        // The end of the output is nearer than that.
+        let mut short = [0.0; 8];
+        for (to, from) in short.iter_mut().zip(&*out) {
+            *to = *from;
+        }
+        simd.store(self.of(sum, || simd.load(&short)), &mut short);
+        for (to, from) in out.iter_mut().zip(short).take(len) {
+            *to = from;
+        }
+    }
+}
+
+/// Sums that lie one behind the other, to the start of `out`.
+pub(super) struct Line<'a, S> {
+    pub simd: S,
+    pub accumulate: bool,
+    pub out: &'a mut [f32],
+    /// A vector may be read behind the last one.
+    pub sums: &'a [f32],
+    pub len: usize,
+}
+
+impl<S: Simd> activation::Vectors for Line<'_, S> {
+    #[inline(always)]
+    fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F) {
+        let Line {
+            simd,
+            accumulate,
+            out,
+            sums,
+            len,
+        } = self;
+        let last = Last {
+            simd,
+            accumulate,
+            bias: bias.map(|bias| simd.splat(bias)),
+            function,
+        };
         let whole = out[..len].as_chunks_mut::<8>().0.iter_mut();
         for (out, sums) in whole.zip(sums.as_chunks().0) {
-            let v = self.vector(simd, channel, simd.load(sums), || simd.load(out));
-            simd.store(v, out);
+            simd.store(last.of(simd.load(sums), || simd.load(out)), out);
         }
         let done = len / 8 * 8;
         if done < len {
-            let mut last = [0.0; SUMS];
-            last[..8].copy_from_slice(&sums[done..done + 8]);
-            let segment = Segment {
-                at: done,
-                sum: 0,
-                len: (len - done) as u32,
-            };
-            self.part(simd, channel, out, &last, &segment);
-        }
-    }
-
-    /// Less than a vector; what lies behind it in the output keeps its value.
-    #[inline(always)]
-    fn part<S: Simd>(
-        &self,
-        simd: S,
-        channel: usize,
-        out: &mut [f32],
-        sums: &[f32; SUMS],
-        s: &Segment,
-    ) {
-        let (first, len) = (s.sum as usize, s.len as usize);
-        let sum = simd.load(&sums[first..first + 8].as_chunks().0[0]);
-        // The end of the output may be nearer than 8 elements.
-        let mut short = [0.0; 8];
-        let behind = out.len().min(s.at + 8);
-        let near = &mut out[s.at..behind];
-        if let Some(near) = near.as_mut_array::<8>() {
-            let old = simd.load(near);
-            let new = self.vector(simd, channel, sum, || old);
-            simd.store(simd.blend(len, new, old), near);
-        } else {
-            short[..near.len()].copy_from_slice(near);
-            let new = self.vector(simd, channel, sum, || simd.load(&short));
-            simd.store(new, &mut short);
-            near[..len].copy_from_slice(&short[..len]);
+            let sum = simd.load(&sums[done..done + 8].as_chunks().0[0]);
+            last.part(&mut out[done..], sum, len - done);
         }
     }
 }

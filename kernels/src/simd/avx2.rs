@@ -103,6 +103,19 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn lookup_16(self, lut: &[f32; 16], codes: &[u8; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2; `_mm_loadl_epi64` reads exactly the 8 bytes, the loads the 16 values.
+        unsafe {
+            let codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.as_ptr().cast()));
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(lut.as_ptr()), codes);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(lut[8..].as_ptr()), codes);
+            // Bit 3 of the code as the sign chooses the half.
+            let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
+            _mm256_blendv_ps(low, high, half)
+        }
+    }
+
+    #[inline(always)]
     fn select_less(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }

@@ -62,6 +62,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn lookup_16(self, lut: &[f32; 16], codes: &[u8; 8]) -> f32x8 {
+        f32x8::new(codes.map(|code| lut[usize::from(code % 16)]))
+    }
+
+    #[inline(always)]
     fn select_less(self, a: f32x8, b: f32x8, x: f32x8, y: f32x8) -> f32x8 {
         let (a, b) = (a.to_array(), b.to_array());
         let (x, y) = (x.to_array(), y.to_array());

@@ -31,7 +31,12 @@ pub enum Form {
     Layer,
     Channel,
     Block(usize),
+    /// Values without a common step.
     Lut,
+    /// 181 multiples of one step.
+    LinearLut,
+    /// 16 values.
+    SmallLut,
 }
 
 /// What a layer's panels look like.
@@ -65,7 +70,7 @@ pub struct Layer {
     values: Vec<f32>,
     codes: Vec<u8>,
     signed: Vec<i8>,
-    lut: [f32; 256],
+    lut: Lut,
     steps: Vec<f32>,
 }
 
@@ -88,10 +93,19 @@ impl Layer {
                 0
             };
         }
-        let mut lut = [0.0; 256];
-        lut[1..].iter_mut().for_each(|v| *v = rng.value());
+        let mut table = vec![0.0; 256];
+        table[1..].iter_mut().for_each(|v| *v = rng.value());
+        let lut = match form {
+            Form::LinearLut => {
+                let linear =
+                    |code: i16| f32::from(if code > 90 { 90 - code } else { code }) * 0.0123;
+                Lut::new(&(0..181).map(linear).collect::<Vec<_>>())
+            }
+            Form::SmallLut => Lut::new(&table[..16]),
+            _ => Lut::new(&table),
+        };
         let steps = match form {
-            Form::F32 | Form::Lut | Form::Layer => 1,
+            Form::F32 | Form::Lut | Form::LinearLut | Form::SmallLut | Form::Layer => 1,
             Form::Channel => order.panels * PANEL,
             Form::Block(len) => order.panels * order.k.div_ceil(len) * PANEL,
         };
@@ -100,7 +114,15 @@ impl Layer {
             .iter()
             .map(|&q| if q == 0 { 0.0 } else { rng.value() })
             .collect();
-        let codes = signed.iter().map(|&q| q as u8).collect();
+        let codes_there_are = match form {
+            Form::LinearLut => 181,
+            Form::SmallLut => 16,
+            _ => 256,
+        };
+        let codes = signed
+            .iter()
+            .map(|&q| (u16::from(q as u8) % codes_there_are) as u8)
+            .collect();
         Layer {
             form,
             order: order.order,
@@ -131,7 +153,7 @@ impl Layer {
             |rows: usize| &self.steps[panels.start * rows * PANEL..panels.end * rows * PANEL];
         let values = match self.form {
             Form::F32 => TileValues::F32(cut(&self.values, &panels, &k, self.k)),
-            Form::Lut => TileValues::Lut {
+            Form::Lut | Form::LinearLut | Form::SmallLut => TileValues::Lut {
                 codes: cut(&self.codes, &panels, &k, self.k),
                 lut: &self.lut,
             },

@@ -3,9 +3,9 @@
 
 use super::points::{self, MOST, Size};
 use super::strip::Strip;
-use crate::activation::Epilogue;
+use crate::activation::{Epilogue, finish_vectors};
 use crate::conv::ConvShape;
-use crate::conv::store::Finish;
+use crate::conv::store::Line;
 use crate::shape::ViewMut;
 use crate::simd::{Simd, Work};
 use std::ops::Range;
@@ -54,10 +54,6 @@ impl<K: Size> Work for Output<'_, '_, K> {
         } = self;
         let simple = self.epilogue.filter(|e| e.is_simple());
         let slow = self.epilogue.filter(|_| simple.is_none());
-        let finish = Finish {
-            accumulate: self.accumulate,
-            epilogue: simple,
-        };
         let (line, pitch) = (line::<K>(strip.columns.len()), strip.pitch());
         let top = strip.rows.start * K::M;
         let left = strip.columns.start * K::M;
@@ -98,7 +94,14 @@ impl<K: Size> Work for Output<'_, '_, K> {
             for y in rows.clone() {
                 let at = out.map.at(0, channel, y - first_row) + left;
                 let from = &buffer[(y - top) * line..][..width + 8];
-                finish.line(simd, channel, &mut out.data[at..], from, width);
+                let line = Line {
+                    simd,
+                    accumulate: self.accumulate,
+                    out: &mut out.data[at..],
+                    sums: from,
+                    len: width,
+                };
+                finish_vectors(simple, channel, line);
                 if let Some(epilogue) = slow {
                     epilogue.apply(channel, &mut out.data[at..at + width]);
                 }

@@ -8,8 +8,8 @@ use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
 use std::ops::Range;
 
 /// Transforms `channels` of panel `panel` of the tile; taps outside the tile's k-range count as
-/// zero. Returns nothing is lost: with i8 codes and one step per lane the integer form is exact
-/// and rounded once, by its scale; all other weights are rounded on the way.
+/// zero. With i8 codes and one step per lane, or a look-up table of multiples of one step, the
+/// integer form is exact and rounded once, by its scale; all other weights are rounded on the way.
 pub(super) struct Transform<'a, K> {
     pub shape: &'a ConvShape,
     pub tile: &'a WeightTile<'a>,
@@ -29,6 +29,7 @@ impl<K: Size> Work for Transform<'_, K> {
     fn run<S: Simd>(self, simd: S) {
         let Transform { shape, tile, .. } = self;
         let rows = KRows::new(shape, tile);
+        let table = table(tile);
         let stride = stride(self.channels.len());
         let mut scales = [[[0.0; PANEL]; MOST]; MOST];
         for (i, line) in scales.iter_mut().enumerate().take(K::T) {
@@ -44,7 +45,7 @@ impl<K: Size> Work for Transform<'_, K> {
             let mut g = [[simd.splat(0.0); 3]; 3];
             for tap in 0..9 {
                 if let Some(row) = rows.row(channel, tap) {
-                    g[tap % 3][tap / 3] = load(simd, tile, self.panel, row);
+                    g[tap % 3][tap / 3] = load(simd, tile, &table, self.panel, row);
                 }
             }
             // Columns of the kernel first, then rows.
@@ -115,13 +116,28 @@ pub(super) fn channels(shape: &ConvShape, tile: &WeightTile<'_>) -> Range<usize>
     }
 }
 
+/// What the codes of a look-up table stand for before [`scale_of`].
+fn table(tile: &WeightTile<'_>) -> [f32; 256] {
+    match tile.values {
+        TileValues::Lut { lut, .. } if lut.step() > 0.0 => lut.integers(),
+        TileValues::Lut { lut, .. } => *lut.values(),
+        _ => [0.0; 256],
+    }
+}
+
 /// Eight weights before [`scale_of`].
 #[inline(always)]
-fn load<S: Simd>(simd: S, tile: &WeightTile<'_>, panel: usize, row: usize) -> S::V {
+fn load<S: Simd>(
+    simd: S,
+    tile: &WeightTile<'_>,
+    table: &[f32; 256],
+    panel: usize,
+    row: usize,
+) -> S::V {
     let at = panel * tile.k_len + row;
     match tile.values {
         TileValues::F32(values) => simd.load(&values.as_chunks().0[at]),
-        TileValues::Lut { codes, lut } => simd.lookup(lut, &codes.as_chunks().0[at]),
+        TileValues::Lut { codes, .. } => simd.lookup(table, &codes.as_chunks().0[at]),
         TileValues::I8 { q, steps } => {
             let v = simd.widen_i8(&q.as_chunks().0[at]);
             match steps {
@@ -152,19 +168,18 @@ pub(super) fn scale_of<K: Size>(
             steps: Steps::Channel(steps),
             ..
         } => std::array::from_fn(|lane| steps[panel * PANEL + lane] * factor),
+        TileValues::Lut { lut, .. } if lut.step() > 0.0 => [lut.step() * factor; PANEL],
         _ => [factor; PANEL],
     }
 }
 
 /// Whether the integer form of the tile's weights is made of integers.
 fn has_integers(tile: &WeightTile<'_>) -> bool {
-    matches!(
-        tile.values,
-        TileValues::I8 {
-            steps: Steps::Layer(_) | Steps::Channel(_),
-            ..
-        }
-    )
+    match tile.values {
+        TileValues::I8 { steps, .. } => matches!(steps, Steps::Layer(_) | Steps::Channel(_)),
+        TileValues::Lut { lut, .. } => lut.step() > 0.0,
+        TileValues::F32(_) => false,
+    }
 }
 
 /// One panel's integer form (in `form`, `[position][channel][8]`) to 16 bits and a scale per
