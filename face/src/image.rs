@@ -57,6 +57,11 @@ impl<'a> Image<'a> {
         self.height
     }
 
+    /// Columns and rows.
+    pub fn size(&self) -> [u32; 2] {
+        [self.width, self.height]
+    }
+
     /// A row; empty outside the image.
     pub(crate) fn row(&self, y: usize) -> &'a [u8] {
         if y >= self.height as usize {

@@ -57,109 +57,176 @@ pub fn channels(pixels: &Pixels) -> usize {
     }
 }
 
-/// Writes the values of a row of RGB triples to row `y` of the planes of `out`, each of `plane` values in rows of `width`.
-fn put_row(
-    pixels: &Pixels,
-    row: impl Iterator<Item = [f32; 3]> + Clone,
-    out: &mut [f32],
-    plane: usize,
-    width: usize,
-    y: usize,
-) {
-    for (channel, values) in out.chunks_exact_mut(plane.max(1)).enumerate() {
-        let (mean, scale) = (pixels.mean[channel % 3], pixels.scale[channel % 3]);
-        let Some(values) = values.get_mut(y * width..(y + 1) * width) else {
-            continue;
+/// Scratch of filling, reused from image to image.
+#[derive(Debug, Default)]
+pub struct Scaler {
+    columns: Taps,
+    rows: Taps,
+    /// A row of the image's width, weighted over the rows it is made of; then the scaled row.
+    wide: Vec<f32>,
+    narrow: Vec<[f32; 3]>,
+}
+
+impl Scaler {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.columns.bytes()
+            + self.rows.bytes()
+            + self.wide.capacity() * size_of::<f32>()
+            + self.narrow.capacity() * size_of::<[f32; 3]>()
+    }
+
+    /// Makes room and weights for images of `width` x `height`, so that [`fill`](Scaler::fill) allocates nothing.
+    pub fn prepare(&mut self, width: u32, height: u32, place: &Placement) {
+        if place.scaled == [width, height] {
+            return;
+        }
+        self.columns
+            .prepare(width as usize, place.scaled[0] as usize);
+        self.rows.prepare(height as usize, place.scaled[1] as usize);
+        resize(&mut self.wide, width as usize * 3);
+        resize(&mut self.narrow, place.scaled[0] as usize);
+    }
+
+    /// Fills `out` (`channels * height * width` values) with the image as it lies in the input.
+    pub fn fill(&mut self, pixels: &Pixels, image: &Image<'_>, place: &Placement, out: &mut [f32]) {
+        let [width, height] = place.padded.map(|v| v as usize);
+        let planes = Planes {
+            pixels,
+            width,
+            height,
         };
-        let source = match pixels.channels {
-            ChannelOrder::Rgb => channel % 3,
-            ChannelOrder::Bgr => 2 - channel % 3,
-            ChannelOrder::Gray => {
-                for (value, [r, g, b]) in values.iter_mut().zip(row.clone()) {
-                    *value = (0.299 * r + 0.587 * g + 0.114 * b - mean) * scale;
-                }
-                continue;
+        planes.pad(place.scaled.map(|v| v as usize), out);
+        if place.scaled == image.size() {
+            for y in 0..image.height() as usize {
+                planes.put(image.row(y).as_chunks::<3>().0, out, y);
             }
-        };
-        for (value, rgb) in values.iter_mut().zip(row.clone()) {
-            *value = (rgb[source] - mean) * scale;
+            return;
+        }
+        self.prepare(image.width(), image.height(), place);
+        for y in 0..self.rows.len() {
+            let (first, weights) = self.rows.get(y);
+            self.wide.fill(0.0);
+            for (weight, source) in weights.iter().zip(first..) {
+                for (sum, value) in self.wide.iter_mut().zip(image.row(source)) {
+                    *sum += weight * f32::from(*value);
+                }
+            }
+            let (colours, _) = self.wide.as_chunks::<3>();
+            for (x, to) in self.narrow.iter_mut().enumerate() {
+                let (first, weights) = self.columns.get(x);
+                *to = [0.0; 3];
+                for (weight, rgb) in weights.iter().zip(colours.get(first..).unwrap_or(&[])) {
+                    for (sum, value) in to.iter_mut().zip(rgb) {
+                        *sum += weight * value;
+                    }
+                }
+            }
+            planes.put(&self.narrow, out, y);
         }
     }
 }
 
-/// Fills `out` (`channels * height * width` values) with the image as it lies in the input. `wide` is reused scratch.
-pub fn fill(
-    pixels: &Pixels,
-    image: &Image<'_>,
-    place: &Placement,
-    wide: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let [width, height] = place.padded.map(|v| v as usize);
-    let plane = width * height;
-    for (channel, values) in out.chunks_exact_mut(plane.max(1)).enumerate() {
-        values.fill((0.0 - pixels.mean[channel % 3]) * pixels.scale[channel % 3]);
-    }
-    let floats = |rgb: &[u8; 3]| rgb.map(f32::from);
-    if place.scaled == [image.width(), image.height()] {
-        for y in 0..image.height() as usize {
-            let (row, _) = image.row(y).as_chunks::<3>();
-            put_row(pixels, row.iter().map(floats), out, plane, width, y);
-        }
-        return;
-    }
-    let columns = Taps::new(image.width() as usize, place.scaled[0] as usize);
-    let rows = Taps::new(image.height() as usize, place.scaled[1] as usize);
-    let mut narrow = vec![[0f32; 3]; columns.len()];
-    for y in 0..rows.len() {
-        wide.clear();
-        wide.resize(image.width() as usize * 3, 0.0);
-        let (first, weights) = rows.get(y);
-        for (weight, source) in weights.iter().zip(first..) {
-            for (sum, value) in wide.iter_mut().zip(image.row(source)) {
-                *sum += weight * f32::from(*value);
-            }
-        }
-        let (colours, _) = wide.as_chunks::<3>();
-        for (x, to) in narrow.iter_mut().enumerate() {
-            let (first, weights) = columns.get(x);
-            let mut sum = [0f32; 3];
-            for (weight, rgb) in weights.iter().zip(colours.get(first..).unwrap_or(&[])) {
-                for (sum, value) in sum.iter_mut().zip(rgb) {
-                    *sum += weight * value;
+/// Exactly `len` values, never less room than before.
+fn resize<T: Copy + Default>(values: &mut Vec<T>, len: usize) {
+    values.clear();
+    values.reserve_exact(len);
+    values.resize(len, T::default());
+}
+
+/// A network's input of one value per pixel and channel.
+struct Planes<'a> {
+    pixels: &'a Pixels,
+    width: usize,
+    height: usize,
+}
+
+impl Planes<'_> {
+    /// Writes black right of and below what the image covers.
+    fn pad(&self, [width, height]: [usize; 2], out: &mut [f32]) {
+        let planes = out.chunks_exact_mut((self.width * self.height).max(1));
+        for (channel, values) in planes.enumerate() {
+            let black = (0.0 - self.pixels.mean[channel % 3]) * self.pixels.scale[channel % 3];
+            for (y, row) in values.chunks_exact_mut(self.width.max(1)).enumerate() {
+                let from = if y < height { width } else { 0 };
+                if let Some(rest) = row.get_mut(from..) {
+                    rest.fill(black);
                 }
             }
-            *to = sum;
         }
-        put_row(pixels, narrow.iter().copied(), out, plane, width, y);
+    }
+
+    /// Writes the values of a row of RGB triples to row `y`.
+    fn put<T: Copy + Into<f32>>(&self, row: &[[T; 3]], out: &mut [f32], y: usize) {
+        let planes = out.chunks_exact_mut((self.width * self.height).max(1));
+        for (channel, values) in planes.enumerate() {
+            let channel = channel % 3;
+            let (mean, scale) = (self.pixels.mean[channel], self.pixels.scale[channel]);
+            let Some(values) = values.get_mut(y * self.width..(y + 1) * self.width) else {
+                continue;
+            };
+            // The source is a constant in each arm, which lets the compiler do several pixels at once.
+            match (self.pixels.channels, channel) {
+                (ChannelOrder::Rgb, 0) | (ChannelOrder::Bgr, 2) => {
+                    put_with(row, values, |rgb| (rgb[0].into() - mean) * scale);
+                }
+                (ChannelOrder::Rgb | ChannelOrder::Bgr, 1) => {
+                    put_with(row, values, |rgb| (rgb[1].into() - mean) * scale);
+                }
+                (ChannelOrder::Rgb | ChannelOrder::Bgr, _) => {
+                    put_with(row, values, |rgb| (rgb[2].into() - mean) * scale);
+                }
+                (ChannelOrder::Gray, _) => put_with(row, values, |rgb| {
+                    let [r, g, b] = rgb.map(Into::into);
+                    (0.299 * r + 0.587 * g + 0.114 * b - mean) * scale
+                }),
+            }
+        }
+    }
+}
+
+fn put_with<T: Copy>(row: &[[T; 3]], values: &mut [f32], value: impl Fn([T; 3]) -> f32) {
+    for (to, rgb) in values.iter_mut().zip(row) {
+        *to = value(*rgb);
     }
 }
 
 /// Values of an aligned crop for an embedder.
 pub fn fill_crop(pixels: &Pixels, crop: &[u8], width: usize, out: &mut [f32]) {
-    let plane = crop.len() / 3;
+    let height = crop.len() / (3 * width).max(1);
+    let planes = Planes {
+        pixels,
+        width,
+        height,
+    };
     for (y, row) in crop.chunks_exact(width.max(1) * 3).enumerate() {
-        let (row, _) = row.as_chunks::<3>();
-        let row = row.iter().map(|rgb| rgb.map(f32::from));
-        put_row(pixels, row, out, plane, width, y);
+        planes.put(row.as_chunks::<3>().0, out, y);
     }
 }
 
 /// Source samples and weights of every output position of one axis, weights of a position adding up to 1.
+#[derive(Debug, Default)]
 struct Taps {
+    /// Length of the axis in the image.
+    source: usize,
     /// First sample, and end of its weights in `weights`.
     places: Vec<(usize, usize)>,
     weights: Vec<f32>,
 }
 
 impl Taps {
-    fn new(len: usize, out: usize) -> Taps {
+    fn prepare(&mut self, len: usize, out: usize) {
+        if self.source == len && self.places.len() == out {
+            return;
+        }
         let step = len as f64 / out.max(1) as f64;
         let support = step.max(1.0);
-        let mut taps = Taps {
-            places: Vec::with_capacity(out),
-            weights: Vec::new(),
-        };
+        self.source = len;
+        self.places.clear();
+        self.places.reserve_exact(out);
+        self.weights.clear();
+        self.weights
+            .reserve_exact(out * (2.0 * support + 2.0) as usize);
         for position in 0..out {
             let centre = (position as f64 + 0.5) * step;
             let first = ((centre - support + 0.5).max(0.0) as usize).min(len.saturating_sub(1));
@@ -173,11 +240,14 @@ impl Taps {
                 } else {
                     f64::from(u8::from(i == first))
                 };
-                taps.weights.push(value as f32);
+                self.weights.push(value as f32);
             }
-            taps.places.push((first, taps.weights.len()));
+            self.places.push((first, self.weights.len()));
         }
-        taps
+    }
+    fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<(usize, usize)>()
+            + self.weights.capacity() * size_of::<f32>()
     }
     fn len(&self) -> usize {
         self.places.len()
@@ -223,7 +293,7 @@ mod tests {
         let image = Image::new(2, 1, &bytes).unwrap();
         let place = Placement::new(2, 1, InputSize::Native, 4).unwrap();
         let mut out = vec![9.0; 48];
-        fill(&PIXELS, &image, &place, &mut Vec::new(), &mut out);
+        Scaler::default().fill(&PIXELS, &image, &place, &mut out);
         assert_eq!(out[..4], [14.5, 29.5, -0.5, -0.5]);
         assert_eq!(out[16..20], [18.0, 48.0, -2.0, -2.0]);
         assert_eq!(out[32..37], [14.0, 74.0, -6.0, -6.0, -6.0]);
@@ -245,7 +315,7 @@ mod tests {
             let place = Placement::new(w, h, InputSize::LongestSide(side), 1).unwrap();
             let [ow, oh] = place.scaled;
             let mut out = vec![0.0; (ow * oh * 3) as usize];
-            fill(&PIXELS, &image, &place, &mut Vec::new(), &mut out);
+            Scaler::default().fill(&PIXELS, &image, &place, &mut out);
             let reference = dcz::preprocess::ImageRef {
                 width: w,
                 height: h,

@@ -17,12 +17,15 @@ pub mod detect;
 mod error;
 mod image;
 mod input;
+mod options;
 mod pipeline;
+mod stages;
 
 pub use align::{LANDMARKS, Landmarks};
-pub use dcz::Verification;
+pub use dcz::{MemoryBudget, Model, SessionOptions, Threads, Verification};
 pub use dcz_format::pipeline::InputSize;
 pub use detect::Detection;
 pub use error::{Error, Result};
 pub use image::Image;
-pub use pipeline::{Face, FacePipeline, Memory, Options, Selection};
+pub use options::{Options, Selection, prominence};
+pub use pipeline::{Face, FacePipeline, Memory};

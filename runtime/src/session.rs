@@ -379,9 +379,25 @@ impl Session {
         })
     }
 
-    /// Bytes the session holds now.
+    /// Bytes the session holds now; the arena is counted wherever it is (see [`pass_arena`](Session::pass_arena)).
     pub fn memory(&self) -> Memory {
         self.union(None).unwrap_or_default()
+    }
+
+    /// Hands the arena to another session, where it grows to what that one's plans need. Sessions that never run at the
+    /// same time hold the larger of their arenas in this way, not the sum. Until an arena is passed back, this session can
+    /// prepare (which makes a new arena) but not run. Allocates only when the arena has to grow.
+    pub fn pass_arena(&mut self, to: &mut Session) -> Result<()> {
+        let arena = std::mem::take(&mut self.arena);
+        if arena.len() > to.arena.len() {
+            to.arena = arena;
+        }
+        let needed = to.cache.iter().map(|c| c.program.arena).max().unwrap_or(0);
+        if to.arena.len() < needed {
+            to.arena = Vec::new();
+            to.arena = zeros(needed)?;
+        }
+        Ok(())
     }
 
     /// The instruction set in use.
@@ -701,6 +717,10 @@ impl Session {
             Error::from(ErrorKind::Unprepared(shapes.join(", ")))
         })?;
         let program = &self.cache[index].program;
+        if self.arena.len() < program.arena {
+            let text = "the arena was passed to another session".to_string();
+            return Err(ErrorKind::Unprepared(text).into());
+        }
         for (&at, &len) in self.input_order.iter().zip(&program.input_lens) {
             let (name, input) = inputs[at];
             if input.data.len() != len {

@@ -388,6 +388,33 @@ fn sessions_of_a_model_share_resident_weights() {
 }
 
 #[test]
+fn an_arena_is_passed_on_and_comes_back() {
+    let (small, large) = (dynamic(), residual(Coding::Raw32, 65536).model());
+    let inputs = [noise(5, &[1, 3, 8, 8]), noise(5, &[1, 3, 16, 16])];
+    let [mut a, mut b] = [&small, &large].map(|model| session(model, Threads::Inline));
+    let alone = [run(&mut a, &inputs[..1]), run(&mut b, &inputs[1..])];
+    let again = |session: &mut Session, index: usize| {
+        let network = session.network().clone();
+        let name = &network.tensors[network.outputs[0].tensor.0 as usize].name;
+        let (dims, data) = &inputs[index];
+        let mut found = vec![0.0; alone[index][0].len()];
+        let result = session.run(
+            &[("in0", TensorRef { dims, data })],
+            &mut [(name.as_str(), &mut found)],
+        );
+        result.map(|()| assert_eq!(found, alone[index][0]))
+    };
+    for _ in 0..2 {
+        a.pass_arena(&mut b).unwrap();
+        again(&mut b, 1).unwrap();
+        let refused = again(&mut a, 0).unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::Unprepared(_)));
+        b.pass_arena(&mut a).unwrap();
+        again(&mut a, 0).unwrap();
+    }
+}
+
+#[test]
 fn wrong_tensors_are_typed_errors() {
     let model = residual(Coding::Raw32, 65536).model();
     let mut session = session(&model, Threads::Inline);

@@ -139,7 +139,7 @@ pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     path
 }
 
-struct Builder {
+pub(crate) struct Builder {
     random: Random,
     edit: Edit,
     nodes: Vec<NodeProto>,
@@ -147,7 +147,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(seed: u64, edit: Edit) -> Builder {
+    pub(crate) fn new(seed: u64, edit: Edit) -> Builder {
         Builder {
             random: Random(seed),
             edit,
@@ -156,7 +156,7 @@ impl Builder {
         }
     }
 
-    fn constant(&mut self, name: String, dims: &[usize], values: &[f32]) -> String {
+    pub(crate) fn constant(&mut self, name: String, dims: &[usize], values: &[f32]) -> String {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.initializers.push(TensorProto {
             dims: dims.iter().map(|d| *d as i64).collect(),
@@ -168,7 +168,7 @@ impl Builder {
         name
     }
 
-    fn node(
+    pub(crate) fn node(
         &mut self,
         op: &str,
         inputs: &[&str],
@@ -184,6 +184,19 @@ impl Builder {
             domain: String::new(),
         });
         name.into()
+    }
+
+    /// A constant of integers: the shape of a Reshape.
+    pub(crate) fn integers(&mut self, name: String, values: &[i64]) -> String {
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.initializers.push(TensorProto {
+            dims: vec![values.len() as i64],
+            data_type: 7,
+            name: name.clone(),
+            raw_data: raw.into(),
+            ..Default::default()
+        });
+        name
     }
 
     fn weights(&mut self, name: &str, dims: &[usize], fan_in: usize) -> String {
@@ -225,12 +238,19 @@ impl Builder {
     }
 
     fn finish(self, input: &[i64], output: &[i64]) -> Vec<u8> {
+        self.finish_all(input, &[("output", output)])
+    }
+
+    pub(crate) fn finish_all(self, input: &[i64], outputs: &[(&str, &[i64])]) -> Vec<u8> {
         let graph = GraphProto {
             node: self.nodes,
             name: "generated".into(),
             initializer: self.initializers,
             input: vec![value("input", input)],
-            output: vec![value("output", output)],
+            output: outputs
+                .iter()
+                .map(|(name, dims)| value(name, dims))
+                .collect(),
             ..Default::default()
         };
         ModelProto {
@@ -246,7 +266,7 @@ impl Builder {
     }
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         i: value,
@@ -255,7 +275,7 @@ fn int(name: &str, value: i64) -> AttributeProto {
     }
 }
 
-fn ints(name: &str, values: &[i64]) -> AttributeProto {
+pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         ints: values.into(),

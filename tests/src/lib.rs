@@ -3,6 +3,7 @@
 
 pub mod faces;
 pub mod generated;
+pub mod markers;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -45,13 +45,13 @@ pub struct Arguments {
     #[arg(long, value_name = "native|PIXELS", default_value = "640", value_parser = size)]
     size: InputSize,
     /// Least score of a face
-    #[arg(long, value_name = "SCORE", default_value_t = 0.6)]
+    #[arg(long, value_name = "SCORE", default_value_t = 0.6, value_parser = share)]
     score: f32,
     /// Overlap above which the weaker of two faces is dropped
-    #[arg(long, value_name = "IOU", default_value_t = 0.3)]
+    #[arg(long, value_name = "IOU", default_value_t = 0.3, value_parser = share)]
     nms: f32,
     /// Most faces of a photo
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_faces: u32,
     /// How the embedder's weights become codes, as for `dcz compress` [default: grid]
     #[arg(long, value_name = "KIND")]
@@ -85,6 +85,13 @@ fn size(text: &str) -> Result<InputSize, String> {
             .filter(|side| (1..=MAX_SIDE).contains(side))
             .map(InputSize::LongestSide)
             .ok_or_else(|| format!("native or 1 to {MAX_SIDE} is needed")),
+    }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("0 to 1 is needed".into()),
     }
 }
 

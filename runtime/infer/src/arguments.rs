@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use clap::Parser;
 use dcz::preprocess::Rect;
 use dcz::{MemoryBudget, SessionOptions, Threads};
-use dcz_face::{InputSize, LANDMARKS, Landmarks};
+use dcz_face::{InputSize, LANDMARKS, Landmarks, Selection};
 use std::path::PathBuf;
 
 /// Runs a .dcz file on photos (`infer --model FILE PHOTO...`, `infer verify --model FILE A B`), or a network on images or
@@ -30,9 +30,10 @@ pub struct Arguments {
     /// Two photos are not compared but described, a line of JSON each.
     #[arg(long, help_heading = "Photos")]
     pub each: bool,
-    /// Faces of a photo: `all`, `largest`, or the N largest.
-    #[arg(long, value_name = "largest|all|N", default_value = "all", value_parser = faces, help_heading = "Photos")]
-    pub faces: Faces,
+    /// Faces of a photo: `all`, `main` (the one that counts when two photos are compared: large and near the centre),
+    /// `largest`, or the N largest.
+    #[arg(long, value_name = "main|largest|all|N", default_value = "all", value_parser = faces, help_heading = "Photos")]
+    pub faces: Selection,
     /// Left eye, right eye, nose, left and right mouth corner of the face to embed; nothing is detected.
     #[arg(long, value_name = "X1,Y1,..,X5,Y5", value_parser = landmarks, allow_hyphen_values = true, help_heading = "Photos")]
     pub landmarks: Option<Landmarks>,
@@ -99,15 +100,6 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// Which faces of a photo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Faces {
-    /// All.
-    All,
-    /// The so many largest.
-    Largest(usize),
-}
-
 impl Arguments {
     /// The arguments of the process. A leading `verify` is a flag.
     pub fn read() -> Arguments {
@@ -141,7 +133,7 @@ impl Arguments {
     /// What goes without a pipeline only.
     pub fn check_plain(&self) -> Result<(), Failure> {
         let photos = self.each
-            || self.faces != Faces::All
+            || self.faces != Selection::All
             || self.landmarks.is_some()
             || self.draw.is_some()
             || self.save_crops.is_some()
@@ -230,13 +222,14 @@ fn rect(text: &str) -> Result<Rect, Failure> {
     }
 }
 
-fn faces(text: &str) -> Result<Faces, String> {
+fn faces(text: &str) -> Result<Selection, String> {
     match text {
-        "all" => Ok(Faces::All),
-        "largest" => Ok(Faces::Largest(1)),
+        "all" => Ok(Selection::All),
+        "main" => Ok(Selection::Main(1)),
+        "largest" => Ok(Selection::Largest(1)),
         _ => match text.parse() {
-            Ok(count) if count > 0 => Ok(Faces::Largest(count)),
-            _ => Err("largest, all or a number is needed".into()),
+            Ok(count) if count > 0 => Ok(Selection::Largest(count)),
+            _ => Err("main, largest, all or a number is needed".into()),
         },
     }
 }

@@ -4,7 +4,7 @@ use crate::Input;
 use crate::failure::Failure;
 use dcz::graph::Network;
 use dcz::preprocess::{ImageRef, Rect, dims, preprocess};
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use std::path::Path;
 
 /// Decodes an image, turns it as its EXIF record says, and applies the file's preprocessing.
@@ -51,10 +51,16 @@ pub fn read(path: &Path, rect: Option<Rect>, network: &Network) -> Result<Input,
 /// Decodes an image (the first of several in a file) to 8 bits per channel and turns it as its EXIF record says. An image of more than
 /// `most` pixels is refused before it is decoded.
 pub fn decode(path: &Path, most: Option<u64>) -> Result<RgbImage, Failure> {
+    if path.is_dir() {
+        return Err(Failure::input(path, "a folder, where an image is needed"));
+    }
     let reader = ImageReader::open(path).map_err(|e| Failure::io(path, e))?;
     let reader = reader
         .with_guessed_format()
         .map_err(|e| Failure::io(path, e))?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !is_complete_jpeg(path)? {
+        return Err(Failure::input(path, "the JPEG file is cut off"));
+    }
     let wrong = |e: image::ImageError| Failure::input(path, e.to_string().replace('\n', " "));
     let mut decoder = reader.into_decoder().map_err(wrong)?;
     let (width, height) = decoder.dimensions();
@@ -69,4 +75,31 @@ pub fn decode(path: &Path, most: Option<u64>) -> Result<RgbImage, Failure> {
         image.apply_orientation(orientation);
     }
     Ok(image.into_rgb8())
+}
+
+/// Whether the last scan of a JPEG file has an end. The decoder would fill what is missing with grey, in which no face is. Markers
+/// cannot occur within a scan, and pictures within metadata lie before it.
+fn is_complete_jpeg(path: &Path) -> Result<bool, Failure> {
+    use std::io::{BufRead, BufReader};
+    const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
+    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+    let file = std::fs::File::open(path).map_err(|e| Failure::io(path, e))?;
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let (mut complete, mut before) = (false, 0);
+    loop {
+        let bytes = reader.fill_buf().map_err(|e| Failure::io(path, e))?;
+        if bytes.is_empty() {
+            return Ok(complete);
+        }
+        for &byte in bytes {
+            match [before, byte] {
+                START_OF_SCAN => complete = false,
+                END_OF_IMAGE => complete = true,
+                _ => {}
+            }
+            before = byte;
+        }
+        let len = bytes.len();
+        reader.consume(len);
+    }
 }

@@ -1,14 +1,15 @@
 //! Photos through a file with a pipeline: faces of each, or the decision about two.
 
-use crate::arguments::{Arguments, Faces};
+use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::images;
 use crate::report::{self, Console};
 use dcz::Model;
 use dcz_face::{Detection, Face, FacePipeline, Image, Landmarks, Options, Selection};
 use image::RgbImage;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::{Cursor, IsTerminal, Write};
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 /// Colour of boxes and landmarks.
@@ -82,11 +83,7 @@ impl Photo {
             Some(landmarks) => vec![given(landmarks)],
             None => pipeline.detect(&image).map_err(|e| self.failure(e))?,
         };
-        let selection = match arguments.faces {
-            Faces::All => Selection::All,
-            Faces::Largest(count) => Selection::Largest(count),
-        };
-        selection.apply(&mut found);
+        arguments.faces.apply(image.size(), &mut found);
         let mut faces = Vec::with_capacity(found.len());
         for (index, detection) in found.into_iter().enumerate() {
             let embedding = pipeline.embed_landmarks(&image, &detection.landmarks);
@@ -196,12 +193,9 @@ fn many(
     pipeline: &mut FacePipeline,
     paths: &[PathBuf],
 ) -> Result<u8, Failure> {
-    let bar = std::io::stderr().is_terminal();
+    let bar = progress_bar(paths.len());
     let mut failed = 0usize;
-    for (index, path) in paths.iter().enumerate() {
-        if bar {
-            eprint!("\r{}/{} ", index + 1, paths.len());
-        }
+    for path in paths {
         let line = Photo::open(arguments, path)
             .and_then(|photo| Ok(json_of(&photo, &photo.faces(arguments, pipeline)?)));
         let line = line.or_else(|failure| match failure.code {
@@ -212,14 +206,16 @@ fn many(
             }
             _ => Err(failure),
         })?;
-        if writeln!(std::io::stdout(), "{line}").is_err() {
+        if bar
+            .suspend(|| writeln!(std::io::stdout(), "{line}"))
+            .is_err()
+        {
             // The reader has seen enough.
             break;
         }
+        bar.inc(1);
     }
-    if bar {
-        eprintln!();
-    }
+    bar.finish_and_clear();
     if failed > 0 {
         return Err(Failure {
             code: SOME_FAILED,
@@ -227,6 +223,16 @@ fn many(
         });
     }
     Ok(0)
+}
+
+/// On standard error; hidden when that is no terminal.
+fn progress_bar(len: usize) -> ProgressBar {
+    let bar = ProgressBar::new(len as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} (left: {eta})")
+    {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// The files of the command line; folders stand for the images in them, by name.
@@ -262,7 +268,7 @@ fn verify(
     let mut vectors = Vec::with_capacity(2);
     for path in &arguments.images {
         let photo = Photo::open(arguments, path)?;
-        let found = pipeline.embed_selected(&photo.view()?, Selection::Largest(1));
+        let found = pipeline.embed_selected(&photo.view()?, Selection::Main(1));
         let face = found.map_err(|e| photo.failure(e))?.pop();
         let face = face.ok_or_else(|| Failure {
             code: NO_FACE,
