@@ -31,17 +31,24 @@ impl Pairs {
     }
 }
 
-/// Share of the listed pairs decided correctly at the best single threshold on cosine similarity.
+/// How alike two embeddings are: larger is more alike.
+pub type Score = fn(&[f32], &[f32]) -> f64;
+
+/// Share of the listed pairs decided correctly at the best single threshold.
 ///
 /// # Panics
 /// When a listed image has no embedding.
-pub fn best_threshold_accuracy(pairs: &Pairs, embeddings: &HashMap<String, Vec<f32>>) -> f64 {
+pub fn best_threshold_accuracy(
+    pairs: &Pairs,
+    embeddings: &HashMap<String, Vec<f32>>,
+    score: Score,
+) -> f64 {
     let mut scored: Vec<(f64, bool)> = pairs
         .0
         .iter()
         .map(|(a, b, same)| {
             (
-                cosine(&embeddings[a.as_str()], &embeddings[b.as_str()]),
+                score(&embeddings[a.as_str()], &embeddings[b.as_str()]),
                 *same,
             )
         })
@@ -67,7 +74,7 @@ pub fn best_threshold_accuracy(pairs: &Pairs, embeddings: &HashMap<String, Vec<f
 ///
 /// # Panics
 /// When there is no pair of either kind.
-pub fn true_positive_rate(embeddings: &HashMap<String, Vec<f32>>, fpr: f64) -> f64 {
+pub fn true_positive_rate(embeddings: &HashMap<String, Vec<f32>>, fpr: f64, score: Score) -> f64 {
     let mut named: Vec<(&str, &Vec<f32>)> = embeddings
         .iter()
         .map(|(file, e)| {
@@ -83,9 +90,9 @@ pub fn true_positive_rate(embeddings: &HashMap<String, Vec<f32>>, fpr: f64) -> f
     for (i, (name, a)) in named.iter().enumerate() {
         for (other, b) in &named[i + 1..] {
             if name == other {
-                same.push(cosine(a, b))
+                same.push(score(a, b))
             } else {
-                different.push(cosine(a, b))
+                different.push(score(a, b))
             }
         }
     }
@@ -94,7 +101,8 @@ pub fn true_positive_rate(embeddings: &HashMap<String, Vec<f32>>, fpr: f64) -> f
     same.iter().filter(|score| **score >= threshold).count() as f64 / same.len() as f64
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+/// Cosine of the angle.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| {
         x.iter()
             .zip(y)
@@ -102,4 +110,10 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
             .sum::<f64>()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}
+
+/// Minus the Euclidean distance.
+pub fn closeness(a: &[f32], b: &[f32]) -> f64 {
+    let square = |(p, q): (&f32, &f32)| (f64::from(*p) - f64::from(*q)).powi(2);
+    -a.iter().zip(b).map(square).sum::<f64>().sqrt()
 }

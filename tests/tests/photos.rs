@@ -685,3 +685,101 @@ fn networks_that_do_not_fit_are_refused_and_nothing_is_written() {
         assert_eq!(folder.names(), before);
     }
 }
+
+#[test]
+fn a_threshold_from_photographs() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("album")).unwrap();
+    // Two photographs of each of 16 persons: 480 pairs of different ones, 16 of one.
+    let mut list = String::new();
+    for person in 0..16 {
+        for shot in 0..2 {
+            let name = format!("p{person}_{shot}.png");
+            let at = [120, 120 + 8 * shot];
+            let canvas = Canvas::new(256, 256).face(at, person, 0, 0);
+            folder.draw(&format!("album/{name}"), &canvas);
+            list += &format!("{name} person{person}\n");
+        }
+    }
+    folder.draw("album/nobody.png", &Canvas::new(64, 64));
+    list += "nobody.png person99\n";
+    let (list, album) = (
+        folder.write("list.txt", list.as_bytes()),
+        folder.text("album"),
+    );
+    let model = folder.bundle_with(&["--calibrate", &list, "--images", &album, "--fpr", "0.05"]);
+    let json = run("dcz", &["inspect", &model, "--json"])
+        .expect_code(0)
+        .json();
+    let compare = &json["pipeline"]["compare"];
+    close(&compare["fpr"], &[0.05], 1e-6);
+    let threshold = compare["threshold"].as_f64().unwrap();
+    assert!(threshold > 0.0 && threshold < 1.0, "{threshold}");
+    let text = run("dcz", &["inspect", &model]).expect_code(0).stdout;
+    for word in [
+        "detect",
+        "align: 112x112",
+        "embed",
+        "false positive rate 0.05",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    // The share it was chosen for, counted again.
+    let lines = infer(&model, &[&album]).expect_code(0).stdout;
+    let vectors: Vec<(String, Vec<f32>)> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| !line["faces"].as_array().unwrap().is_empty())
+        .map(|line| {
+            let file = line["file"].as_str().unwrap();
+            let name = file.rsplit('/').next().unwrap().split('_').next().unwrap();
+            (name.to_string(), numbers(&line["faces"][0]["embedding"]))
+        })
+        .collect();
+    let (mut negatives, mut accepted, mut lost) = (0, 0, 0);
+    for (i, (person, a)) in vectors.iter().enumerate() {
+        for (other, b) in &vectors[i + 1..] {
+            let dot =
+                |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(p, q)| f64::from(p * q)).sum::<f64>();
+            let value = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            let same = value >= threshold - 1e-6;
+            negatives += usize::from(person != other);
+            accepted += usize::from(person != other && same);
+            lost += usize::from(person == other && !same);
+        }
+    }
+    assert_eq!((negatives, accepted, lost), (480, 24, 0));
+    // Too few, and lists that are none.
+    let refused = |arguments: &[&str], code: i32, why: &str| {
+        let (detector, embedder) = (folder.text("detector.onnx"), folder.text("embedder.onnx"));
+        let out = folder.text("refused.dcz");
+        let fixed = [
+            "bundle",
+            "--detector",
+            &detector,
+            "--embedder",
+            &embedder,
+            "-o",
+            &out,
+        ];
+        let ran = run("dcz", &[&fixed[..], arguments].concat()).expect_code(code);
+        assert!(ran.stderr.contains(why), "{why}: {}", ran.stderr);
+        assert!(!folder.path("refused.dcz").exists());
+    };
+    let bad = folder.write("bad.txt", b"a b c d e\n");
+    let gone = folder.write("gone.txt", list_of_missing().as_bytes());
+    refused(&["--calibrate", &list, "--images", &album], 5, "too few");
+    refused(&["--calibrate", &bad, "--images", &album], 5, "line 1");
+    refused(
+        &["--calibrate", &gone, "--images", &album, "--fpr", "0.5"],
+        7,
+        "gone0.png",
+    );
+    refused(&["--calibrate", &list], 2, "--images");
+}
+
+fn list_of_missing() -> String {
+    (0..20)
+        .map(|i| format!("gone{i}.png person{i}\n"))
+        .collect()
+}

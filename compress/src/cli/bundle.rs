@@ -1,6 +1,7 @@
 //! `dcz bundle`: detector, alignment, embedder and threshold in one file.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use dcz::Model;
 use dcz_compress::encode::{CompressOptions, compress};
@@ -15,6 +16,7 @@ use dcz_format::pipeline::{Align, Compare, Detect, Embed, InputSize, LANDMARKS, 
 use dcz_format::writer::Encoded;
 use serde_json::json;
 
+use super::calibrate::calibrate;
 use super::target::{Partial, check_target};
 
 /// Largest side of a detector's input.
@@ -39,16 +41,31 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE.toml")]
     preprocess: Option<PathBuf>,
     /// Where the decision changes [default: that of the embedder's description, if any]
-    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "T",
+        allow_hyphen_values = true,
+        conflicts_with = "calibrate"
+    )]
     threshold: Option<f32>,
+    /// Chooses the threshold by photographs: lines `FILE FILE same|different`, or `FILE PERSON` (every pair counts), or LFW's
+    /// pairs.txt
+    #[arg(long, value_name = "pairs.txt", requires = "images")]
+    calibrate: Option<PathBuf>,
+    /// Where the photographs of --calibrate are
+    #[arg(long, value_name = "DIR", requires = "calibrate")]
+    images: Option<PathBuf>,
+    /// Share of pairs of different persons that the threshold of --calibrate may let through
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = share::<f64>)]
+    fpr: f64,
     /// Size at which the detector sees a photo: `native`, or pixels of the longest side, to which larger photos are scaled down
     #[arg(long, value_name = "native|PIXELS", default_value = "640", value_parser = size)]
     size: InputSize,
     /// Least score of a face
-    #[arg(long, value_name = "SCORE", default_value_t = 0.6, value_parser = share)]
+    #[arg(long, value_name = "SCORE", default_value_t = 0.6, value_parser = share::<f32>)]
     score: f32,
     /// Overlap above which the weaker of two faces is dropped
-    #[arg(long, value_name = "IOU", default_value_t = 0.3, value_parser = share)]
+    #[arg(long, value_name = "IOU", default_value_t = 0.3, value_parser = share::<f32>)]
     nms: f32,
     /// Most faces of a photo
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -88,9 +105,9 @@ fn size(text: &str) -> Result<InputSize, String> {
     }
 }
 
-fn share(text: &str) -> Result<f32, String> {
+fn share<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
     match text.parse() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        Ok(value) if (T::from(0)..=T::from(1)).contains(&value) => Ok(value),
         _ => Err("0 to 1 is needed".into()),
     }
 }
@@ -162,7 +179,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         embedder.rename(0, "embedder")?;
     }
     bundle.append(embedder)?;
-    bundle.set_pipeline(Pipeline {
+    let mut pipeline = Pipeline {
         detect: Detect {
             network: 0,
             // YuNet's own: BGR values from 0 to 255.
@@ -181,12 +198,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         align,
         embed: Embed { network: 1, pixels },
         compare,
-    })?;
+    };
+    bundle.set_pipeline(pipeline.clone())?;
 
     // Opened and tested before the target is replaced.
     let partial = Partial::beside(&arguments.output)?;
-    let bytes = bundle.write_atomic(&partial.path)?;
-    let opened = Model::open(&partial.path)?;
+    let mut bytes = bundle.write_atomic(&partial.path)?;
+    let mut opened = Model::open(&partial.path)?;
     for network in opened.networks() {
         let options = dcz::SessionOptions::default().with_network(network.name.clone());
         if network.self_test.is_some()
@@ -204,10 +222,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         let image = dcz_face::Image::new(64, 64, &blank)?;
         pipeline.detect(&image)
     });
-    found.map_err(|e| match e {
-        dcz_face::Error::Runtime(e) => e.into(),
-        other => Error::Input(other.to_string()),
-    })?;
+    found.map_err(face_error)?;
+    let mut calibration = None;
+    if let (Some(list), Some(images)) = (&arguments.calibrate, &arguments.images) {
+        let found = calibrate(&opened, list, images, arguments.fpr)?;
+        pipeline.compare.threshold = Some(found.threshold);
+        pipeline.compare.fpr = Some(arguments.fpr as f32);
+        bundle.set_pipeline(pipeline)?;
+        bytes = bundle.write_atomic(&partial.path)?;
+        opened = Model::open(&partial.path)?;
+        calibration = Some(found);
+    }
     partial.rename_to(&arguments.output)?;
     let names: Vec<&str> = opened.networks().iter().map(|n| n.name.as_str()).collect();
     let threshold = opened
@@ -215,13 +240,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         .pipeline()
         .and_then(|pipeline| pipeline.compare.threshold);
     if arguments.json {
+        let calibration = calibration.map(|c| {
+            json!({
+                "positives": c.positives[0],
+                "positives_accepted": c.positives[1],
+                "negatives": c.negatives,
+                "rank": c.rank,
+                "without_face": c.without_face,
+                "fpr": arguments.fpr,
+            })
+        });
         let line = json!({
             "file": arguments.output.display().to_string(),
             "bytes": bytes,
             "networks": names,
             "threshold": threshold,
+            "calibration": calibration,
         });
         return super::print(&format!("{line}\n"));
+    }
+    if let Some(c) = calibration {
+        super::print(&format!(
+            "threshold {}: accepts {} of {} pairs of different persons and {} of {} pairs of one; {} photographs without a face\n",
+            c.threshold, c.rank, c.negatives, c.positives[1], c.positives[0], c.without_face
+        ))?;
     }
     let decision = threshold.map_or("no threshold".into(), |t| format!("threshold {t}"));
     super::print(&format!(
@@ -231,6 +273,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         names.first().unwrap_or(&""),
         names.get(1).unwrap_or(&""),
     ))
+}
+
+pub(super) fn face_error(error: dcz_face::Error) -> Error {
+    match error {
+        dcz_face::Error::Runtime(e) => e.into(),
+        other => Error::Input(other.to_string()),
+    }
 }
 
 /// A `.dcz` file as it is, or a compressed ONNX model.

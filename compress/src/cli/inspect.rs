@@ -9,6 +9,7 @@ use dcz_compress::report;
 use dcz_format::graph::{
     ChannelOrder, Dim, Filter, Meaning, Metric, Network, Op, Precision, Preprocess, ResizeRule,
 };
+use dcz_format::pipeline::{InputSize, Pipeline, Pixels};
 use serde_json::{Value, json};
 
 /// Prints networks, inputs, outputs, preprocessing, layers, sections and texts of a .dcz file.
@@ -38,6 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
             "sections": sections,
             "code_tables": container.tables().len(),
             "networks": container.networks().iter().map(|n| network_json(n, arguments.nodes)).collect::<Vec<_>>(),
+            "pipeline": container.pipeline().map(|p| pipeline_json(p, container.networks())),
             "texts": texts.iter().map(|t| json!({ "name": t.name, "bytes": t.text.len() })).collect::<Vec<_>>(),
         });
         return super::print(&format!("{line}\n"));
@@ -62,6 +64,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     for network in container.networks() {
         describe(&mut out, network, arguments.nodes);
+    }
+    if let Some(pipeline) = container.pipeline() {
+        describe_pipeline(&mut out, pipeline, container.networks());
     }
     for text in &texts {
         let _ = writeln!(out, "text '{}': {} bytes", text.name, text.text.len());
@@ -147,6 +152,87 @@ fn describe(out: &mut String, network: &Network, nodes: bool) {
             );
         }
     }
+}
+
+fn describe_pipeline(out: &mut String, pipeline: &Pipeline, networks: &[Network]) {
+    let Pipeline {
+        detect,
+        align,
+        embed,
+        compare,
+    } = pipeline;
+    let network = |index: u32| {
+        networks
+            .get(index as usize)
+            .map_or("?", |n| n.name.as_str())
+    };
+    let pixels = |p: &Pixels| {
+        let order = channel_order(p.channels);
+        format!("{order}, (x - {:?}) * {:?}", p.mean, p.scale)
+    };
+    let _ = writeln!(
+        out,
+        "pipeline\n  detect '{}': {}, size {}, multiple of {}, strides {:?}, score {}, overlap {}, at most {} faces",
+        network(detect.network),
+        pixels(&detect.pixels),
+        input_size(detect.size),
+        detect.multiple,
+        detect.strides,
+        detect.score,
+        detect.nms,
+        detect.max_faces
+    );
+    let [width, height] = align.size;
+    let _ = writeln!(
+        out,
+        "  align: {width}x{height}, landmarks to {:?}",
+        align.template
+    );
+    let _ = writeln!(
+        out,
+        "  embed '{}': {}",
+        network(embed.network),
+        pixels(&embed.pixels)
+    );
+    let threshold = compare
+        .threshold
+        .map_or("no threshold".into(), |t| format!("threshold {t}"));
+    let rate = compare.fpr.map_or(String::new(), |rate| {
+        format!(" (false positive rate {rate})")
+    });
+    let _ = writeln!(
+        out,
+        "  compare: {}, {threshold}{rate}",
+        metric_name(compare.metric)
+    );
+}
+
+fn input_size(size: InputSize) -> String {
+    match size {
+        InputSize::Native => "native".into(),
+        InputSize::LongestSide(side) => format!("longest side {side}"),
+    }
+}
+
+fn pipeline_json(pipeline: &Pipeline, networks: &[Network]) -> Value {
+    let Pipeline {
+        detect,
+        align,
+        embed,
+        compare,
+    } = pipeline;
+    let network = |index: u32| networks.get(index as usize).map(|n| n.name.clone());
+    let pixels = |p: &Pixels| json!({ "channels": channel_order(p.channels), "mean": p.mean, "scale": p.scale });
+    json!({
+        "detect": {
+            "network": network(detect.network), "pixels": pixels(&detect.pixels), "size": input_size(detect.size),
+            "multiple": detect.multiple, "strides": detect.strides, "score": detect.score, "nms": detect.nms,
+            "max_faces": detect.max_faces,
+        },
+        "align": { "size": align.size, "template": align.template },
+        "embed": { "network": network(embed.network), "pixels": pixels(&embed.pixels) },
+        "compare": { "metric": metric_name(compare.metric), "threshold": compare.threshold, "fpr": compare.fpr },
+    })
 }
 
 fn name(network: &Network, tensor: u32) -> &str {

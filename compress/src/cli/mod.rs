@@ -1,6 +1,7 @@
 //! Sub-commands, their arguments, and what they share.
 
 mod bundle;
+mod calibrate;
 mod check;
 mod compare;
 mod compress;
