@@ -177,7 +177,7 @@ impl Pairs {
                     let pair = (place(lfw(a, i)), place(lfw(b, j)), false);
                     pairs.pairs.push(pair);
                 }
-                _ if number == 0 && words.iter().all(|w| is_number(&w)) => {}
+                _ if number == 0 && words.iter().all(is_number) => {}
                 [file, person] => {
                     if place(file.into()) != pairs.persons.len() {
                         return Err(format!("line {}: {file} has a person already", number + 1));
