@@ -206,6 +206,34 @@ fn errors(out: &[f32], exact: &[f64]) -> [f64; 2] {
     [most / largest, (sum / squares).sqrt()]
 }
 
+#[test]
+fn multiples_of_a_step_fit_16_bits_and_err_no_more() {
+    let s = shape([256, 16], 1, [24, 24]);
+    let mut rng = Rng(4);
+    let input: Vec<f32> = rng
+        .values(256 * 24 * 24)
+        .iter()
+        .map(|v| v.max(0.0))
+        .collect();
+    let layer = Layer::new(
+        &mut rng,
+        &Order::of(&s, KOrder::ChannelMajor),
+        Form::LinearLut,
+    );
+    let (exact, _) = reference::conv(&s, &layer.oihw(&s), &input);
+    for isa in Isa::available() {
+        for ((size, _), limit) in SIZES.into_iter().zip([1e-6, 3e-6, 2e-5]) {
+            assert!(winograd::fits_16(size, 90));
+            let t = Transformed::new(isa, size, &s, &layer);
+            assert!(t.exact);
+            let e = errors(&t.run(isa, &s, true, [24, 24], 0, &input), &exact);
+            assert!(e[0] <= limit, "{size:?} {e:?}");
+        }
+    }
+    assert!(!winograd::fits_16(Winograd::F4, 91));
+    assert!(winograd::fits_16(Winograd::F2, 127) && winograd::fits_16(Winograd::F6, 127));
+}
+
 /// Prints the table of `docs/algorithms.md` with `--nocapture`, and holds its limits.
 #[test]
 fn errors_stay_within_the_documented_limits() {

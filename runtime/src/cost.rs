@@ -39,9 +39,18 @@ pub(crate) fn conv(
     Some(ms((ns + expand) * images as f64))
 }
 
-/// A convolution with transformed weights in memory.
-pub(crate) fn transformed(algorithm: ConvAlgo, shape: &ConvShape, images: usize) -> Option<f64> {
-    let mut costs = table::TRANSFORMED.iter();
+/// A convolution with transformed weights in memory, in f32 or 16 bits.
+pub(crate) fn transformed(
+    algorithm: ConvAlgo,
+    shape: &ConvShape,
+    images: usize,
+    narrow: bool,
+) -> Option<f64> {
+    let mut costs = if narrow {
+        table::TRANSFORMED_16.iter()
+    } else {
+        table::TRANSFORMED.iter()
+    };
     let cost = costs.find(|c| c.algorithm == algorithm)?;
     Some(ms(work(cost, shape, 1.0, 1.0) * images as f64))
 }

@@ -467,7 +467,7 @@ impl<'w> Group<'w> {
 fn kept_tiles(kept: &ResidentLayer) -> Result<&[TileBuffer]> {
     match kept {
         ResidentLayer::Tiles(tiles) => Ok(tiles),
-        ResidentLayer::Winograd(_) => Err(mismatch()),
+        ResidentLayer::Winograd(_) | ResidentLayer::Winograd16 { .. } => Err(mismatch()),
     }
 }
 
@@ -497,8 +497,8 @@ impl ConvJob<'_> {
         let (to, threads) = (self.to, workers.len());
         let (rows, row_len) = (to.n * to.h, to.c * to.w);
         let unit = cost::winograd(self.work.algorithm).map_or(1, Winograd::tile);
-        if let Some(ResidentLayer::Winograd(weights)) = kept {
-            let panels = 0..self.work.shape.panels();
+        let panels = 0..self.work.shape.panels();
+        if let Some(weights) = kept.and_then(|kept| kept.transformed(0, panels.end)) {
             return split_rows(
                 team,
                 (threads, unit),
@@ -591,8 +591,8 @@ impl ConvJob<'_> {
                 return;
             };
             let outcome = match kept {
-                Some(ResidentLayer::Winograd(weights)) => {
-                    self.shares(weights, threads, &next, &out, scratch)
+                Some(kept) if kept.transformed(0, 1).is_some() => {
+                    self.shares(kept, threads, &next, &out, scratch)
                 }
                 kept => self.panels(kept, coded, &next, &out, worker, scratch),
             };
@@ -729,7 +729,7 @@ impl ConvJob<'_> {
     /// Takes equal shares of the panels of a layer with transformed weights until none is left.
     fn shares(
         &self,
-        weights: &[f32],
+        kept: &ResidentLayer,
         threads: usize,
         next: &AtomicUsize,
         out: &Mutex<&mut [f32]>,
@@ -738,7 +738,6 @@ impl ConvJob<'_> {
         let Map { h, w, .. } = self.to;
         let panels = self.work.shape.panels();
         let share = panels.div_ceil(threads.max(1)).max(1);
-        let panel_len = weights.len() / panels.max(1);
         loop {
             let first = next.fetch_add(share, Ordering::Relaxed);
             if first >= panels {
@@ -747,7 +746,7 @@ impl ConvJob<'_> {
             let own_panels = share.min(panels - first);
             let channel = first * PANEL;
             let count = (own_panels * PANEL).min(self.to.c.saturating_sub(channel));
-            let weights = weights.get(first * panel_len..).ok_or_else(mismatch)?;
+            let weights = kept.transformed(first, panels).ok_or_else(mismatch)?;
             self.own_channels(
                 channel,
                 count.max(1),
@@ -781,7 +780,7 @@ impl ConvJob<'_> {
     fn winograd(
         &self,
         shape: &ConvShape,
-        weights: &[f32],
+        weights: winograd::Resident<'_>,
         panels: Range<usize>,
         image: usize,
         rows: Range<usize>,
@@ -802,7 +801,7 @@ impl ConvJob<'_> {
             self.isa,
             size,
             shape,
-            winograd::Resident::F32(weights),
+            weights,
             panels,
             image_of(self.source, self.from, image),
             rows,

@@ -52,6 +52,8 @@ pub enum Tier {
     Float,
     /// Kept as f32, transformed for Winograd.
     Winograd,
+    /// Kept in 16 bits, transformed for Winograd.
+    Winograd16,
 }
 
 impl Tier {
@@ -62,6 +64,7 @@ impl Tier {
             Tier::Codes => "codes",
             Tier::Float => "float",
             Tier::Winograd => "winograd",
+            Tier::Winograd16 => "winograd16",
         }
     }
 }
@@ -283,6 +286,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         Some(ResidentForm::Codes) => Tier::Codes,
         Some(ResidentForm::Float) => Tier::Float,
         Some(ResidentForm::Winograd(_)) => Tier::Winograd,
+        Some(ResidentForm::Winograd16(_)) => Tier::Winograd16,
     };
     PlanStep {
         name,

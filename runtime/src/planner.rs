@@ -154,6 +154,9 @@ fn candidates(
         }
         if let Some(size) = algorithm.and_then(cost::winograd) {
             forms.push(Some(ResidentForm::Winograd(size)));
+            if resident::fits_16(size, layer, info) {
+                forms.push(Some(ResidentForm::Winograd16(size)));
+            }
         }
         for form in forms {
             let mut total = (0.0, 0u64);
@@ -207,7 +210,10 @@ fn conv_needs(
         return None;
     }
     let ms = match form {
-        Some(ResidentForm::Winograd(_)) => cost::transformed(algorithm, &work.shape, work.images)?,
+        Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
+            let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
+            cost::transformed(algorithm, &work.shape, work.images, narrow)?
+        }
         _ => {
             let form = tile_form(form, info);
             cost::conv(
@@ -231,7 +237,7 @@ fn linear_needs(
     info: &LayerInfo,
 ) -> Option<(f64, u64)> {
     let ms = match form {
-        Some(ResidentForm::Winograd(_)) => return None,
+        Some(form) if form.transform().is_some() => return None,
         form => cost::linear(layer, tile_form(form, info), form.is_some(), work.rows),
     };
     Some((ms, f32s(linear_scratch(layer))))
@@ -491,9 +497,9 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
 /// then computes whole panels into its scratch. Changes no bit.
 fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads: usize) -> bool {
     let pixels = work.shape.out_h * work.shape.out_w;
-    let (panels, most) = match form {
-        Some(ResidentForm::Winograd(_)) => (work.shape.panels(), SHARE_SCRATCH),
-        _ => {
+    let (panels, most) = match form.and_then(ResidentForm::transform) {
+        Some(_) => (work.shape.panels(), SHARE_SCRATCH),
+        None => {
             let starts = layer.tiles.iter().filter(|tile| tile.k == 0);
             (starts.count(), PANEL_SCRATCH)
         }
@@ -513,9 +519,9 @@ fn panel_scratch(
     layer: &Layer,
     threads: usize,
 ) -> usize {
-    let panels = match form {
-        Some(ResidentForm::Winograd(_)) => work.shape.panels().div_ceil(threads),
-        _ => {
+    let panels = match form.and_then(ResidentForm::transform) {
+        Some(_) => work.shape.panels().div_ceil(threads),
+        None => {
             let panels = layer.tiles.iter().map(|t| t.panels as usize);
             panels.max().unwrap_or(0)
         }
@@ -542,14 +548,19 @@ fn conv_scratch(
         let unit = cost::winograd(algorithm).map_or(1, Winograd::tile);
         share_of_rows(work.images * shape.out_h, unit, threads).min(shape.out_h)
     };
-    let kernel = if let Some(ResidentForm::Winograd(size)) = form {
+    let kernel = if let Some(size) = form.and_then(ResidentForm::transform) {
         let panels = shape.panels();
         let panels = if split {
             panels.div_ceil(threads)
         } else {
             panels
         };
-        winograd::workspace(size, shape, panels, rows, 0)
+        let run = winograd::workspace(size, shape, panels, rows, 0);
+        match form {
+            // One panel before it is narrowed.
+            Some(ResidentForm::Winograd16(_)) => run.max(winograd::panel_len(size, shape)),
+            _ => run,
+        }
     } else {
         let tile = |t: &dcz_format::layer::Tile| {
             dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows)

@@ -1,7 +1,7 @@
 //! Weights that stay in memory between runs, shared by all sessions of a model.
 //!
-//! A layer is kept in one of three forms: as codes (i8 or u8, a byte per weight), as f32 panels, or transformed for one
-//! size of Winograd. All three give the bits that decoding in every run gives. The model remembers what exists by weak
+//! A layer is kept in one of four forms: as codes (i8 or u8, a byte per weight), as f32 panels, or transformed for one
+//! size of Winograd, in f32 or 16 bits. All give the bits that decoding in every run gives. The model remembers what exists by weak
 //! references: the last session that lets go of a layer frees it.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +10,7 @@ use dcz_format::graph::LayerId;
 use dcz_format::layer::Layer;
 use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ConvShape, Isa};
+use dcz_kernels::{ConvShape, Isa, WeightTile};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -23,6 +23,18 @@ pub(crate) enum ResidentForm {
     Float,
     /// Transformed.
     Winograd(Winograd),
+    /// Transformed, in 16 bits: only where that loses nothing ([`fits_16`]).
+    Winograd16(Winograd),
+}
+
+impl ResidentForm {
+    /// The size of transformed weights.
+    pub(crate) fn transform(self) -> Option<Winograd> {
+        match self {
+            ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => Some(size),
+            ResidentForm::Codes | ResidentForm::Float => None,
+        }
+    }
 }
 
 /// The weights of one layer.
@@ -30,8 +42,38 @@ pub(crate) enum ResidentForm {
 pub(crate) enum ResidentLayer {
     /// All tiles.
     Tiles(Box<[TileBuffer]>),
-    /// All panels.
+    /// All panels, transformed.
     Winograd(Box<[f32]>),
+    /// The same in 16 bits.
+    Winograd16 { q: Box<[i16]>, scales: Box<[f32]> },
+}
+
+impl ResidentLayer {
+    /// Transformed weights from panel `first` of `panels` on.
+    pub(crate) fn transformed(
+        &self,
+        first: usize,
+        panels: usize,
+    ) -> Option<winograd::Resident<'_>> {
+        let from = |len: usize| first * (len / panels.max(1));
+        match self {
+            ResidentLayer::Tiles(_) => None,
+            ResidentLayer::Winograd(weights) => {
+                let weights = weights.get(from(weights.len())..)?;
+                Some(winograd::Resident::F32(weights))
+            }
+            ResidentLayer::Winograd16 { q, scales } => Some(winograd::Resident::I16 {
+                q: q.get(from(q.len())..)?,
+                scales: scales.get(from(scales.len())..)?,
+            }),
+        }
+    }
+}
+
+/// Whether 16 bits hold the transformed weights of a layer without loss.
+pub(crate) fn fits_16(size: Winograd, layer: &Layer, info: &LayerInfo) -> bool {
+    info.max_multiple(layer)
+        .is_some_and(|most| winograd::fits_16(size, most))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +98,8 @@ pub(crate) struct Loader<'a> {
     pub isa: Isa,
     pub decoder: &'a mut TileDecoder,
     pub buffer: &'a mut TileBuffer,
+    /// As much as a plan with [`ResidentForm::Winograd16`] has.
+    pub scratch: &'a mut [f32],
 }
 
 impl Residents {
@@ -99,22 +143,60 @@ impl Loader<'_> {
         let size = match form {
             ResidentForm::Codes => return self.tiles(id, layer, info.form),
             ResidentForm::Float => return self.tiles(id, layer, TileForm::F32),
-            ResidentForm::Winograd(size) => size,
+            ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => size,
         };
         let shape = geometry(layer);
-        let panel = winograd::panel_len(size, &shape);
-        let mut weights = zeros(panel.saturating_mul(shape.panels()))?;
-        let mut rest = &mut *weights;
+        let (panel, scales) = (
+            winograd::panel_len(size, &shape),
+            winograd::scales_len(size),
+        );
+        let len = panel.saturating_mul(shape.panels());
+        if form == ResidentForm::Winograd(size) {
+            let mut weights = zeros(len)?;
+            let mut rest = &mut *weights;
+            self.each_tile(id, layer, info, |isa, tile, _| {
+                let out = rest.split_off_mut(..panel.saturating_mul(tile.panels));
+                winograd::transform(isa, size, &shape, tile, out.ok_or_else(panels)?);
+                Ok(())
+            })?;
+            return Ok(ResidentLayer::Winograd(weights));
+        }
+        let mut q = zeros(len)?;
+        let mut all_scales = zeros(scales.saturating_mul(shape.panels()))?;
+        let (mut rest, mut rest_scales) = (&mut *q, &mut *all_scales);
+        self.each_tile(id, layer, info, |isa, tile, scratch| {
+            let out = rest.split_off_mut(..panel.saturating_mul(tile.panels));
+            let scales = rest_scales.split_off_mut(..scales.saturating_mul(tile.panels));
+            let (out, scales) = (out.ok_or_else(panels)?, scales.ok_or_else(panels)?);
+            let scratch = scratch.get_mut(..panel).ok_or_else(panels)?;
+            // The planner has looked: codes this small always fit.
+            if !winograd::transform_16(isa, size, &shape, tile, out, scales, scratch) {
+                return Err(Error::internal("weights beyond 16 bits"));
+            }
+            Ok(())
+        })?;
+        Ok(ResidentLayer::Winograd16 {
+            q,
+            scales: all_scales,
+        })
+    }
+
+    /// Decodes tile after tile of a layer.
+    fn each_tile(
+        &mut self,
+        id: LayerId,
+        layer: &Layer,
+        info: &LayerInfo,
+        mut f: impl FnMut(Isa, &WeightTile<'_>, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
         for tile in 0..layer.tiles.len() {
             let (decoder, net) = (&mut *self.decoder, self.net);
             let buffer = &mut *self.buffer;
             buffer.decode(decoder, self.container, net, id, tile, info.form)?;
             let (tile, _) = buffer.view(layer, info)?;
-            let out = rest.split_off_mut(..panel.saturating_mul(tile.panels));
-            let out = out.ok_or_else(|| Error::internal("panels of a layer"))?;
-            winograd::transform(self.isa, size, &shape, &tile, out);
+            f(self.isa, &tile, self.scratch)?;
         }
-        Ok(ResidentLayer::Winograd(weights))
+        Ok(())
     }
 
     fn tiles(&mut self, id: LayerId, layer: &Layer, form: TileForm) -> Result<ResidentLayer> {
@@ -142,6 +224,12 @@ pub(crate) fn bytes(layer: &Layer, form: ResidentForm) -> u64 {
             let panel = winograd::panel_len(size, &shape);
             panel.saturating_mul(shape.panels() * size_of::<f32>())
         }
+        ResidentForm::Winograd16(size) => {
+            let shape = geometry(layer);
+            let codes = winograd::panel_len(size, &shape).saturating_mul(size_of::<i16>());
+            let scales = winograd::scales_len(size) * size_of::<f32>();
+            codes.saturating_add(scales).saturating_mul(shape.panels())
+        }
     };
     // The shared handle: two counters beside the enum.
     (bytes + size_of::<ResidentLayer>() + 2 * size_of::<usize>()) as u64
@@ -166,10 +254,16 @@ fn geometry(layer: &Layer) -> ConvShape {
     }
 }
 
-fn zeros(len: usize) -> Result<Box<[f32]>> {
+#[cold]
+fn panels() -> Error {
+    Error::internal("panels of a layer")
+}
+
+fn zeros<T: Copy + Default>(len: usize) -> Result<Box<[T]>> {
     let mut values = Vec::new();
     let reserved = values.try_reserve_exact(len);
-    reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(len as u64 * 4)))?;
-    values.resize(len, 0.0);
+    let bytes = len as u64 * size_of::<T>() as u64;
+    reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(bytes)))?;
+    values.resize(len, T::default());
     Ok(values.into_boxed_slice())
 }

@@ -636,6 +636,7 @@ impl Session {
             cache,
             workers,
             resources,
+            scratch,
             ..
         } = self;
         let (Some(worker), Some(resources)) = (workers.first_mut(), resources) else {
@@ -650,6 +651,7 @@ impl Session {
             isa: self.isa,
             decoder: &mut worker.decoder,
             buffer: &mut worker.tile,
+            scratch: scratch.first_mut().map_or(&mut [], |s| &mut **s),
         };
         let wanted = &compiled.program.residents;
         compiled.residents = Vec::with_capacity(wanted.len());

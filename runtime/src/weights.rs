@@ -43,6 +43,17 @@ impl LayerInfo {
         }
     }
 
+    /// The largest weight of a layer in steps, if all weights of a channel are multiples of one step.
+    pub(crate) fn max_multiple(&self, layer: &Layer) -> Option<u8> {
+        match (&layer.values, &self.lut) {
+            (Values::Grid { steps }, _) if !matches!(steps, Steps::Block { .. }) => {
+                Some(layer.max_abs_q)
+            }
+            (_, Some(lut)) if lut.step() > 0.0 => Some(lut.max_abs()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         size_of::<LayerInfo>()
             + if self.lut.is_some() {

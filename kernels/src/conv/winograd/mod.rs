@@ -27,8 +27,8 @@ mod points;
 mod strip;
 mod weights;
 
-use self::multiply::{BLOCK, Products};
-use self::points::{F2, F4, F6, Size};
+use self::multiply::{BLOCK, FEW, Products};
+use self::points::{F2, F4, F6, Size, reach};
 use self::strip::{Cut, Strip};
 use super::{Call, ConvShape, Start};
 use crate::activation::Epilogue;
@@ -143,6 +143,13 @@ pub fn transform(
 }
 
 use self::weights::transform as transform_panels;
+
+/// Whether [`transform_16`] loses nothing for integer codes (or multiples of the step of a look-up
+/// table) of at most this magnitude, whatever they are.
+pub fn fits_16(size: Winograd, max_abs: u8) -> bool {
+    let reach = sized!(size, reach());
+    reach * reach * f32::from(max_abs) <= f32::from(i16::MAX)
+}
 
 /// The same in 16 bits. `q` takes [`panel_len`], `scales` [`scales_len`] elements per panel,
 /// `scratch` one [`panel_len`].
@@ -431,6 +438,15 @@ impl Job<'_, '_> {
                             let weights = |i| values[at(i)..][..len * PANEL].as_chunks().0;
                             let stride = positions * stride;
                             products.run(self.isa, chunk.len(), weights, sums, stride);
+                        }
+                        Resident::I16 { q, scales } if strip.tiles() <= FEW => {
+                            let weights = |i| {
+                                let scale = (chunk.start + i) * positions + position;
+                                let q = q[at(i)..][..len * PANEL].as_chunks().0;
+                                (q, &scales.as_chunks().0[scale])
+                            };
+                            let stride = positions * stride;
+                            products.run_few_16(self.isa, chunk.len(), weights, sums, stride);
                         }
                         Resident::I16 { q, scales } => {
                             for i in 0..chunk.len() {

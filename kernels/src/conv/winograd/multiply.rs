@@ -8,6 +8,9 @@ use crate::weights::PANEL;
 /// Most channels of a block: a chain of multiply-adds. The blocks depend on the layer only.
 pub(super) const BLOCK: usize = 128;
 
+/// Most tiles that are computed with a channel per lane.
+pub(super) const FEW: usize = 4;
+
 /// One block of one position.
 #[derive(Clone, Copy)]
 pub(super) struct Products<'a> {
@@ -34,13 +37,14 @@ impl Products<'_> {
         sums: &mut [f32],
         stride: usize,
     ) {
-        if self.tiles <= 4 {
+        if self.tiles <= FEW {
             for i in (0..panels).step_by(2) {
                 let sums = &mut sums[i * stride..];
                 if i + 1 < panels {
-                    self.few([weights(i), weights(i + 1)], sums, stride, isa);
+                    let weights = Few::F32([weights(i), weights(i + 1)]);
+                    self.few(weights, sums, stride, isa);
                 } else {
-                    self.few([weights(i)], sums, stride, isa);
+                    self.few(Few::F32([weights(i)]), sums, stride, isa);
                 }
             }
             return;
@@ -71,6 +75,29 @@ impl Products<'_> {
         }
     }
 
+    /// The same for at most 4 tiles and 16-bit weights, which are widened in registers: a buffer would
+    /// cost more than the products. `weights(i)` gives the integers and the scales of panel `i`.
+    pub fn run_few_16<'w>(
+        self,
+        isa: Isa,
+        panels: usize,
+        weights: impl Fn(usize) -> (&'w [[i16; PANEL]], &'w [f32; PANEL]),
+        sums: &mut [f32],
+        stride: usize,
+    ) {
+        for i in (0..panels).step_by(2) {
+            let sums = &mut sums[i * stride..];
+            let (q, scale) = weights(i);
+            if i + 1 < panels {
+                let (second, second_scale) = weights(i + 1);
+                let weights = Few::I16([q, second], [scale, second_scale]);
+                self.few(weights, sums, stride, isa);
+            } else {
+                self.few(Few::I16([q], [scale]), sums, stride, isa);
+            }
+        }
+    }
+
     fn many<const NV: usize, const MR: usize, const LANE: usize>(
         self,
         weights: &[[f32; PANEL]],
@@ -86,13 +113,7 @@ impl Products<'_> {
         });
     }
 
-    fn few<const P: usize>(
-        self,
-        weights: [&[[f32; PANEL]]; P],
-        sums: &mut [f32],
-        stride: usize,
-        isa: Isa,
-    ) {
+    fn few<const P: usize>(self, weights: Few<'_, P>, sums: &mut [f32], stride: usize, isa: Isa) {
         isa.run(ChannelLanes::<P> {
             products: self,
             weights,
@@ -149,10 +170,16 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for TileLanes<'_,
     }
 }
 
+/// Weights of `P` panels.
+enum Few<'a, const P: usize> {
+    F32([&'a [[f32; PANEL]]; P]),
+    I16([&'a [[i16; PANEL]]; P], [&'a [f32; PANEL]; P]),
+}
+
 /// A channel per lane: `P` panels times 4 tiles.
 struct ChannelLanes<'a, const P: usize> {
     products: Products<'a>,
-    weights: [&'a [[f32; PANEL]]; P],
+    weights: Few<'a, P>,
     sums: &'a mut [f32],
     stride: usize,
 }
@@ -162,32 +189,18 @@ impl<const P: usize> Work for ChannelLanes<'_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Products {
-            input,
-            pitch,
-            first,
-            ..
-        } = self.products;
-        let len = self.weights[0].len();
-        let mut weights = self.weights;
-        for w in &mut weights {
-            *w = &w[..len];
-        }
-        let mut acc = [[simd.splat(0.0); 4]; P];
-        let offsets = &self.products.offsets[..len];
-        for k in 0..len {
-            let x = &input[offsets[k] as usize..][..4];
-            let mut w = [simd.splat(0.0); P];
-            for i in 0..P {
-                w[i] = simd.load(&weights[i][k]);
-            }
-            for j in 0..4 {
-                let x = simd.splat(x[j]);
+        let Products { pitch, first, .. } = self.products;
+        let acc = match self.weights {
+            Few::F32(weights) => chains(simd, &self.products, weights, |_, w| simd.load(w)),
+            Few::I16(weights, scales) => {
+                let mut scale = [simd.splat(0.0); P];
                 for i in 0..P {
-                    acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+                    scale[i] = simd.load(scales[i]);
                 }
+                let widen = |i: usize, w: &[i16; 8]| simd.mul(simd.widen_i16(w), scale[i]);
+                chains(simd, &self.products, weights, widen)
             }
-        }
+        };
         for (i, acc) in acc.into_iter().enumerate() {
             let mut rows = [simd.splat(0.0); 8];
             rows[..4].copy_from_slice(&acc);
@@ -199,4 +212,35 @@ impl<const P: usize> Work for ChannelLanes<'_, P> {
             }
         }
     }
+}
+
+/// The sums of `P` panels times 4 tiles; `widen` makes panel `i`'s next weights of what is stored.
+#[inline(always)]
+fn chains<S: Simd, T, const P: usize>(
+    simd: S,
+    products: &Products<'_>,
+    weights: [&[[T; PANEL]]; P],
+    widen: impl Fn(usize, &[T; PANEL]) -> S::V,
+) -> [[S::V; 4]; P] {
+    let len = weights[0].len();
+    let mut rows = weights;
+    for row in &mut rows {
+        *row = &row[..len];
+    }
+    let mut acc = [[simd.splat(0.0); 4]; P];
+    let offsets = &products.offsets[..len];
+    for k in 0..len {
+        let x = &products.input[offsets[k] as usize..][..4];
+        let mut w = [simd.splat(0.0); P];
+        for i in 0..P {
+            w[i] = widen(i, &rows[i][k]);
+        }
+        for j in 0..4 {
+            let x = simd.splat(x[j]);
+            for i in 0..P {
+                acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+            }
+        }
+    }
+    acc
 }

@@ -143,6 +143,12 @@ pub(super) fn factor<K: Size>(i: usize, j: usize) -> f32 {
     (K::C.factors[i] * K::C.factors[j]) as f32
 }
 
+/// The largest magnitude that [`weights`] makes of three weights of magnitude 1.
+pub(super) fn reach<K: Size>() -> f32 {
+    let sums = K::C.integers.iter().take(K::PAIRS);
+    sums.map(|i| i.iter().sum()).fold(1.0, f32::max)
+}
+
 /// Input transform of `T` values.
 #[inline(always)]
 pub(super) fn input<K: Size, S: Simd>(simd: S, d: [S::V; MOST]) -> [S::V; MOST] {
