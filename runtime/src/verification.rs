@@ -41,6 +41,14 @@ impl Verification {
             same,
         }
     }
+
+    /// How alike the two are, for ranking: larger is more alike, whatever the metric.
+    pub fn closeness(&self) -> f64 {
+        match self.metric {
+            Metric::Cosine => self.value,
+            Metric::Euclidean => -self.value,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -68,5 +76,9 @@ mod tests {
             decide(Metric::Euclidean, Some(3.0), &x, &y),
             (4.0, Some(false))
         );
+        for metric in [Metric::Cosine, Metric::Euclidean] {
+            let closeness = |b| Verification::new(metric, None, &x, b).closeness();
+            assert!(closeness(&x) > closeness(&y));
+        }
     }
 }

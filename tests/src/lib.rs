@@ -5,7 +5,7 @@ pub mod faces;
 pub mod generated;
 pub mod markers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
@@ -29,31 +29,36 @@ pub fn shared(test: &str) -> Option<PathBuf> {
 /// When the tools cannot be built: a test that needs them must fail.
 pub fn tool(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let release = !cfg!(debug_assertions);
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args([
-            "build",
-            "--quiet",
-            "--locked",
-            "-p",
-            "dcz-infer",
-            "-p",
-            "dcz-compress",
-        ]);
-        if release {
-            command.arg("--release");
-        }
-        let status = command
-            .current_dir(root())
-            .status()
-            .unwrap_or_else(|error| panic!("cargo build: {error}"));
-        assert!(status.success(), "the tools do not build");
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| root().join("target"), PathBuf::from);
-        target.join(if release { "release" } else { "debug" })
-    });
+    let folder = FOLDER.get_or_init(|| build(&["-p", "dcz-infer", "-p", "dcz-compress"]));
     folder.join(name)
+}
+
+/// Path of an example program of `dcz-face`, built once per test process.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn example(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| build(&["-p", "dcz-face", "--examples"]));
+    folder.join("examples").join(name)
+}
+
+/// Builds with the profile of the tests and answers the folder of programs.
+fn build(what: &[&str]) -> PathBuf {
+    let release = !cfg!(debug_assertions);
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--locked"]).args(what);
+    if release {
+        command.arg("--release");
+    }
+    let status = command
+        .current_dir(root())
+        .status()
+        .unwrap_or_else(|error| panic!("cargo build: {error}"));
+    assert!(status.success(), "{what:?} do not build");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join(if release { "release" } else { "debug" })
 }
 
 /// Root of the workspace.
@@ -103,10 +108,18 @@ impl Ran {
 /// # Panics
 /// When it cannot be started.
 pub fn run<S: AsRef<std::ffi::OsStr>>(name: &str, arguments: &[S]) -> Ran {
-    let output: Output = Command::new(tool(name))
+    run_program(&tool(name), arguments)
+}
+
+/// Runs a program with arguments.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run_program<S: AsRef<std::ffi::OsStr>>(program: &Path, arguments: &[S]) -> Ran {
+    let output: Output = Command::new(program)
         .args(arguments)
         .output()
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     Ran {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -2,7 +2,7 @@
 //! hand (`dcz_tests::markers`), drawn images, every option of photos, and every kind of bad input with its exit code.
 
 use dcz_tests::markers::{self, Canvas, WINDOW};
-use dcz_tests::{Ran, generated, run};
+use dcz_tests::{Ran, example, generated, run, run_program};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -782,4 +782,50 @@ fn list_of_missing() -> String {
     (0..20)
         .map(|i| format!("gone{i}.png person{i}\n"))
         .collect()
+}
+
+#[test]
+fn the_example_programs() {
+    let folder = Folder::new();
+    let model = folder.bundle();
+    std::fs::create_dir_all(folder.path("people/bob")).unwrap();
+    let draw = |name: &str, at: [usize; 2], person: u64| {
+        folder.draw(name, &Canvas::new(250, 250).face(at, person, 0, 0))
+    };
+    let ann = draw("people/ann.png", [120, 120], 1);
+    draw("people/bob/1.png", [120, 120], 2);
+    folder.write("people/bob/2.png", b"broken");
+    let (again, bob) = (
+        draw("again.png", [128, 112], 1),
+        draw("b.png", [120, 128], 2),
+    );
+    let stranger = draw("c.png", [120, 120], 3);
+    let verify = |a: &str, b: &str| run_program(&example("verify"), &[&model, a, b]);
+    assert!(
+        verify(&ann, &again)
+            .expect_code(0)
+            .stdout
+            .contains("threshold")
+    );
+    verify(&ann, &bob).expect_code(1);
+    let none = folder.draw("none.png", &Canvas::new(64, 64));
+    assert!(
+        verify(&ann, &none)
+            .expect_code(2)
+            .stderr
+            .contains("no face")
+    );
+    verify(&ann, "missing.png").expect_code(2);
+    let people = folder.text("people");
+    let ran = run_program(
+        &example("identify"),
+        &[&model, &people, &again, &bob, &stranger],
+    )
+    .expect_code(0);
+    let answers: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    for (answer, name) in answers.iter().zip(["ann", "bob", "nobody"]) {
+        assert!(answer.contains(&format!("): {name}")), "{answer}");
+    }
+    assert!(ran.stderr.contains("2.png"), "{}", ran.stderr);
 }
