@@ -57,6 +57,9 @@ pub fn channels(pixels: &Pixels) -> usize {
     }
 }
 
+/// Values of a row that are summed at a time.
+const BLOCK: usize = 32;
+
 /// Scratch of filling, reused from image to image.
 #[derive(Debug, Default)]
 pub struct Scaler {
@@ -84,7 +87,8 @@ impl Scaler {
         self.columns
             .prepare(width as usize, place.scaled[0] as usize);
         self.rows.prepare(height as usize, place.scaled[1] as usize);
-        resize(&mut self.wide, width as usize * 3);
+        // One more: the last pixel is read as four values.
+        resize(&mut self.wide, width as usize * 3 + 1);
         resize(&mut self.narrow, place.scaled[0] as usize);
     }
 
@@ -105,24 +109,58 @@ impl Scaler {
         }
         self.prepare(image.width(), image.height(), place);
         for y in 0..self.rows.len() {
-            let (first, weights) = self.rows.get(y);
-            self.wide.fill(0.0);
+            self.sum_rows(image, y);
+            self.sum_columns();
+            planes.put(&self.narrow, out, y);
+        }
+    }
+}
+
+impl Scaler {
+    /// The weighted sum of the rows of the image that row `y` is made of.
+    fn sum_rows(&mut self, image: &Image<'_>, y: usize) {
+        let (first, weights) = self.rows.get(y);
+        // Sums of one block at a time stay in registers.
+        let (blocks, rest) = self.wide.as_chunks_mut::<BLOCK>();
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let mut sums = [0f32; BLOCK];
             for (weight, source) in weights.iter().zip(first..) {
-                for (sum, value) in self.wide.iter_mut().zip(image.row(source)) {
+                let values = image.row(source).get(index * BLOCK..);
+                let Some(values) = values.and_then(|v| v.first_chunk::<BLOCK>()) else {
+                    continue;
+                };
+                for (sum, value) in sums.iter_mut().zip(values) {
                     *sum += weight * f32::from(*value);
                 }
             }
-            let (colours, _) = self.wide.as_chunks::<3>();
-            for (x, to) in self.narrow.iter_mut().enumerate() {
-                let (first, weights) = self.columns.get(x);
-                *to = [0.0; 3];
-                for (weight, rgb) in weights.iter().zip(colours.get(first..).unwrap_or(&[])) {
-                    for (sum, value) in to.iter_mut().zip(rgb) {
-                        *sum += weight * value;
-                    }
+            *block = sums;
+        }
+        rest.fill(0.0);
+        let start = blocks.len() * BLOCK;
+        for (weight, source) in weights.iter().zip(first..) {
+            let values = image.row(source).get(start..).unwrap_or(&[]);
+            for (sum, value) in rest.iter_mut().zip(values) {
+                *sum += weight * f32::from(*value);
+            }
+        }
+    }
+
+    /// The scaled row. Four values are read per pixel, of which three count: one vector instead of three numbers.
+    fn sum_columns(&mut self) {
+        for (x, to) in self.narrow.iter_mut().enumerate() {
+            let (first, weights) = self.columns.get(x);
+            let mut sums = [0f32; 4];
+            let values = self.wide.get(3 * first..).unwrap_or(&[]);
+            for (tap, weight) in weights.iter().enumerate() {
+                let Some(values) = values.get(3 * tap..).and_then(|v| v.first_chunk::<4>()) else {
+                    continue;
+                };
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum += weight * value;
                 }
             }
-            planes.put(&self.narrow, out, y);
+            let [r, g, b, _] = sums;
+            *to = [r, g, b];
         }
     }
 }

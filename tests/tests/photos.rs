@@ -829,3 +829,26 @@ fn the_example_programs() {
     }
     assert!(ran.stderr.contains("2.png"), "{}", ran.stderr);
 }
+
+#[test]
+fn times_of_the_stages() {
+    let folder = Folder::new();
+    let model = folder.bundle();
+    let (canvas, _, _) = two();
+    let photo = folder.draw("two.png", &canvas);
+    let ran = infer(&model, &[&photo, "--bench", "2", "--json"]).expect_code(0);
+    let json = ran.json();
+    assert_eq!(json["faces"], 2);
+    for key in [
+        "detect_ms",
+        "embed_ms",
+        "total_ms",
+        "prepare_ms",
+        "memory_bytes",
+        "peak_rss_bytes",
+    ] {
+        assert!(json[key].is_number(), "{key}: {json}");
+    }
+    assert!(ran.stderr.contains("detect: median"), "{}", ran.stderr);
+    infer(&model, &[&photo, &photo, "--bench", "2"]).expect_code(2);
+}

@@ -10,6 +10,7 @@ mod arrays;
 mod bench;
 mod failure;
 mod images;
+mod photo_bench;
 mod photos;
 mod report;
 

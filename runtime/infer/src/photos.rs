@@ -3,6 +3,7 @@
 use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::images;
+use crate::photo_bench;
 use crate::report::{self, Console};
 use dcz::Model;
 use dcz_face::{Detection, Face, FacePipeline, Image, Landmarks, Options, Selection};
@@ -36,6 +37,11 @@ pub fn run(arguments: &Arguments, model: &Model, console: &Console) -> Result<u8
     options.max_faces = arguments.max_faces;
     options.max_pixels = arguments.max_pixels;
     let mut pipeline = FacePipeline::new(model, options)?;
+    if let (Some(runs), [path]) = (arguments.bench, arguments.images.as_slice()) {
+        let photo = Photo::open(arguments, path)?;
+        let done = photo_bench::run(&mut pipeline, &photo.view()?, runs, console);
+        return done.map_err(|e| photo.failure(e));
+    }
     if arguments.pairwise() {
         return verify(arguments, &mut pipeline, console);
     }
