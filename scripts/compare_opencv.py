@@ -44,7 +44,8 @@ def opencv(args):
         if faces is None:
             return np.zeros((0, 15), np.float32)
         faces = faces.copy()
-        faces[:, :14] /= scale
+        faces[:, :4] /= scale  # edges; landmarks are centres of pixels
+        faces[:, 4:14] = (faces[:, 4:14] + 0.5) / scale - 0.5
         return faces
 
     def embed(face):
