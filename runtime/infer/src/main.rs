@@ -4,6 +4,9 @@
 //! standard error. Exit codes: 0 ok or same person; 1 different person; 2 usage; 3 malformed or
 //! corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output;
 //! 8 some of many images failed; 9 no face.
+//!
+//! Packages: `image` decodes, `npyz` reads and writes arrays, `indicatif` draws the progress of many photos (on a terminal
+//! only), `clap` and `serde_json` are the command line and its results.
 
 mod arguments;
 mod arrays;
