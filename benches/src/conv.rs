@@ -13,8 +13,8 @@ use crate::record::{Output, Report};
 use crate::stats::Times;
 use dcz_kernels::winograd::{self, Resident, Winograd};
 use dcz_kernels::{
-    ALGOS, Activation, Algo, ConvShape, Epilogue, Isa, KOrder, Map, Start, Steps, TileValues, View,
-    ViewMut, WeightTile, conv_tile, kernel_name, weights::PANEL, workspace,
+    ALGOS, Activation, Algo, ConvAlgo, ConvShape, Epilogue, Isa, KOrder, Map, Start, Steps,
+    TileValues, View, ViewMut, WeightTile, conv_tile, kernel_name, weights::PANEL, workspace,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -55,32 +55,32 @@ pub struct Args {
 /// The file of shapes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shapes {
+pub(crate) struct Shapes {
     /// Percentages of zero weights.
-    zeros: Vec<u64>,
+    pub(crate) zeros: Vec<u64>,
     #[serde(rename = "shape")]
-    shapes: Vec<Shape>,
+    pub(crate) shapes: Vec<Shape>,
 }
 
 /// A square convolution.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shape {
+pub(crate) struct Shape {
     /// Where it comes from.
-    network: String,
+    pub(crate) network: String,
     /// Its layer, or what is special about it.
-    name: String,
+    pub(crate) name: String,
     /// Input and output channels.
-    channels: [usize; 2],
+    pub(crate) channels: [usize; 2],
     #[serde(default = "one")]
-    groups: usize,
-    kernel: usize,
+    pub(crate) groups: usize,
+    pub(crate) kernel: usize,
     #[serde(default = "one")]
-    stride: usize,
+    pub(crate) stride: usize,
     /// Half the kernel unless given.
     pad: Option<usize>,
     /// Rows and columns of the input.
-    size: usize,
+    pub(crate) size: usize,
 }
 
 fn one() -> usize {
@@ -88,8 +88,20 @@ fn one() -> usize {
 }
 
 impl Shape {
-    fn geometry(&self) -> Result<ConvShape> {
-        let pad = self.pad.unwrap_or(self.kernel / 2);
+    /// Zeros on each side.
+    pub(crate) fn padding(&self) -> usize {
+        self.pad.unwrap_or(self.kernel / 2)
+    }
+
+    /// Weights of the layer.
+    #[cfg(test)]
+    pub(crate) fn weights(&self) -> usize {
+        let [inputs, outputs] = self.channels;
+        inputs / self.groups * outputs * self.kernel * self.kernel
+    }
+
+    pub(crate) fn geometry(&self) -> Result<ConvShape> {
+        let pad = self.padding();
         let span = (self.size + 2 * pad).checked_sub(self.kernel);
         let out = span.ok_or_else(|| format!("{}: kernel beyond input", self.name))?
             / self.stride.max(1)
@@ -127,15 +139,17 @@ struct Row {
 }
 
 /// A way to compute the shape.
-struct Candidate<'a> {
-    name: String,
+pub(crate) struct Candidate<'a> {
+    pub(crate) name: String,
     workspace_bytes: usize,
     kept_bytes: usize,
-    run: Compute<'a>,
+    /// Within the error limit of a session, alone in its network, for all codes.
+    pub(crate) legal: bool,
+    pub(crate) run: Compute<'a>,
 }
 
 /// Computes the shape into an output.
-type Compute<'a> = Box<dyn FnMut(&mut [f32]) + 'a>;
+pub(crate) type Compute<'a> = Box<dyn FnMut(&mut [f32]) + 'a>;
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -220,7 +234,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// A convolution with its input, and its weights cut into tiles.
-struct Layer {
+pub(crate) struct Layer {
     isa: Isa,
     shape: ConvShape,
     input: Vec<f32>,
@@ -251,7 +265,7 @@ const RELU: Epilogue<'_> = Epilogue {
 };
 
 impl Layer {
-    fn new(isa: Isa, shape: ConvShape, zeros: u64, block: usize) -> Layer {
+    pub(crate) fn new(isa: Isa, shape: ConvShape, zeros: u64, block: usize) -> Layer {
         let (k, panels) = (shape.k(), shape.panels());
         let per_tile = (TILE / (k * PANEL)).max(1);
         let range = k.min(TILE / PANEL);
@@ -315,8 +329,18 @@ impl Layer {
         direct.or_else(|| supported().next())
     }
 
+    /// Elements of the output.
+    pub(crate) fn outputs(&self) -> usize {
+        self.shape.out_channels * self.shape.out_h * self.shape.out_w
+    }
+
+    /// Reads the input.
+    pub(crate) fn touch_input(&self) -> f32 {
+        self.input.iter().sum()
+    }
+
     /// All ways to compute it, the baseline first.
-    fn candidates(&self) -> Vec<Candidate<'_>> {
+    pub(crate) fn candidates(&self) -> Vec<Candidate<'_>> {
         let mut candidates = Vec::new();
         let Some(baseline) = self.baseline() else {
             return candidates;
@@ -327,12 +351,18 @@ impl Layer {
         for algo in std::iter::once(baseline).chain(others) {
             candidates.push(self.by_tiles(algo, None));
         }
-        let expanded = self
-            .codes
-            .iter()
-            .map(|&q| f32::from(q) * self.step)
-            .collect();
-        candidates.push(self.by_tiles(baseline, Some(expanded)));
+        let kept = [
+            ConvAlgo::Gemm,
+            ConvAlgo::Pointwise,
+            ConvAlgo::DirectSparse,
+            ConvAlgo::Depthwise,
+        ];
+        for algo in ALGOS.iter().filter(|algo| (algo.supports)(&self.shape)) {
+            if algo.algo == baseline.algo || kept.contains(&algo.algo) {
+                let expanded = self.codes.iter().map(|&q| f32::from(q) * self.step);
+                candidates.push(self.by_tiles(algo, Some(expanded.collect())));
+            }
+        }
         if winograd::supports(&self.shape) {
             for size in [Winograd::F2, Winograd::F4, Winograd::F6] {
                 candidates.push(self.winograd_f32(size));
@@ -353,6 +383,7 @@ impl Layer {
             kept_bytes: kept
                 .as_ref()
                 .map_or(0, |weights| size_of_val(weights.as_slice())),
+            legal: true,
             run: Box::new(move |out| {
                 let mut at = 0;
                 for cut in &self.tiles {
@@ -406,7 +437,8 @@ impl Layer {
         let mut weights = vec![0.0; shape.panels() * winograd::panel_len(size, shape)];
         winograd::transform(isa, size, shape, &self.whole(), &mut weights);
         let bytes = size_of_val(weights.as_slice());
-        self.winograd(size, "f32", bytes, move |run| run(Resident::F32(&weights)))
+        let with = move |run: &mut dyn FnMut(Resident<'_>)| run(Resident::F32(&weights));
+        self.winograd(size, "f32", bytes, within_default(size), with)
     }
 
     fn winograd_16(&self, size: Winograd) -> Candidate<'_> {
@@ -425,7 +457,8 @@ impl Layer {
             &mut form,
         );
         let bytes = size_of_val(q.as_slice()) + size_of_val(scales.as_slice());
-        self.winograd(size, "i16", bytes, move |run| {
+        let legal = within_default(size) && winograd::fits_16(size, 127);
+        self.winograd(size, "i16", bytes, legal, move |run| {
             run(Resident::I16 {
                 q: &q,
                 scales: &scales,
@@ -439,6 +472,7 @@ impl Layer {
         size: Winograd,
         form: &str,
         kept_bytes: usize,
+        legal: bool,
         with: impl Fn(&mut dyn FnMut(Resident<'_>)) + 'a,
     ) -> Candidate<'a> {
         let (shape, isa) = (&self.shape, self.isa);
@@ -448,6 +482,7 @@ impl Layer {
             name: format!("conv_winograd{}_{}, kept {form}", size.tile(), isa.name()),
             workspace_bytes: size_of_val(scratch.as_slice()),
             kept_bytes,
+            legal,
             run: Box::new(move |out| {
                 with(&mut |weights| {
                     winograd::run(
@@ -470,7 +505,7 @@ impl Layer {
     }
 
     fn measure(&self, millis: u64) -> Vec<Row> {
-        let len = self.shape.out_channels * self.shape.out_h * self.shape.out_w;
+        let len = self.outputs();
         let mut candidates = self.candidates();
         let (mut baseline, mut out) = (Vec::new(), vec![0.0; len]);
         let mut differences = Vec::new();
@@ -522,6 +557,11 @@ impl Cut {
     }
 }
 
+/// Whether a session accepts the error of a size with its default limit.
+fn within_default(size: Winograd) -> bool {
+    size != Winograd::F6
+}
+
 /// The largest, relative to the largest magnitude of `expected`; not a number if one of `out` is not.
 fn difference(out: &[f32], expected: &[f32]) -> f32 {
     let unit = (expected.iter()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
@@ -530,10 +570,10 @@ fn difference(out: &[f32], expected: &[f32]) -> f32 {
 }
 
 /// A linear congruential generator; the upper bits are used.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = (self.0)
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);

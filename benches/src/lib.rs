@@ -15,6 +15,7 @@ pub mod decode;
 pub mod latency;
 pub mod memory;
 pub mod peers;
+pub mod pick;
 pub mod plot;
 pub mod record;
 pub mod stats;

@@ -34,6 +34,12 @@ pub(crate) fn conv(
     } else {
         layer.tiles.iter().map(packed).sum::<f64>() / shape.groups.max(1) as f64
     };
+    // Zeros are taken to be independent: blocks that were pruned together are better than that.
+    let density = match algorithm {
+        ConvAlgo::BlockSparse2 => 1.0 - (1.0 - density).powi(2),
+        ConvAlgo::BlockSparse4 => 1.0 - (1.0 - density).powi(4),
+        _ => density,
+    };
     let ns = work(cost, shape, passes.max(1.0), density);
     let expand = extra(form) * weights(layer);
     Some(ms((ns + expand) * images as f64))
@@ -68,26 +74,43 @@ fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
             tiles.next_multiple_of(8)
         };
         let weights = (shape.panels() * PANEL * shape.in_per_group()) as f64 * positions;
+        let weight = if tiles <= 4 { cost.few } else { cost.weight };
         let tiles = tiles as f64 * positions;
         return cost.product * weights * filled as f64
-            + cost.weight * weights
+            + weight * weights
             + cost.input * tiles * inputs * passes
             + cost.output * tiles * outputs;
     }
     let k = shape.k() as f64;
-    let macs = outputs * k * pixels;
+    let computed = match cost.group {
+        (0, _) => pixels,
+        (together, single) => {
+            let vectors = shape.out_h * shape.out_w.div_ceil(8);
+            let left = (vectors % together) as f64;
+            8.0 * ((vectors / together * together) as f64 + left * single)
+        }
+    };
+    let macs = outputs * k * computed;
     let weights = (shape.panels() * PANEL * shape.k()) as f64;
-    let area = (shape.in_h * shape.in_w) as f64;
+    // A small kernel with a stride does not look at everything.
+    let seen = |axis: usize, size: usize, out: usize| size.min(out * shape.kernel[axis]);
+    let area = (seen(0, shape.in_h, shape.out_h) * seen(1, shape.in_w, shape.out_w)) as f64;
     let strided = if shape.stride == [1, 1] {
         0.0
     } else {
         cost.strided
     };
+    let blocks = shape.k().div_ceil(K_BLOCK).max(1) as f64;
+    let chunks = (shape.panels_per_group().div_ceil(CHUNK) * shape.groups) as f64;
+    let chunks = if shape.is_depthwise() { 1.0 } else { chunks };
+    let far = outputs * pixels * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
+    let output = cost.output + if far { table::FAR_OUTPUT } else { 0.0 };
     (cost.product + strided) * macs
         + cost.present * macs * density
         + cost.weight * weights
         + cost.input * inputs * area * passes
-        + cost.output * outputs * pixels * shape.k().div_ceil(K_BLOCK).max(1) as f64
+        + output * outputs * pixels * blocks
+        + cost.pixel * pixels * blocks * chunks
 }
 
 /// A linear layer of `rows` rows whose weights lie decoded in memory: a tile decoded just before, or all of them `kept`.

@@ -1,10 +1,10 @@
 //! What operations cost on the machine the planner's figures come from: an AMD EPYC (Zen 4 core, AVX2+FMA tier, 32 KiB
 //! L1, 1 MiB L2), one thread, rustc 1.95 release build.
 //!
-//! Fitted (non-negative least squares of relative error) to `kernels/examples/conv_table.rs` with 50 and 80 percent of
-//! zeros, Winograd to its 3x3 layers of 64 and more channels. Most dense and sparse layers are predicted within 15
-//! percent, stems, 7x7 maps, strided 1x1 and very large maps worse; Winograd mostly within 10, worst 22. Kept f32 weights
-//! and wide decoding are guesses. Nanoseconds per unit. Only ratios matter to a choice; another machine shifts all of them alike.
+//! Fitted (non-negative least squares of relative error, outliers weighed down) to `bench conv --zeros 0,50,80 --json`.
+//! Median error: dense 6 percent, sparse 5, Winograd 2 to 7 (worst 30 with 4 channels). What kept F(4,3) weights cost on few
+//! tiles is from the contest network, where they come from main memory; wide decoding is a guess. `bench pick` checks the
+//! choices. Nanoseconds per unit. Only ratios matter to a choice; another machine shifts all of them alike.
 
 use dcz_kernels::ConvAlgo;
 
@@ -17,42 +17,53 @@ pub(crate) struct TileCost {
     pub strided: f64,
     /// A multiply-add with a weight that is not zero, where zeros are skipped.
     pub present: f64,
-    /// A weight, each time it is expanded or transformed.
+    /// A weight, each time it is expanded or transformed (of transformed weights that are kept: read).
     pub weight: f64,
+    /// The same of Winograd on at most 4 tiles, where a lane is a channel.
+    pub few: f64,
     /// An input element (of Winograd: transformed), each time it is packed.
     pub input: f64,
     /// An output element (of Winograd: transformed), each time it is stored.
     pub output: f64,
+    /// A pixel, for each block of k and each 8 panels: finding its place.
+    pub pixel: f64,
+    /// Vectors of pixels that are computed together, and what one left over costs, in vectors; 0: every pixel counts as one.
+    pub group: (usize, f64),
 }
 
 /// Weights as they come from the file. Algorithms that are not here are never chosen: where they are faster than these
 /// is not known yet, or (direct convolution without scratch) what they save is not worth what they cost.
 #[rustfmt::skip]
 pub(crate) const TILES: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Gemm,         product: 0.0172, strided: 0.0030, present: 0.0,    weight: 0.65, input: 0.018, output: 0.60 },
-    TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0029, strided: 0.0030, present: 0.0384, weight: 0.71, input: 0.39,  output: 0.0 },
-    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0175, strided: 0.0, present: 0.0,    weight: 0.40, input: 0.0,   output: 0.45 },
-    TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0, strided: 0.0,    present: 0.0,    weight: 0.5,  input: 1.10,  output: 0.0 },
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0249, strided: 0.0, present: 0.0,    weight: 0.69, input: 0.18, output: 0.19 },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0136, strided: 0.0, present: 0.0,    weight: 0.60, input: 0.05, output: 1.10 },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0123, strided: 0.0, present: 0.0,    weight: 0.46, input: 0.21, output: 1.51 },
+    TileCost { algorithm: ConvAlgo::Gemm,         product: 0.0184, strided: 0.0,    present: 0.0,    weight: 0.64, few: 0.0, input: 0.191, output: 0.23, pixel: 3.1, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0014, strided: 0.0008, present: 0.0349, weight: 0.76, few: 0.0, input: 0.300, output: 0.37, pixel: 0.5, group: (4, 3.0) },
+    TileCost { algorithm: ConvAlgo::BlockSparse2, product: 0.0010, strided: 0.0004, present: 0.0206, weight: 0.67, few: 0.0, input: 0.341, output: 0.29, pixel: 2.3, group: (4, 3.0) },
+    TileCost { algorithm: ConvAlgo::BlockSparse4, product: 0.0003, strided: 0.0003, present: 0.0183, weight: 0.63, few: 0.0, input: 0.338, output: 0.29, pixel: 2.0, group: (3, 2.0) },
+    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0219, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 3.2, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0385, strided: 0.115,  present: 0.0,    weight: 1.19, few: 0.0, input: 0.0,   output: 0.50, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0210, strided: 0.0, present: 0.0, weight: 0.62, few: 0.62, input: 0.330, output: 0.436, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0211, strided: 0.0, present: 0.0, weight: 0.48, few: 0.48, input: 0.248, output: 0.545, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0236, strided: 0.0, present: 0.0, weight: 0.30, few: 0.30, input: 0.443, output: 0.736, pixel: 0.0, group: (0, 0.0) },
 ];
 
-/// Winograd with transformed weights kept: weights are read only, from main memory when a network has more than the caches
-/// hold, and the input is transformed once.
+/// What an output element costs more, each time it is stored, where the outputs have more than [`FAR_BYTES`].
+pub(crate) const FAR_OUTPUT: f64 = 1.0;
+pub(crate) const FAR_BYTES: usize = 8 << 20;
+
+/// Winograd with transformed weights kept: weights are read only, and the input is transformed once.
 #[rustfmt::skip]
 pub(crate) const TRANSFORMED: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0231, strided: 0.0, present: 0.0,    weight: 0.080, input: 0.163, output: 0.163 },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0140, strided: 0.0, present: 0.0,    weight: 0.250, input: 0.510, output: 0.510 },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0214, strided: 0.0, present: 0.0,    weight: 0.250, input: 0.260, output: 0.260 },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0259, strided: 0.0, present: 0.0, weight: 0.111, few: 0.106, input: 0.045, output: 0.436, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0201, strided: 0.0, present: 0.0, weight: 0.159, few: 0.170, input: 0.342, output: 0.513, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0245, strided: 0.0, present: 0.0, weight: 0.071, few: 0.101, input: 0.266, output: 0.539, pixel: 0.0, group: (0, 0.0) },
 ];
 
 /// The same in 16 bits: half the memory to read, and what widening costs.
 #[rustfmt::skip]
 pub(crate) const TRANSFORMED_16: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0231, strided: 0.0, present: 0.0,    weight: 0.050, input: 0.163, output: 0.163 },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0140, strided: 0.0, present: 0.0,    weight: 0.150, input: 0.510, output: 0.510 },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0214, strided: 0.0, present: 0.0,    weight: 0.150, input: 0.260, output: 0.260 },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0216, strided: 0.0, present: 0.0, weight: 0.277, few: 0.036, input: 0.377, output: 0.384, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0179, strided: 0.0, present: 0.0, weight: 0.276, few: 0.062, input: 0.489, output: 0.493, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0239, strided: 0.0, present: 0.0, weight: 0.210, few: 0.037, input: 0.387, output: 0.524, pixel: 0.0, group: (0, 0.0) },
 ];
 
 /// A multiply-add of a linear layer for the first row: with weights decoded just before, kept as codes and read from
