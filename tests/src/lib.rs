@@ -4,6 +4,7 @@
 pub mod faces;
 pub mod generated;
 pub mod markers;
+pub mod photos;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
