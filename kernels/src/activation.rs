@@ -83,21 +83,29 @@ pub(crate) trait VectorFunction: Copy {
 
 /// What a [`VectorFunction`] is applied to.
 pub(crate) trait Vectors {
+    /// Whether a loop for each function is worth its code.
+    const FAST: bool;
     /// Adds `bias` if there is one, then applies `function`.
     fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F);
 }
 
 /// Hands the epilogue of one channel, none or a simple one, to `vectors`.
 #[inline(always)]
-pub(crate) fn finish_vectors(
+pub(crate) fn finish_vectors<V: Vectors>(
     epilogue: Option<&Epilogue<'_>>,
     channel: usize,
-    vectors: impl Vectors,
+    vectors: V,
 ) {
     let Some(epilogue) = epilogue else {
+        if !V::FAST {
+            return vectors.finish(None, Any(Activation::None, channel));
+        }
         return vectors.finish(None, Identity);
     };
     let bias = epilogue.bias.map(|bias| bias[channel]);
+    if !V::FAST {
+        return vectors.finish(bias, Any(epilogue.activation, channel));
+    }
     match epilogue.activation {
         Activation::Relu => vectors.finish(bias, Positive),
         Activation::LeakyRelu(slope) => vectors.finish(bias, Leaky(slope)),
@@ -115,6 +123,23 @@ struct Positive;
 struct Leaky(f32);
 #[derive(Clone, Copy)]
 struct Between(f32, f32);
+
+/// Whichever it is, of this channel.
+#[derive(Clone, Copy)]
+struct Any<'a>(Activation<'a>, usize);
+
+impl VectorFunction for Any<'_> {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
+        match self.0 {
+            Activation::Relu => Positive.apply(simd, v),
+            Activation::LeakyRelu(slope) => Leaky(slope).apply(simd, v),
+            Activation::Prelu(slopes) => Leaky(prelu_slope(slopes, self.1)).apply(simd, v),
+            Activation::Clip(low, high) => Between(low, high).apply(simd, v),
+            _ => v,
+        }
+    }
+}
 
 impl VectorFunction for Identity {
     #[inline(always)]

@@ -229,7 +229,7 @@ impl Work for Chains<'_> {
     }
 }
 
-/// The sums of `count` chains of one row, from the tile as it is; none for steps per block.
+/// The sums of `count` chains of one row, from the tile as it is; none for steps per block and on the portable tier.
 struct Straight<'a> {
     tile: &'a WeightTile<'a>,
     x: &'a [f32],
@@ -242,6 +242,9 @@ impl Work for Straight<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
+        if !S::FAST {
+            return None;
+        }
         Some(match self.tile.values {
             TileValues::F32(values) => self.sums(simd, values, |_, w| simd.load(w)),
             TileValues::Lut { codes, lut } => match lut.small() {

@@ -210,6 +210,8 @@ struct Row<'a, S> {
 }
 
 impl<S: Simd> activation::Vectors for Row<'_, S> {
+    const FAST: bool = S::FAST;
+
     #[inline(always)]
     fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F) {
         let Row {
@@ -303,6 +305,8 @@ pub(super) struct Line<'a, S> {
 }
 
 impl<S: Simd> activation::Vectors for Line<'_, S> {
+    const FAST: bool = S::FAST;
+
     #[inline(always)]
     fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F) {
         let Line {

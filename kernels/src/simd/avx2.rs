@@ -30,6 +30,7 @@ impl Avx2Fma {
 }
 
 impl Simd for Avx2Fma {
+    const FAST: bool = true;
     type V = __m256;
 
     #[inline(always)]

@@ -69,11 +69,17 @@ impl Isa {
     #[inline(always)]
     pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
         match self {
-            Isa::Portable => work.run(Portable),
+            Isa::Portable => portable(work),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2Fma(token) => token.run(work),
         }
     }
+}
+
+/// One copy of the code, however many callers a kernel has.
+#[inline(never)]
+fn portable<W: Work>(work: W) -> W::Output {
+    work.run(Portable)
 }
 
 struct PeakProbe(usize);
@@ -110,6 +116,8 @@ pub(crate) trait Work {
 
 /// Operations on vectors of 8 f32.
 pub(crate) trait Simd: Copy {
+    /// Whether loops made for one case are worth their code.
+    const FAST: bool;
     /// 8 lanes.
     type V: Copy;
     /// Eight times the same value.

@@ -9,6 +9,7 @@ use wide::f32x8;
 pub struct Portable;
 
 impl Simd for Portable {
+    const FAST: bool = false;
     type V = f32x8;
 
     #[inline(always)]

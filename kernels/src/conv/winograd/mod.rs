@@ -190,7 +190,7 @@ fn transform_16_sized<K: Size>(
     let form = &mut scratch[..len];
     let mut exact = true;
     for panel in 0..tile.panels {
-        isa.run(weights::Transform::<K> {
+        weights::Transform::<K> {
             shape,
             tile,
             panel,
@@ -198,7 +198,8 @@ fn transform_16_sized<K: Size>(
             scaled: false,
             out: form,
             size: PhantomData,
-        });
+        }
+        .run_on(isa);
         let q = &mut q[panel * len..][..len];
         let scales = &mut scales[panel * positions * PANEL..][..positions * PANEL];
         exact &= weights::narrow::<K>(tile, panel, form, q, scales);

@@ -22,6 +22,14 @@ pub(super) struct Transform<'a, K> {
     pub size: std::marker::PhantomData<K>,
 }
 
+impl<K: Size> Transform<'_, K> {
+    /// One copy of the code for all callers.
+    #[inline(never)]
+    pub(super) fn run_on(self, isa: Isa) {
+        isa.run(self);
+    }
+}
+
 impl<K: Size> Work for Transform<'_, K> {
     type Output = ();
 
@@ -249,7 +257,7 @@ pub(super) fn transform<K: Size>(
 ) {
     let len = K::T * K::T * stride(channels.len());
     for (panel, out) in panels.zip(out.chunks_exact_mut(len)) {
-        isa.run(Transform::<K> {
+        Transform::<K> {
             shape,
             tile,
             panel,
@@ -257,6 +265,7 @@ pub(super) fn transform<K: Size>(
             scaled: true,
             out,
             size: std::marker::PhantomData,
-        });
+        }
+        .run_on(isa);
     }
 }
