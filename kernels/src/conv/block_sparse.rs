@@ -27,7 +27,9 @@ pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize 
     K_BLOCK * PANEL + lists + K_BLOCK + Plane::workspace(shape, rows)
 }
 
-/// Runs the call with groups of `L` channels and `NV` vectors of pixels.
+/// Runs the call with groups of `L` channels and `NV` vectors of pixels. (Never inlined: the table of algorithms would get a
+/// copy of its own.)
+#[inline(never)]
 pub(super) fn run<const L: usize, const NV: usize>(isa: Isa, call: Call<'_, '_>) {
     let Call {
         shape,
