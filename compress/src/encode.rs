@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use dcz::Model;
 use dcz::oracle::{Array, ContainerWeights};
 use dcz::shape;
 use dcz_format::graph::{
     Expected, Generator, Network, Op, Precision, ResizeRule, SelfTest, TensorId,
 };
-use dcz_format::layer::{KOrder, Steps};
+use dcz_format::layer::{KOrder, Steps, Values};
 use dcz_format::selftest::{generate, sample_positions, samples_per_output};
 use dcz_format::writer::{
-    ConstantInput, Encoded, IndexChoice, LayerInput, NetworkInput, WriteOptions, encode,
+    ConstantInput, Encoded, IndexChoice, LayerInput, NetworkInput, Weights, WriteOptions, encode,
 };
 use dcz_format::{Container, Limits, MemoryBytes, NamedText};
 use half::f16;
@@ -120,6 +121,40 @@ pub fn compress(
     let test = self_test(&encoded, range, progress)?;
     encoded.set_self_test(0, test)?;
     Ok(encoded)
+}
+
+/// A network with its weights as they are, in memory, to be run; it has no self-test.
+///
+/// Errors: [`Error::Malformed`] for weights that are not finite, [`Error::Input`] for a description that does not fit.
+pub fn float_model(float: FloatNetwork, description: &Description) -> Result<Model, Error> {
+    let mut network = float.network;
+    description.apply(&mut network)?;
+    let layers = float.layers.into_iter().map(raw_layer).collect();
+    let constants = float
+        .constants
+        .into_iter()
+        .map(|c| store_constant(c, true))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let input = NetworkInput {
+        network,
+        layers,
+        constants,
+    };
+    let encoded = encode(vec![input], &WriteOptions::default(), &mut |_, _| {})?;
+    Ok(Model::from_bytes(encoded.to_bytes()?)?)
+}
+
+fn raw_layer(layer: FloatLayer) -> LayerInput {
+    LayerInput {
+        name: layer.name,
+        shape: layer.shape,
+        k_order: KOrder::ChannelMajor,
+        values: Values::Raw32,
+        weights: Weights::F32(layer.weights),
+        index: IndexChoice::Auto,
+        cosine: 1.0,
+        max_error: 0.0,
+    }
 }
 
 /// What every layer is to the network.

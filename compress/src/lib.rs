@@ -16,9 +16,11 @@
 //!
 //! Beyond the packages of the other crates this one uses `prost` (the protobuf wire format, no code generation),
 //! `half` (float16 weights), `toml` and `serde` (settings and preprocessing files), `npyz` (arrays), `image`
-//! (`dcz compare --images`), `indicatif` (progress) and `clap` (the command line).
+//! (everything that takes images), `indicatif` (progress) and `clap` (the command line).
 
+pub mod accuracy;
 pub mod array;
+pub mod chart;
 pub mod compare;
 pub mod defaults;
 pub mod encode;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use dcz::oracle::Array;
-use dcz::preprocess::{ImageRef, dims, preprocess};
+use dcz::preprocess::dims;
+use dcz_compress::accuracy::images::{Loader, list};
 use dcz_compress::error::Error;
 use dcz_format::graph::Network;
 
@@ -25,41 +26,20 @@ pub fn read_folder(
             network.inputs.len()
         )));
     }
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, &e))? {
-        let path = entry.map_err(|e| Error::io(folder, &e))?.path();
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if extension.is_some_and(|e| ["png", "jpg", "jpeg", "webp", "bmp"].contains(&e.as_str())) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let mut paths = list(folder)?;
     paths.truncate(limit);
-    if paths.is_empty() {
-        return Err(Error::Input(format!(
-            "{}: no PNG, JPEG, WebP or BMP image",
-            folder.display()
-        )));
-    }
+    let loader = Loader {
+        record: record.clone(),
+        alignment: None,
+    };
     let mut sets = Vec::with_capacity(paths.len());
     for path in &paths {
-        let wrong = |why: String| Error::Input(format!("{}: {why}", path.display()));
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
-        let image = image::load_from_memory(&bytes)
-            .map_err(|e| wrong(e.to_string()))?
-            .into_rgb8();
-        let reference = ImageRef {
-            width: image.width(),
-            height: image.height(),
-            pixels: image.as_raw(),
-        };
-        let values = preprocess(record, reference, None).map_err(|e| wrong(e.to_string()))?;
         let array = Array {
             dims: dims(record).to_vec(),
-            values: values.into_iter().map(f64::from).collect(),
+            values: loader.load(path)?.into_iter().map(f64::from).collect(),
         };
         dcz::shape::check_inputs(network, std::slice::from_ref(&array.dims))
-            .map_err(|e| wrong(e.to_string()))?;
+            .map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
         sets.push(vec![array]);
     }
     Ok((

@@ -5,6 +5,7 @@ mod calibrate;
 mod check;
 mod compare;
 mod compress;
+mod evaluate;
 mod images;
 mod inspect;
 mod target;
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 use dcz_compress::error::Error;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Makes, inspects, checks and compares .dcz files.
+/// Makes, inspects, checks, compares and evaluates .dcz files.
 ///
 /// Exit codes: 0 all is well, 2 usage, 3 malformed or corrupt file, 4 unsupported, 5 bad input, 6 memory budget,
 /// 7 input or output, 8 some of many inputs failed.
@@ -34,6 +35,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Check(check::Arguments),
     Compare(compare::Arguments),
+    Evaluate(evaluate::Arguments),
 }
 
 /// Runs a sub-command.
@@ -44,7 +46,16 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
     }
+}
+
+/// Whether a file begins like a .dcz file.
+fn is_dcz(path: &Path) -> Result<bool, Error> {
+    use std::io::Read;
+    let mut head = [0; 8];
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, &e))?;
+    Ok(file.read_exact(&mut head).is_ok() && head == dcz_format::MAGIC)
 }
 
 /// A progress bar on stderr; silent when that is not a terminal.

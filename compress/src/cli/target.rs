@@ -32,6 +32,13 @@ fn folder_of(path: &Path) -> &Path {
         .unwrap_or_else(|| Path::new("."))
 }
 
+/// Writes a text file that appears whole or not at all.
+pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    let partial = Partial::beside(path)?;
+    std::fs::write(&partial.path, text).map_err(|e| Error::io(path, &e))?;
+    partial.rename_to(path)
+}
+
 /// A file beside the target that is removed unless it becomes the target.
 pub struct Partial {
     /// Where it is.
