@@ -19,11 +19,11 @@ use crate::program::{
 use crate::resident::ResidentLayer;
 use crate::session::TensorRef;
 use crate::threads::Team;
-use crate::weights::{LayerInfo, TileBuffer};
+use crate::weights::{Bank, LayerInfo, TileBuffer};
 use crate::{convert, error};
 use dcz_format::graph::{LayerId, Network};
 use dcz_format::layer::{Layer, PANEL, Tile};
-use dcz_format::{Container, TileDecoder};
+use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile};
 use dcz_kernels::{activation, binary, layout, norm, pool, resize};
@@ -31,6 +31,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+mod band;
 
 /// What one thread owns: a decoder, a decoded tile, and the outcome of its last job.
 #[derive(Debug)]
@@ -91,22 +93,43 @@ impl<'e> Exec<'e> {
         io: &mut Io<'_, '_, '_, '_>,
         times: &mut [StepTime],
     ) -> Result<()> {
-        for (index, step) in program.steps.iter().enumerate() {
-            if self.profiling {
-                self.workers.iter_mut().for_each(|w| w.decode_ns = 0);
-                let begin = Instant::now();
-                self.step(program, step, io)?;
-                if let Some(time) = times.get_mut(index) {
-                    time.total_ns += nanos(begin);
-                    // Threads decode side by side: the longest one counts.
-                    time.decode_ns += self.workers.iter().map(|w| w.decode_ns).max().unwrap_or(0);
+        let mut index = 0;
+        while let Some(step) = program.steps.get(index) {
+            let next = match program.band(index) {
+                Some((band, _)) => {
+                    self.band(program, band, io, times)?;
+                    band.steps.end
                 }
-            } else {
-                self.step(program, step, io)?;
-            }
+                None => {
+                    self.timed(index, times, |exec| exec.step(program, step, io))?;
+                    index + 1
+                }
+            };
             if cfg!(debug_assertions) {
-                self.poison(program, index);
+                (index..next).for_each(|step| self.poison(program, step));
             }
+            index = next;
+        }
+        Ok(())
+    }
+
+    /// Does a part of step `index`, measuring its time when profiling.
+    fn timed(
+        &mut self,
+        index: usize,
+        times: &mut [StepTime],
+        f: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        if !self.profiling {
+            return f(self);
+        }
+        self.workers.iter_mut().for_each(|w| w.decode_ns = 0);
+        let begin = Instant::now();
+        f(self)?;
+        if let Some(time) = times.get_mut(index) {
+            time.total_ns += nanos(begin);
+            // Threads decode side by side: the longest one counts.
+            time.decode_ns += self.workers.iter().map(|w| w.decode_ns).max().unwrap_or(0);
         }
         Ok(())
     }
@@ -254,8 +277,9 @@ impl<'e> Exec<'e> {
             container: self.container,
             net: self.net,
             id,
-            info,
+            form: info.form,
             timed: self.profiling,
+            release: self.release,
         };
         let threads = at.step.threads.clamp(1, self.workers.len().max(1));
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
@@ -297,8 +321,9 @@ impl<'e> Exec<'e> {
             container: self.container,
             net: self.net,
             id,
-            info,
+            form: info.form,
             timed: self.profiling,
+            release: self.release,
         };
         if work.rows == 1 {
             // Each thread owns a range of whole panels.
@@ -343,7 +368,8 @@ impl<'e> Exec<'e> {
                     |range, y, scratch| {
                         let x = x.get(range.start * work.inputs..).ok_or_else(mismatch)?;
                         for i in 0..count {
-                            job.tile(group.tile(i)?, x, range.len(), 0, y, scratch)?;
+                            let tile = group.tile(i, layer, info)?;
+                            job.tile(&tile, x, range.len(), 0, y, scratch)?;
                         }
                         Ok(())
                     },
@@ -374,6 +400,9 @@ impl<'e> Exec<'e> {
     }
 }
 
+/// Bytes of a coded tile from which on its pages are given back as soon as it is decoded.
+const RELEASE: u64 = 16_384;
+
 /// Gives the mapped pages of a layer back.
 pub(crate) fn release(container: &Container, net: usize, layer: usize, record: &Layer) {
     let id = LayerId(layer as u32);
@@ -392,8 +421,10 @@ struct Coded<'a> {
     container: &'a Container,
     net: usize,
     id: LayerId,
-    info: &'a LayerInfo,
+    form: TileForm,
     timed: bool,
+    /// Drop the mapped pages of large tiles after decoding them.
+    release: bool,
 }
 
 impl Coded<'_> {
@@ -410,64 +441,118 @@ impl Coded<'_> {
             self.net,
             self.id,
             tile,
-            self.info.form,
+            self.form,
         );
         if let Some(begin) = begin {
             worker.decode_ns += nanos(begin);
         }
+        self.used(tile);
         outcome
+    }
+
+    /// A tile has been read: its pages are given back if they are many. Those of small tiles go with the layer.
+    fn used(&self, tile: usize) {
+        if self.release
+            && let Ok((_, range)) = self.container.tile(self.net, self.id, tile)
+            && range.end.saturating_sub(range.start) >= RELEASE
+        {
+            let len = range.end - range.start;
+            self.container.source().release(range.start, len);
+        }
+    }
+}
+
+/// Where the weights of a step are in memory.
+#[derive(Clone, Copy)]
+enum Kept<'a> {
+    /// Resident tiles.
+    Tiles(&'a [TileBuffer]),
+    /// Tiles decoded by the band that runs.
+    Bank(Bank<'a>),
+    /// Resident and transformed.
+    Winograd(&'a ResidentLayer),
+}
+
+impl<'a> Kept<'a> {
+    /// Transformed weights from panel `first` of `panels` on.
+    fn transformed(self, first: usize, panels: usize) -> Option<winograd::Resident<'a>> {
+        match self {
+            Kept::Winograd(layer) => layer.transformed(first, panels),
+            Kept::Tiles(_) | Kept::Bank(_) => None,
+        }
+    }
+
+    fn tile<'v>(
+        &'v self,
+        index: usize,
+        layer: &'v Layer,
+        info: &'v LayerInfo,
+    ) -> Result<(WeightTile<'v>, Tile)> {
+        match self {
+            Kept::Tiles(tiles) => tiles.get(index).ok_or_else(mismatch)?.view(layer, info),
+            Kept::Bank(bank) => bank.view(layer, info, index),
+            Kept::Winograd(_) => Err(mismatch()),
+        }
+    }
+}
+
+impl<'a> From<&'a ResidentLayer> for Kept<'a> {
+    fn from(layer: &'a ResidentLayer) -> Kept<'a> {
+        match layer {
+            ResidentLayer::Tiles(tiles) => Kept::Tiles(tiles),
+            layer => Kept::Winograd(layer),
+        }
     }
 }
 
 /// Tiles ready for use: kept ones, or one decoded by each worker.
 struct Group<'w> {
-    kept: Option<&'w [TileBuffer]>,
+    kept: Option<Kept<'w>>,
     workers: &'w [Worker],
+    first: usize,
 }
 
 impl<'w> Group<'w> {
     /// Decodes the tiles in parallel, at most one per worker, unless they are kept.
     fn new(
         team: &Team,
-        kept: Option<&'w ResidentLayer>,
+        kept: Option<Kept<'w>>,
         workers: &'w mut [Worker],
         coded: &Coded<'_>,
         tiles: Range<usize>,
     ) -> Result<Group<'w>> {
-        if let Some(kept) = kept {
-            let kept = kept_tiles(kept)?.get(tiles).ok_or_else(mismatch)?;
-            return Ok(Group {
-                kept: Some(kept),
-                workers,
+        let first = tiles.start;
+        if kept.is_none() {
+            let deciding = workers.get_mut(..tiles.len()).ok_or_else(mismatch)?;
+            team.for_each(deciding, |i, worker| {
+                let outcome = coded.decode(worker, first + i);
+                worker.outcome = outcome;
             });
-        }
-        let deciding = workers.get_mut(..tiles.len()).ok_or_else(mismatch)?;
-        team.for_each(deciding, |i, worker| {
-            let outcome = coded.decode(worker, tiles.start + i);
-            worker.outcome = outcome;
-        });
-        for worker in deciding {
-            std::mem::replace(&mut worker.outcome, Ok(()))?;
+            for worker in deciding {
+                std::mem::replace(&mut worker.outcome, Ok(()))?;
+            }
         }
         Ok(Group {
-            kept: None,
+            kept,
             workers,
+            first,
         })
     }
 
-    fn tile(&self, index: usize) -> Result<&TileBuffer> {
-        let tile = match self.kept {
-            Some(kept) => kept.get(index),
-            None => self.workers.get(index).map(|worker| &worker.tile),
-        };
-        tile.ok_or_else(mismatch)
-    }
-}
-
-fn kept_tiles(kept: &ResidentLayer) -> Result<&[TileBuffer]> {
-    match kept {
-        ResidentLayer::Tiles(tiles) => Ok(tiles),
-        ResidentLayer::Winograd(_) | ResidentLayer::Winograd16 { .. } => Err(mismatch()),
+    /// The tile of this index in the group.
+    fn tile<'v>(
+        &'v self,
+        index: usize,
+        layer: &'v Layer,
+        info: &'v LayerInfo,
+    ) -> Result<(WeightTile<'v>, Tile)> {
+        match &self.kept {
+            Some(kept) => kept.tile(self.first + index, layer, info),
+            None => {
+                let worker = self.workers.get(index).ok_or_else(mismatch)?;
+                worker.tile.view(layer, info)
+            }
+        }
     }
 }
 
@@ -488,7 +573,7 @@ impl ConvJob<'_> {
     fn by_rows(
         &self,
         team: &Team,
-        kept: Option<&ResidentLayer>,
+        kept: Option<Kept<'_>>,
         coded: &Coded<'_>,
         out: &mut [f32],
         workers: &mut [Worker],
@@ -541,7 +626,7 @@ impl ConvJob<'_> {
                 scratch,
                 |range, out, scratch| {
                     for i in 0..count {
-                        let (tile, record) = group.tile(i)?.view(self.layer, self.info)?;
+                        let (tile, record) = group.tile(i, self.layer, self.info)?;
                         let (start, last) = self.range_of_k(&record);
                         per_image(range.clone(), to, out, |image, rows, data| {
                             dcz_kernels::conv_tile(
@@ -573,7 +658,7 @@ impl ConvJob<'_> {
     fn by_panels(
         &self,
         team: &Team,
-        kept: Option<&ResidentLayer>,
+        kept: Option<Kept<'_>>,
         coded: &Coded<'_>,
         out: &mut [f32],
         workers: &mut [Worker],
@@ -591,7 +676,7 @@ impl ConvJob<'_> {
                 return;
             };
             let outcome = match kept {
-                Some(kept) if kept.transformed(0, 1).is_some() => {
+                Some(Kept::Winograd(kept)) => {
                     self.shares(kept, threads, &next, &out, scratch)
                 }
                 kept => self.panels(kept, coded, &next, &out, worker, scratch),
@@ -668,7 +753,7 @@ impl ConvJob<'_> {
     /// Takes panel after panel (whole tiles) until none is left.
     fn panels(
         &self,
-        kept: Option<&ResidentLayer>,
+        kept: Option<Kept<'_>>,
         coded: &Coded<'_>,
         next: &AtomicUsize,
         out: &Mutex<&mut [f32]>,
@@ -688,14 +773,13 @@ impl ConvJob<'_> {
                 scratch,
                 |shape, epilogue, own, scratch| {
                     for index in tiles {
-                        let buffer = match kept {
-                            Some(kept) => kept_tiles(kept)?.get(index).ok_or_else(mismatch)?,
+                        let (tile, record) = match &kept {
+                            Some(kept) => kept.tile(index, self.layer, self.info)?,
                             None => {
                                 coded.decode(worker, index)?;
-                                &worker.tile
+                                worker.tile.view(self.layer, self.info)?
                             }
                         };
-                        let (tile, record) = buffer.view(self.layer, self.info)?;
                         let tile = WeightTile {
                             first_panel: 0,
                             ..tile
@@ -831,7 +915,7 @@ struct LinearJob<'a> {
     info: &'a LayerInfo,
     isa: Isa,
     epilogue: dcz_kernels::Epilogue<'a>,
-    kept: Option<&'a ResidentLayer>,
+    kept: Option<Kept<'a>>,
 }
 
 impl LinearJob<'_> {
@@ -848,14 +932,14 @@ impl LinearJob<'_> {
         scratch: &mut [f32],
     ) -> Result<()> {
         for tile in tiles {
-            let buffer = match self.kept {
-                Some(kept) => kept_tiles(kept)?.get(tile).ok_or_else(mismatch)?,
+            let decoded = match &self.kept {
+                Some(kept) => kept.tile(tile, self.layer, self.info)?,
                 None => {
                     coded.decode(worker, tile)?;
-                    &worker.tile
+                    worker.tile.view(self.layer, self.info)?
                 }
             };
-            self.tile(buffer, x, 1, first, y, scratch)?;
+            self.tile(&decoded, x, 1, first, y, scratch)?;
         }
         Ok(())
     }
@@ -863,14 +947,13 @@ impl LinearJob<'_> {
     /// One decoded tile for `n` rows; `y` starts at output channel `first` of its first row.
     fn tile(
         &self,
-        buffer: &TileBuffer,
+        (tile, record): &(WeightTile<'_>, Tile),
         x: &[f32],
         n: usize,
         first: usize,
         y: &mut [f32],
         scratch: &mut [f32],
     ) -> Result<()> {
-        let (tile, record) = buffer.view(self.layer, self.info)?;
         let channel = tile.first_panel * PANEL;
         let count = (tile.panels * PANEL).min(self.work.outputs - channel);
         let epilogue = epilogue_of(&self.epilogue, channel, count)?;
@@ -881,7 +964,7 @@ impl LinearJob<'_> {
             .ok_or_else(mismatch)?;
         dcz_kernels::linear_tile(
             self.isa,
-            &tile,
+            tile,
             self.work.outputs,
             x,
             n,
@@ -941,12 +1024,12 @@ impl Operands<'_> {
     fn resident<'r>(
         &self,
         residents: &'r [Arc<ResidentLayer>],
-    ) -> Result<Option<&'r ResidentLayer>> {
+    ) -> Result<Option<Kept<'r>>> {
         let Some(index) = self.step.source.resident else {
             return Ok(None);
         };
         let kept = residents.get(index).ok_or_else(mismatch)?;
-        Ok(Some(kept.as_ref()))
+        Ok(Some(Kept::from(kept.as_ref())))
     }
 
     /// Strides of input `index` for broadcasting to the output.

@@ -19,11 +19,13 @@
 //! * [`preprocess`]: from an image to the input, as the file describes it.
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
+mod band;
 mod convert;
 mod cost;
 mod cost_table;
 pub mod error;
 mod exec;
+mod fuse;
 mod liveness;
 mod lower;
 pub mod memory;

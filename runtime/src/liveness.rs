@@ -2,10 +2,12 @@
 //!
 //! A buffer lives from the step that first writes it to the last step that touches it. Buffers are placed largest
 //! first, each into the smallest gap that is free during its whole life (Pisarchyk and Lee 2020, "Efficient memory
-//! management for deep neural net inference"). On chains with residual edges, which is what these networks are, the
+//! management for deep neural net inference"). The output of a band may begin in front of the input that it takes the
+//! place of ([`Overlap`]); offsets count from the lowest one in the end. On chains with residual edges, which is what these networks are, the
 //! result equals the lower bound (the largest sum of live sizes); it can lose where many buffers of different sizes
 //! overlap partly. Cost: quadratic in the number of buffers, microseconds here.
 
+use crate::band::Overlap;
 use serde::Serialize;
 
 /// Alignment of buffers, in f32 elements (64 bytes).
@@ -38,54 +40,91 @@ pub(crate) struct Life {
     pub last: usize,
 }
 
-/// Offsets for the buffers and the length of the arena that holds them.
-pub(crate) fn place(lives: &[Life]) -> (Vec<Span>, usize) {
-    let mut order: Vec<usize> = (0..lives.len()).collect();
+/// Offsets for the buffers and the length of the arena that holds them. The buffers of an overlap may share memory as it
+/// says, although both are alive.
+pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) {
+    let mut order: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].len > 0).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(lives[i].len), lives[i].first, i));
-    let mut spans = vec![Span::default(); lives.len()];
+    // Offsets may be negative until all are known.
+    let mut at = vec![0isize; lives.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(lives.len());
-    let mut total = 0;
-    let mut busy: Vec<(usize, usize)> = Vec::new();
+    let (mut begin, mut end) = (0isize, 0isize);
+    let mut busy: Vec<(isize, isize)> = Vec::new();
     for i in order {
-        let life = lives[i];
+        let need = round(lives[i].len) as isize;
         busy.clear();
         busy.extend(
-            placed
-                .iter()
-                .filter(|&&j| lives[j].first <= life.last && life.first <= lives[j].last)
-                .map(|&j| (spans[j].offset, spans[j].offset + round(spans[j].len))),
+            (placed.iter())
+                .filter(|&&j| lives[j].first <= lives[i].last && lives[i].first <= lives[j].last)
+                .map(|&j| {
+                    let (mut before, mut after) = (need, round(lives[j].len) as isize);
+                    for o in overlaps {
+                        if (o.output, o.input) == (i, j) {
+                            before = before.min(o.gap as isize);
+                        }
+                        if (o.input, o.output) == (i, j) {
+                            after = after.min(o.gap as isize);
+                        }
+                    }
+                    // Offsets strictly between these would collide.
+                    (at[j] - before, at[j] + after)
+                }),
         );
         busy.sort_unstable();
-        let need = round(life.len);
-        let mut best: Option<(usize, usize)> = None;
-        let mut cursor = 0;
-        for &(begin, end) in &busy {
-            if begin >= cursor + need && best.is_none_or(|(gap, _)| begin - cursor < gap) {
-                best = Some((begin - cursor, cursor));
+        // (growth of the arena, size of the gap, offset)
+        let mut best: Option<(isize, isize, isize)> = None;
+        let mut consider = |offset: isize, gap: isize| {
+            let grown = (end.max(offset + need) - begin.min(offset)) - (end - begin);
+            if best.is_none_or(|b| (grown, gap) < (b.0, b.1)) {
+                best = Some((grown, gap, offset));
             }
-            cursor = cursor.max(end);
-        }
-        let offset = best.map_or(cursor, |(_, at)| at);
-        spans[i] = Span {
-            offset,
-            len: life.len,
         };
+        let mut cursor: Option<isize> = None;
+        for &(from, to) in &busy {
+            match cursor {
+                None => consider(from, isize::MAX),
+                Some(c) if from >= c => {
+                    consider(c, from - c);
+                    consider(from, from - c);
+                }
+                Some(_) => {}
+            }
+            cursor = Some(cursor.map_or(to, |c| c.max(to)));
+        }
+        // The end of everything, or the beginning of the arena.
+        consider(cursor.unwrap_or(begin), isize::MAX - 1);
+        let offset = best.map_or(0, |b| b.2);
+        at[i] = offset;
         placed.push(i);
-        total = total.max(offset + need);
+        (begin, end) = (begin.min(offset), end.max(offset + need));
     }
-    (spans, total)
+    let span = |i: usize| Span {
+        offset: (at[i] - begin).max(0) as usize,
+        len: lives[i].len,
+    };
+    ((0..lives.len()).map(span).collect(), (end - begin) as usize)
 }
 
 /// Elements alive at a step: the lower bound that [`place`] aims at.
-pub(crate) fn live(lives: &[Life], step: usize) -> usize {
-    lives
-        .iter()
-        .filter(|l| l.first <= step && step <= l.last)
-        .map(|l| round(l.len))
-        .sum()
+pub(crate) fn live(lives: &[Life], overlaps: &[Overlap], step: usize) -> usize {
+    let alive = |l: &Life| l.first <= step && step <= l.last;
+    let all = lives.iter().filter(|l| alive(l)).map(|l| round(l.len));
+    let both = |o: &&Overlap| {
+        let ends = [o.output, o.input].map(|b| lives.get(b).is_some_and(alive));
+        ends == [true, true]
+    };
+    let shared = overlaps.iter().filter(both).map(|o| saved(lives, o));
+    all.sum::<usize>().saturating_sub(shared.sum())
 }
 
-fn round(len: usize) -> usize {
+/// Elements that an overlap saves.
+pub(crate) fn saved(lives: &[Life], overlap: &Overlap) -> usize {
+    let len = |b: usize| lives.get(b).map_or(0, |l: &Life| round(l.len));
+    let (output, input) = (len(overlap.output), len(overlap.input));
+    (output + input).saturating_sub(output.max(overlap.gap + input))
+}
+
+pub(crate) fn round(len: usize) -> usize {
     len.div_ceil(ALIGN) * ALIGN
 }
 
@@ -115,9 +154,9 @@ mod tests {
             life(32, 4, 5),
             life(7, 5, 6),
         ];
-        let (spans, total) = place(&lives);
+        let (spans, total) = place(&lives, &[]);
         assert!(disjoint(&lives, &spans));
-        assert_eq!(total, (0..7).map(|s| live(&lives, s)).max().unwrap());
+        assert_eq!(total, (0..7).map(|s| live(&lives, &[], s)).max().unwrap());
     }
 
     #[test]
@@ -140,7 +179,7 @@ mod tests {
                     }
                 })
                 .collect();
-            let (spans, total) = place(&lives);
+            let (spans, total) = place(&lives, &[]);
             assert!(disjoint(&lives, &spans));
             assert!(
                 spans

@@ -15,7 +15,7 @@
 
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
-use crate::liveness::{Life, Span, live, place};
+use crate::liveness::{Life, Span};
 use crate::program::{
     ConvWork, Epilogue, Function, Layout, LinearWork, Place, Program, Rearrange, Source, Step,
     Strides, Value, Work, align, broadcast_strides,
@@ -104,16 +104,7 @@ impl Lowering<'_> {
 
     fn finish(self) -> Program {
         let mut program = self.program;
-        (program.spans, program.arena) = place(&program.lives);
-        program.frees = vec![Vec::new(); program.steps.len()];
-        for (buffer, life) in program.lives.iter().enumerate() {
-            if let Some(list) = program.frees.get_mut(life.last) {
-                list.push(buffer);
-            }
-        }
-        program.live = (0..program.steps.len())
-            .map(|step| live(&program.lives, step))
-            .collect();
+        program.place();
         program
     }
 

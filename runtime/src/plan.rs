@@ -123,8 +123,29 @@ pub struct PlanStep {
     pub threads: usize,
     /// Threads take panels of output channels instead of rows.
     pub by_panels: bool,
+    /// The step runs strip by strip with its neighbours.
+    pub band: Option<PlanBand>,
     /// Bytes of all activations alive during the step.
     pub live_bytes: u64,
+}
+
+/// How a band computes one of its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlanBand {
+    /// First step of the band.
+    pub first: usize,
+    /// Steps of the band.
+    pub steps: usize,
+    /// Rows of the last step's output per strip.
+    pub strip: usize,
+    /// Strips per image.
+    pub strips: usize,
+    /// Most rows of this step in a strip.
+    pub rows: usize,
+    /// Rows of the output that exist at a time; none: all.
+    pub window: Option<usize>,
+    /// Bytes of the decoded weights that the band keeps while it runs.
+    pub bank_bytes: u64,
 }
 
 /// How a network is executed for given input shapes.
@@ -303,6 +324,21 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         coded_bytes: tiles.iter().map(|t| u64::from(t.len)).sum(),
         threads: step.threads,
         by_panels: matches!(&step.work, Work::Conv(w) if w.by_panels),
+        band: program.band(index).map(|(band, at)| {
+            let mut windows = band.windows.iter();
+            let window = windows.find(|w| crate::band::is(&step.output, w.buffer));
+            let bank = band.banks.get(at).copied().flatten();
+            let bank = bank.and_then(|b| program.spans.get(b));
+            PlanBand {
+                first: band.steps.start,
+                steps: band.steps.len(),
+                strip: band.strip,
+                strips: band.strips,
+                rows: band.rows.get(at).copied().unwrap_or(0),
+                window: window.map(|w| w.rows),
+                bank_bytes: bank.map_or(0, |span| span.len as u64 * size_of::<f32>() as u64),
+            }
+        }),
         live_bytes: program
             .live
             .get(index)
@@ -403,6 +439,10 @@ impl fmt::Display for Plan {
                 Location::Arena(span) => (span.offset * size_of::<f32>()).to_string(),
                 Location::Input(_) | Location::Output(_) => "caller".to_string(),
             };
+            // Of a window only what exists at a time.
+            let window = step.band.and_then(|b| b.window);
+            let height = step.output.dims.get(2).copied().unwrap_or(1).max(1);
+            let bytes = elements * size_of::<f32>() / height * window.unwrap_or(height);
             let mut algorithm = step.algorithm.clone().unwrap_or_default();
             if step.in_place {
                 algorithm.push_str(" in place");
@@ -417,7 +457,7 @@ impl fmt::Display for Plan {
                 step.resident_bytes,
                 step.predicted_ms,
                 dims.join("x"),
-                elements * size_of::<f32>(),
+                bytes,
                 step.tiles,
                 step.threads,
                 step.live_bytes
@@ -427,6 +467,18 @@ impl fmt::Display for Plan {
             }
             if index == self.peak_step {
                 f.write_str("  <- peak")?;
+            }
+            if let Some(band) = &step.band {
+                if band.first == index {
+                    let (steps, strip) = (band.steps, band.strip);
+                    write!(f, "  [band of {steps} steps, strips of {strip} rows")?;
+                } else {
+                    f.write_str("  [band")?;
+                }
+                if let Some(rows) = band.window {
+                    write!(f, "; {rows} rows of the output at a time")?;
+                }
+                f.write_str("]")?;
             }
             writeln!(f)?;
         }

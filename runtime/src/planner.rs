@@ -12,6 +12,7 @@
 //!   the number of threads with the least predicted time wins. So memory goes to threads where they save more than
 //!   resident weights, and threads change no bit.
 
+use crate::band;
 use crate::cost;
 use crate::error::{Error, ErrorKind};
 use crate::plan::Memory;
@@ -22,7 +23,7 @@ use dcz_format::TileForm;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ALGOS, ConvAlgo};
+use dcz_kernels::{ALGOS, ConvAlgo, ConvShape};
 
 /// Multiply-adds that are worth waking another thread for.
 const MACS_PER_THREAD: usize = 100_000;
@@ -96,11 +97,17 @@ pub(crate) fn units(
         if !used(&index) {
             continue;
         }
-        let works: Vec<(&Work, usize)> = steps[index]
-            .iter()
-            .filter_map(|&step| program.steps.get(step))
-            .map(|step| (&step.work, worth(step, network).clamp(1, threads.max(1))))
-            .collect();
+        let job = |&at: &usize| {
+            let step = program.steps.get(at)?;
+            let strips = Strips::of(program, at);
+            let parts = worth(step, network, strips).clamp(1, threads.max(1));
+            Some(Job {
+                work: &step.work,
+                parts,
+                strips,
+            })
+        };
+        let works: Vec<Job<'_>> = steps[index].iter().filter_map(job).collect();
         let transformable = transformable(index);
         let allowed = |algorithm: ConvAlgo| {
             cost::winograd(algorithm).is_none()
@@ -113,6 +120,53 @@ pub(crate) fn units(
         });
     }
     units
+}
+
+/// A step as candidates see it: on how many threads, and whether a band computes it.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    work: &'a Work,
+    parts: usize,
+    strips: Option<Strips>,
+}
+
+/// How a band computes a step.
+#[derive(Clone, Copy)]
+struct Strips {
+    /// Most rows of a call.
+    rows: usize,
+    /// Calls per run and image.
+    calls: usize,
+    /// Calls begin at multiples of this.
+    align: usize,
+}
+
+impl Strips {
+    fn of(program: &Program, step: usize) -> Option<Strips> {
+        let (band, index) = program.band(step)?;
+        Some(Strips {
+            rows: band.rows.get(index).copied().unwrap_or(1),
+            calls: band.strips,
+            align: band::align(band.strip),
+        })
+    }
+
+    /// The rows of a call as a layer of their own.
+    fn shape(rows: usize, shape: &ConvShape) -> ConvShape {
+        let inputs = rows.saturating_sub(1) * shape.stride[0]
+            + shape.kernel[0].saturating_sub(1) * shape.dilation[0]
+            + 1;
+        ConvShape {
+            in_h: inputs.min(shape.in_h),
+            out_h: rows.min(shape.out_h),
+            ..*shape
+        }
+    }
+
+    /// Tiles of Winograd are not cut by calls.
+    fn allows(&self, algorithm: ConvAlgo) -> bool {
+        cost::winograd(algorithm).is_none_or(|size| self.align.is_multiple_of(size.tile()))
+    }
 }
 
 /// Whether an algorithm may be used in all of `layers` layers: errors of layers are independent, so their squares add up.
@@ -130,13 +184,13 @@ fn layer_of(work: &Work) -> Option<usize> {
 
 /// All ways to compute a layer for these steps, each on so many threads of `threads`.
 fn candidates(
-    works: &[(&Work, usize)],
+    works: &[Job<'_>],
     layer: &Layer,
     info: &LayerInfo,
     allowed: &dyn Fn(ConvAlgo) -> bool,
     threads: usize,
 ) -> Vec<Candidate> {
-    let any_conv = works.iter().any(|(w, _)| matches!(w, Work::Conv(_)));
+    let any_conv = works.iter().any(|j| matches!(j.work, Work::Conv(_)));
     let algorithms: Vec<Option<ConvAlgo>> = if any_conv {
         ALGOS.iter().map(|a| Some(a.algo)).collect()
     } else {
@@ -160,10 +214,10 @@ fn candidates(
         }
         for form in forms {
             let mut total = (0.0, 0u64);
-            let possible = works.iter().all(|(work, parts)| {
-                let needs = match (work, algorithm) {
+            let possible = works.iter().all(|job| {
+                let needs = match (job.work, algorithm) {
                     (Work::Conv(work), Some(algorithm)) => {
-                        conv_needs(work, algorithm, form, layer, info, *parts)
+                        conv_needs(work, algorithm, form, (layer, info), job)
                     }
                     (Work::Linear(work), _) => linear_needs(work, form, layer, info),
                     _ => None,
@@ -202,31 +256,32 @@ fn conv_needs(
     work: &ConvWork,
     algorithm: ConvAlgo,
     form: Option<ResidentForm>,
-    layer: &Layer,
-    info: &LayerInfo,
-    threads: usize,
+    (layer, info): (&Layer, &LayerInfo),
+    job: &Job<'_>,
 ) -> Option<(f64, u64)> {
-    if !dcz_kernels::supports(algorithm, &work.shape) {
+    let (mut shape, mut images) = (work.shape, work.images);
+    if let Some(strips) = &job.strips {
+        if !strips.allows(algorithm) {
+            return None;
+        }
+        // All calls together compute every row once.
+        shape = Strips::shape(work.shape.out_h.div_ceil(strips.calls), &work.shape);
+        images *= strips.calls;
+    }
+    if !dcz_kernels::supports(algorithm, &shape) {
         return None;
     }
     let ms = match form {
         Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
-            cost::transformed(algorithm, &work.shape, work.images, narrow)?
+            cost::transformed(algorithm, &shape, images, narrow)?
         }
         _ => {
             let form = tile_form(form, info);
-            cost::conv(
-                algorithm,
-                &work.shape,
-                work.images,
-                layer,
-                form,
-                info.density,
-            )?
+            cost::conv(algorithm, &shape, images, layer, form, info.density)?
         }
     };
-    let scratch = conv_scratch(work, algorithm, form, layer, threads);
+    let scratch = conv_scratch(work, algorithm, form, layer, job.parts, job.strips);
     Some((ms, f32s(scratch)))
 }
 
@@ -466,8 +521,8 @@ pub(crate) fn resident_bytes(program: &Program) -> u64 {
 }
 
 /// How many threads a step is worth.
-fn worth(step: &Step, network: &Network) -> usize {
-    let elements = step.output.len();
+fn worth(step: &Step, network: &Network, strips: Option<Strips>) -> usize {
+    let elements = step.output.len() / strips.map_or(1, |s| s.calls.max(1));
     let layer = |index: usize| network.layers.get(index).map_or(1, |l| l.shape.k());
     match &step.work {
         Work::Conv(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
@@ -480,14 +535,18 @@ fn worth(step: &Step, network: &Network) -> usize {
 
 /// Gives every step the number of threads it is worth, at most `threads`.
 pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: usize) {
+    let strips: Vec<Option<Strips>> = (0..program.steps.len())
+        .map(|step| Strips::of(program, step))
+        .collect();
     let residents = &program.residents;
-    for step in &mut program.steps {
-        step.threads = worth(step, network).clamp(1, threads.max(1));
+    for (step, strips) in program.steps.iter_mut().zip(strips) {
+        step.threads = worth(step, network, strips).clamp(1, threads.max(1));
         let form = step.source.resident.and_then(|r| residents.get(r));
         if let Work::Conv(work) = &mut step.work {
             let layer = network.layers.get(work.layer);
             let form = form.map(|r| r.form);
-            work.by_panels = layer.is_some_and(|layer| by_panels(work, form, layer, step.threads));
+            let panels = |layer| by_panels(work, form, layer, step.threads);
+            work.by_panels = strips.is_none() && layer.is_some_and(panels);
         }
     }
 }
@@ -539,40 +598,50 @@ fn conv_scratch(
     form: Option<ResidentForm>,
     layer: &Layer,
     threads: usize,
+    strips: Option<Strips>,
 ) -> usize {
-    let shape = &work.shape;
-    let split = by_panels(work, form, layer, threads);
-    let rows = if split {
-        shape.out_h
-    } else {
-        let unit = cost::winograd(algorithm).map_or(1, Winograd::tile);
-        share_of_rows(work.images * shape.out_h, unit, threads).min(shape.out_h)
-    };
-    let kernel = if let Some(size) = form.and_then(ResidentForm::transform) {
-        let panels = shape.panels();
-        let panels = if split {
-            panels.div_ceil(threads)
-        } else {
-            panels
+    let unit = cost::winograd(algorithm).map_or(1, Winograd::tile);
+    if let Some(strips) = strips {
+        // Calls differ in rows, and scratch need not grow with them.
+        let call = |rows: usize| {
+            let shape = Strips::shape(rows, &work.shape);
+            let share = share_of_rows(rows, unit, threads).min(rows);
+            kernel_scratch(&shape, algorithm, form, layer, work.shape.panels(), share)
         };
+        return (1..=strips.rows).map(call).max().unwrap_or(0);
+    }
+    let shape = &work.shape;
+    let panels = shape.panels();
+    if by_panels(work, form, layer, threads) {
+        let panels = panels.div_ceil(threads);
+        let kernel = kernel_scratch(shape, algorithm, form, layer, panels, shape.out_h);
+        return kernel.saturating_add(panel_scratch(work, form, layer, threads));
+    }
+    let rows = share_of_rows(work.images * shape.out_h, unit, threads).min(shape.out_h);
+    kernel_scratch(shape, algorithm, form, layer, panels, rows)
+}
+
+/// f32 elements that a kernel needs for calls of `rows` rows; transformed weights come `panels` panels at a time.
+fn kernel_scratch(
+    shape: &ConvShape,
+    algorithm: ConvAlgo,
+    form: Option<ResidentForm>,
+    layer: &Layer,
+    panels: usize,
+    rows: usize,
+) -> usize {
+    if let Some(size) = form.and_then(ResidentForm::transform) {
         let run = winograd::workspace(size, shape, panels, rows, 0);
-        match form {
+        return match form {
             // One panel before it is narrowed.
             Some(ResidentForm::Winograd16(_)) => run.max(winograd::panel_len(size, shape)),
             _ => run,
-        }
-    } else {
-        let tile = |t: &dcz_format::layer::Tile| {
-            dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows)
         };
-        layer.tiles.iter().map(tile).max().unwrap_or(0)
+    }
+    let tile = |t: &dcz_format::layer::Tile| {
+        dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows)
     };
-    let own = if split {
-        panel_scratch(work, form, layer, threads)
-    } else {
-        0
-    };
-    kernel.saturating_add(own)
+    layer.tiles.iter().map(tile).max().unwrap_or(0)
 }
 
 /// The largest share of `rows` rows that are dealt out in whole units.
@@ -589,14 +658,15 @@ fn linear_scratch(layer: &Layer) -> usize {
 
 /// f32 elements of kernel scratch of one thread when steps run on at most `threads` threads.
 pub(crate) fn scratch(program: &Program, network: &Network, threads: usize) -> usize {
-    let needs = program.steps.iter().map(|step| {
+    let needs = program.steps.iter().enumerate().map(|(index, step)| {
+        let strips = Strips::of(program, index);
         let layer = |index: usize| network.layers.get(index);
         match &step.work {
             Work::Conv(work) => layer(work.layer).map_or(0, |layer| {
                 let resident = step.source.resident.and_then(|r| program.residents.get(r));
                 let form = resident.map(|r| r.form);
                 let parts = step.threads.min(threads).max(1);
-                conv_scratch(work, work.algorithm, form, layer, parts)
+                conv_scratch(work, work.algorithm, form, layer, parts, strips)
             }),
             Work::Linear(work) => layer(work.layer).map_or(0, linear_scratch),
             _ => 0,

@@ -1,7 +1,8 @@
 //! The executable form of a network for given shapes: steps over values that lie in the caller's inputs or in buffers
 //! of the arena. Plain data; made by [`crate::lower`], read by [`crate::exec`], described by [`crate::plan`].
 
-use crate::liveness::{Life, Span};
+use crate::band::{Band, Overlap};
+use crate::liveness::{self, Life, Span};
 use crate::resident::ResidentForm;
 use crate::shape::MAX_RANK;
 use dcz_format::graph::Activation;
@@ -256,6 +257,8 @@ pub(crate) struct Resident {
 pub(crate) struct Program {
     pub steps: Vec<Step>,
     pub lives: Vec<Life>,
+    /// Ranges of steps that run strip by strip, in order.
+    pub bands: Vec<Band>,
     /// Where each buffer lies in the arena.
     pub spans: Vec<Span>,
     /// Length of the arena.
@@ -273,15 +276,45 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Finds out where the buffers lie, and what is alive when.
+    pub(crate) fn place(&mut self) {
+        let overlaps: Vec<Overlap> = self.bands.iter().filter_map(|b| b.overlap).collect();
+        (self.spans, self.arena) = liveness::place(&self.lives, &overlaps);
+        self.frees = vec![Vec::new(); self.steps.len()];
+        for (buffer, life) in self.lives.iter().enumerate() {
+            // What the output of a band took the place of is not free.
+            let taken = overlaps.iter().any(|o| o.input == buffer);
+            if let Some(list) = self.frees.get_mut(life.last).filter(|_| !taken) {
+                list.push(buffer);
+            }
+        }
+        self.live = (0..self.steps.len())
+            .map(|step| liveness::live(&self.lives, &overlaps, step))
+            .collect();
+    }
+
+    /// The band of a step and the step's place in it.
+    pub(crate) fn band(&self, step: usize) -> Option<(&Band, usize)> {
+        let band = self.bands.iter().find(|b| b.steps.contains(&step))?;
+        Some((band, step - band.steps.start))
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         let step = |s: &Step| size_of::<Step>() + size_of_val(&*s.fused) + size_of_val(&*s.inputs);
+        let band = |b: &Band| {
+            size_of::<Band>()
+                + size_of_val(&*b.windows)
+                + size_of_val(&*b.banks)
+                + size_of_val(&*b.rows)
+        };
         let frees: usize = self
             .frees
             .iter()
             .map(|f| size_of_val(f) + size_of_val(&**f))
             .sum();
         self.steps.iter().map(step).sum::<usize>()
+            + self.bands.iter().map(band).sum::<usize>()
             + size_of_val(&*self.lives)
             + size_of_val(&*self.spans)
             + size_of_val(&*self.live)

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Exec, Io, StepTime, Worker};
+use crate::fuse::{self, Variants};
 use crate::liveness::Span;
 use crate::lower::lower;
 use crate::model::Model;
@@ -444,7 +445,6 @@ impl Session {
         let units = |program: &Program, threads: usize| {
             planner::units(program, network, &resources.layers, max_error, threads)
         };
-        let single = units(&program, 1);
         let describe = |program: &Program| {
             Plan::describe(
                 network,
@@ -455,7 +455,7 @@ impl Session {
                 output_dims.clone(),
             )
         };
-        let mut compiled = Compiled {
+        let empty = |program: Program| Compiled {
             inputs: inputs.clone(),
             times: vec![StepTime::default(); program.steps.len()],
             plan: describe(&program),
@@ -466,23 +466,62 @@ impl Session {
             timed_runs: 0,
         };
         // The choice looks at this plan alone: what else is in the cache must not change a result.
-        let alone = self
-            .fixed(compiled.heap_bytes())
-            .ok_or_else(|| Error::internal("resources"))?;
-        let arena = compiled.program.arena;
-        let base = |threads: usize| alone.memory(arena, 0, 0, threads).total;
-        let least = base(1).saturating_add(planner::least(&single));
-        let budget = match self.options.memory_budget {
-            MemoryBudget::Max => None,
-            MemoryBudget::Min => Some(least),
-            MemoryBudget::Bytes(bytes) => Some(bytes),
+        let fixed = |compiled: &Compiled| {
+            let fixed = self.fixed(compiled.heap_bytes());
+            fixed.ok_or_else(|| Error::internal("resources"))
         };
+        let (mut compiled, single, choice, budget) =
+            if self.options.memory_budget == MemoryBudget::Max {
+                let compiled = empty(program);
+                let single = units(&compiled.program, 1);
+                let choice = planner::select(&single, None);
+                (compiled, single, choice, None)
+            } else {
+                let variants = Variants::new(&program, network);
+                let base = |compiled: &Compiled| -> Result<u64> {
+                    let arena = compiled.program.arena;
+                    Ok(fixed(compiled)?.memory(arena, 0, 0, 1).total)
+                };
+                // One after the other, for the memory that planning takes.
+                let mut least = u64::MAX;
+                for program in variants.programs() {
+                    let compiled = empty(program);
+                    let own = planner::least(&units(&compiled.program, 1));
+                    least = least.min(base(&compiled)?.saturating_add(own));
+                }
+                let budget = match self.options.memory_budget {
+                    MemoryBudget::Bytes(bytes) => bytes,
+                    MemoryBudget::Min | MemoryBudget::Max => least,
+                };
+                let mut best: Option<(f64, Compiled, Vec<planner::Unit>, Vec<usize>)> = None;
+                for program in variants.programs() {
+                    let compiled = empty(program);
+                    let single = units(&compiled.program, 1);
+                    let room = budget.checked_sub(base(&compiled)?);
+                    let choice = room.and_then(|room| planner::select(&single, Some(room)));
+                    let Some(choice) = choice else {
+                        continue;
+                    };
+                    let time = planner::time(&single, &choice, 1);
+                    if best.as_ref().is_none_or(|b| time < b.0) {
+                        best = Some((time, compiled, single, choice));
+                    }
+                }
+                let Some((_, compiled, single, choice)) = best else {
+                    return Err(planner::too_small(budget, least));
+                };
+                (compiled, single, Some(choice), Some(budget))
+            };
+        let choice = choice.ok_or_else(|| Error::internal("a layer without algorithm"))?;
+        let alone = fixed(&compiled)?;
+        let arena = compiled.program.arena;
         let select = |units: &[planner::Unit], threads: usize| match budget {
             None => planner::select(units, None),
-            Some(budget) => planner::select(units, Some(budget.checked_sub(base(threads))?)),
+            Some(budget) => {
+                let base = alone.memory(arena, 0, 0, threads).total;
+                planner::select(units, Some(budget.checked_sub(base)?))
+            }
         };
-        let choice = select(&single, 1);
-        let choice = choice.ok_or_else(|| planner::too_small(budget.unwrap_or(0), least))?;
         let mut best = (
             planner::time(&single, &choice, 1),
             1,
@@ -502,6 +541,7 @@ impl Session {
         let (_, most, units, choice) = best;
         planner::apply(&mut compiled.program, &units, &choice);
         drop((units, single));
+        fuse::drop_banks(&mut compiled.program);
         let resident = planner::resident_bytes(&compiled.program);
         planner::assign_threads(&mut compiled.program, network, most);
         let threads = planner::fit(most, budget, &|threads| {

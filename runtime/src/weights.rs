@@ -2,7 +2,8 @@
 //!
 //! A [`TileBuffer`] belongs to one thread and holds one decoded tile: i8 codes with their steps spread over the lanes of
 //! the panels, u8 codes with the layer's look-up table, or f32. The one of a thread is
-//! sized by the largest tile of the network, those that stay resident by their own.
+//! sized by the largest tile of the network, those that stay resident by their own. A [`Bank`] holds all tiles of a layer
+//! in memory of the arena while a band runs.
 
 use crate::error::{Error, Result};
 use dcz_format::graph::{LayerId, Network};
@@ -144,49 +145,9 @@ impl TileBuffer {
     ) -> Result<()> {
         self.tile = None;
         self.form = form;
-        let layer = container.layer(net, id)?;
-        let tile = *layer
-            .tiles
-            .get(index)
-            .ok_or_else(|| Error::internal("tile index"))?;
-        let weights = tile.weights();
-        let out = match form {
-            TileForm::F32 => TileOut::F32(self.words.get_mut(..weights).ok_or_else(short)?),
-            TileForm::I8 | TileForm::Lut => TileOut::Codes(
-                bytemuck::cast_slice_mut(&mut self.words)
-                    .get_mut(..weights)
-                    .ok_or_else(short)?,
-            ),
-        };
-        decoder.decode(container, net, id, index, out)?;
-        if let (TileForm::I8, Values::Grid { steps }) = (form, &layer.values) {
-            self.spread(layer, &tile, steps)?;
-        }
+        let memory = (&mut *self.words, &mut *self.steps);
+        let tile = decode(decoder, container, (net, id, index), form, memory)?;
         self.tile = Some(tile);
-        Ok(())
-    }
-
-    /// Brings the steps of the tile's channels into the order of its lanes.
-    fn spread(&mut self, layer: &Layer, tile: &Tile, steps: &Steps) -> Result<()> {
-        let (blocks, values) = match steps {
-            Steps::Layer(_) => return Ok(()),
-            Steps::Channel(values) => (1, values),
-            Steps::Block { steps, .. } => (step_rows(layer), steps),
-        };
-        let panels = self.steps.chunks_exact_mut((blocks * PANEL).max(1));
-        for (panel, out) in (tile.panel as usize..).zip(panels.take(tile.panels as usize)) {
-            let (first, lanes) = layer.shape.panel_channels(panel);
-            out.fill(0.0);
-            for lane in 0..lanes {
-                let channel = values
-                    .get((first + lane) * blocks..)
-                    .and_then(|v| v.get(..blocks))
-                    .ok_or_else(short)?;
-                for (block, &step) in out.chunks_exact_mut(PANEL).zip(channel) {
-                    block[lane] = step;
-                }
-            }
-        }
         Ok(())
     }
 
@@ -199,47 +160,7 @@ impl TileBuffer {
         let tile = self
             .tile
             .ok_or_else(|| Error::internal("no tile decoded"))?;
-        let weights = tile.weights();
-        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        let values = match self.form {
-            TileForm::F32 => TileValues::F32(self.words.get(..weights).ok_or_else(short)?),
-            TileForm::Lut => TileValues::Lut {
-                codes: bytes.get(..weights).ok_or_else(short)?,
-                lut: info.lut.as_deref().ok_or_else(short)?,
-            },
-            TileForm::I8 => {
-                let Values::Grid { steps } = &layer.values else {
-                    return Err(short());
-                };
-                let lanes = tile.panels as usize * PANEL;
-                TileValues::I8 {
-                    q: bytemuck::cast_slice(bytes.get(..weights).ok_or_else(short)?),
-                    steps: match steps {
-                        Steps::Layer(step) => weights::Steps::Layer(*step),
-                        Steps::Channel(_) => {
-                            weights::Steps::Channel(self.steps.get(..lanes).ok_or_else(short)?)
-                        }
-                        Steps::Block { len, .. } => {
-                            let blocks = step_rows(layer);
-                            let steps = self.steps.get(..lanes * blocks).ok_or_else(short)?;
-                            weights::Steps::Block {
-                                len: *len as usize,
-                                blocks,
-                                steps,
-                            }
-                        }
-                    },
-                }
-            }
-        };
-        let view = WeightTile {
-            first_panel: tile.panel as usize,
-            panels: tile.panels as usize,
-            k0: tile.k as usize,
-            k_len: tile.k_len as usize,
-            order: info.order,
-            values,
-        };
+        let view = view(layer, info, &tile, self.form, (&self.words, &self.steps))?;
         Ok((view, tile))
     }
 }
@@ -260,6 +181,163 @@ fn lut(layer: &Layer, table: &[f32; 256]) -> Lut {
         codes
     };
     Lut::new(table.get(..used).unwrap_or(table))
+}
+
+/// All tiles of a layer, decoded to its own form, one after the other in `data`: [`bank_len`] elements, filled through
+/// [`bank_part`] and [`decode`].
+#[derive(Clone, Copy)]
+pub(crate) struct Bank<'a> {
+    pub data: &'a [f32],
+}
+
+impl Bank<'_> {
+    /// Tile `index` as kernels read it.
+    pub(crate) fn view<'a>(
+        &'a self,
+        layer: &'a Layer,
+        info: &'a LayerInfo,
+        index: usize,
+    ) -> Result<(WeightTile<'a>, Tile)> {
+        let tile = *layer.tiles.get(index).ok_or_else(short)?;
+        let before = layer.tiles.iter().take(index);
+        let before: usize = before.map(|t| bank_part(layer, t)).sum();
+        let (words, steps) = TileBuffer::tile_sizes(layer, &tile, info.form);
+        let data = self.data.get(before..).ok_or_else(short)?;
+        let (words, rest) = data.split_at_checked(words).ok_or_else(short)?;
+        let steps = rest.get(..steps).ok_or_else(short)?;
+        let view = view(layer, info, &tile, info.form, (words, steps))?;
+        Ok((view, tile))
+    }
+}
+
+/// f32 elements of one tile of a bank.
+pub(crate) fn bank_part(layer: &Layer, tile: &Tile) -> usize {
+    let (words, steps) = TileBuffer::tile_sizes(layer, tile, layer.form());
+    words + steps
+}
+
+/// f32 elements of a layer's bank.
+pub(crate) fn bank_len(layer: &Layer) -> usize {
+    layer.tiles.iter().map(|t| bank_part(layer, t)).sum()
+}
+
+/// Decodes one tile into its part of a bank.
+pub(crate) fn decode_part(
+    decoder: &mut TileDecoder,
+    container: &Container,
+    (net, id, index): (usize, LayerId, usize),
+    part: &mut [f32],
+) -> Result<()> {
+    let layer = container.layer(net, id)?;
+    let tile = layer.tiles.get(index).ok_or_else(short)?;
+    let (words, _) = TileBuffer::tile_sizes(layer, tile, layer.form());
+    let memory = part.split_at_mut_checked(words).ok_or_else(short)?;
+    decode(decoder, container, (net, id, index), layer.form(), memory)?;
+    Ok(())
+}
+
+/// Decodes a tile to `form`, into words and steps.
+fn decode(
+    decoder: &mut TileDecoder,
+    container: &Container,
+    (net, id, index): (usize, LayerId, usize),
+    form: TileForm,
+    (words, steps_out): (&mut [f32], &mut [f32]),
+) -> Result<Tile> {
+    let layer = container.layer(net, id)?;
+    let tile = *layer
+        .tiles
+        .get(index)
+        .ok_or_else(|| Error::internal("tile index"))?;
+    let weights = tile.weights();
+    let out = match form {
+        TileForm::F32 => TileOut::F32(words.get_mut(..weights).ok_or_else(short)?),
+        TileForm::I8 | TileForm::Lut => TileOut::Codes(
+            bytemuck::cast_slice_mut(words)
+                .get_mut(..weights)
+                .ok_or_else(short)?,
+        ),
+    };
+    decoder.decode(container, net, id, index, out)?;
+    if let (TileForm::I8, Values::Grid { steps }) = (form, &layer.values) {
+        spread(layer, &tile, steps, steps_out)?;
+    }
+    Ok(tile)
+}
+
+/// Brings the steps of the tile's channels into the order of its lanes.
+fn spread(layer: &Layer, tile: &Tile, steps: &Steps, out: &mut [f32]) -> Result<()> {
+    let (blocks, values) = match steps {
+        Steps::Layer(_) => return Ok(()),
+        Steps::Channel(values) => (1, values),
+        Steps::Block { steps, .. } => (step_rows(layer), steps),
+    };
+    let panels = out.chunks_exact_mut((blocks * PANEL).max(1));
+    for (panel, out) in (tile.panel as usize..).zip(panels.take(tile.panels as usize)) {
+        let (first, lanes) = layer.shape.panel_channels(panel);
+        out.fill(0.0);
+        for lane in 0..lanes {
+            let channel = values
+                .get((first + lane) * blocks..)
+                .and_then(|v| v.get(..blocks))
+                .ok_or_else(short)?;
+            for (block, &step) in out.chunks_exact_mut(PANEL).zip(channel) {
+                block[lane] = step;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A decoded tile as kernels read it.
+fn view<'a>(
+    layer: &'a Layer,
+    info: &'a LayerInfo,
+    tile: &Tile,
+    form: TileForm,
+    (words, steps_in): (&'a [f32], &'a [f32]),
+) -> Result<WeightTile<'a>> {
+    let weights = tile.weights();
+    let bytes: &[u8] = bytemuck::cast_slice(words);
+    let values = match form {
+        TileForm::F32 => TileValues::F32(words.get(..weights).ok_or_else(short)?),
+        TileForm::Lut => TileValues::Lut {
+            codes: bytes.get(..weights).ok_or_else(short)?,
+            lut: info.lut.as_deref().ok_or_else(short)?,
+        },
+        TileForm::I8 => {
+            let Values::Grid { steps } = &layer.values else {
+                return Err(short());
+            };
+            let lanes = tile.panels as usize * PANEL;
+            TileValues::I8 {
+                q: bytemuck::cast_slice(bytes.get(..weights).ok_or_else(short)?),
+                steps: match steps {
+                    Steps::Layer(step) => weights::Steps::Layer(*step),
+                    Steps::Channel(_) => {
+                        weights::Steps::Channel(steps_in.get(..lanes).ok_or_else(short)?)
+                    }
+                    Steps::Block { len, .. } => {
+                        let blocks = step_rows(layer);
+                        let steps = steps_in.get(..lanes * blocks).ok_or_else(short)?;
+                        weights::Steps::Block {
+                            len: *len as usize,
+                            blocks,
+                            steps,
+                        }
+                    }
+                },
+            }
+        }
+    };
+    Ok(WeightTile {
+        first_panel: tile.panel as usize,
+        panels: tile.panels as usize,
+        k0: tile.k as usize,
+        k_len: tile.k_len as usize,
+        order: info.order,
+        values,
+    })
 }
 
 /// Steps per lane.
