@@ -435,14 +435,7 @@ impl Coded<'_> {
             tile: buffer,
             ..
         } = worker;
-        let outcome = buffer.decode(
-            decoder,
-            self.container,
-            self.net,
-            self.id,
-            tile,
-            self.form,
-        );
+        let outcome = buffer.decode(decoder, self.container, self.net, self.id, tile, self.form);
         if let Some(begin) = begin {
             worker.decode_ns += nanos(begin);
         }
@@ -676,9 +669,7 @@ impl ConvJob<'_> {
                 return;
             };
             let outcome = match kept {
-                Some(Kept::Winograd(kept)) => {
-                    self.shares(kept, threads, &next, &out, scratch)
-                }
+                Some(Kept::Winograd(kept)) => self.shares(kept, threads, &next, &out, scratch),
                 kept => self.panels(kept, coded, &next, &out, worker, scratch),
             };
             worker.outcome = outcome;
@@ -1021,10 +1012,7 @@ impl Operands<'_> {
     }
 
     /// The weights that the plan keeps for the step.
-    fn resident<'r>(
-        &self,
-        residents: &'r [Arc<ResidentLayer>],
-    ) -> Result<Option<Kept<'r>>> {
+    fn resident<'r>(&self, residents: &'r [Arc<ResidentLayer>]) -> Result<Option<Kept<'r>>> {
         let Some(index) = self.step.source.resident else {
             return Ok(None);
         };

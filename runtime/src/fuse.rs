@@ -90,11 +90,7 @@ impl<'a> Variants<'a> {
 }
 
 /// The cheapest way through the program on which at most `limit` elements are alive.
-fn path(
-    program: &Program,
-    groups: &[Vec<Vec<Candidate>>],
-    limit: usize,
-) -> Option<Vec<Candidate>> {
+fn path(program: &Program, groups: &[Vec<Vec<Candidate>>], limit: usize) -> Option<Vec<Candidate>> {
     let count = program.steps.len();
     // Length of the way to each position, and the last band on it.
     let mut best: Vec<Option<(f64, Option<Candidate>)>> = vec![None; count + 1];
@@ -190,9 +186,7 @@ fn by_rows(step: &Step) -> bool {
             let s = &w.shape;
             window(s.kernel[0], s.dilation[0], s.stride[0], s.pad_top, x)
         }
-        (Work::Pool(s), Some(x)) => {
-            window(s.kernel[0], s.dilation[0], s.stride[0], s.pads[0], x)
-        }
+        (Work::Pool(s), Some(x)) => window(s.kernel[0], s.dilation[0], s.stride[0], s.pads[0], x),
         (Work::Function(_), _) => step.inputs.iter().all(same),
         (Work::Binary(_), _) => {
             let twice = step.inputs.windows(2).any(|w| w[0].place == w[1].place);
@@ -347,7 +341,11 @@ fn with_bands(program: &Program, bands: Vec<Band>) -> Program {
 pub(crate) fn drop_banks(program: &mut Program) {
     let mut dropped = false;
     for band in &mut program.bands {
-        for (bank, step) in band.banks.iter_mut().zip(&program.steps[band.steps.clone()]) {
+        for (bank, step) in band
+            .banks
+            .iter_mut()
+            .zip(&program.steps[band.steps.clone()])
+        {
             if step.source.resident.is_some()
                 && let Some(buffer) = bank.take()
                 && let Some(life) = program.lives.get_mut(buffer)
