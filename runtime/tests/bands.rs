@@ -1,5 +1,7 @@
 //! Bands: less memory, the same bits, for every kind of step and every budget.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 use common::*;
 use dcz::graph::*;
