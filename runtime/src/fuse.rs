@@ -57,15 +57,18 @@ impl<'a> Variants<'a> {
         limits.sort_unstable();
         limits.dedup();
         // Larger limits allow more paths.
-        let least = limits.partition_point(|&limit| path(program, &groups, limit).is_none());
+        let least = limits.partition_point(|&limit| path(program, &groups, limit, limit).is_none());
         let most = program.live.iter().copied().max().unwrap_or(0);
         let mut bands = vec![Vec::new()];
+        // Buffers do not always fit together without holes: the same limit, nearly reached only where it must be.
+        let tightest = limits.get(least).filter(|&&limit| limit < most);
+        bands.extend(tightest.and_then(|&l| path(program, &groups, l, l - l / 32)));
         let mut last = 0.0;
         for &limit in limits.get(least..).unwrap_or_default() {
             if (limit as f64) < last * RATIO || limit >= most || bands.len() > MOST {
                 continue;
             }
-            if let Some(found) = path(program, &groups, limit) {
+            if let Some(found) = path(program, &groups, limit, limit) {
                 last = limit as f64;
                 bands.push(found);
             }
@@ -89,7 +92,8 @@ impl<'a> Variants<'a> {
     }
 }
 
-/// The cheapest way through the program on which at most `limit` elements are alive.
+/// The cheapest way through the program on which at most `limit` elements are alive, and at most `wanted` where shorter
+/// strips achieve that.
 fn path(program: &Program, groups: &[Vec<Vec<Candidate>>], limit: usize) -> Option<Vec<Candidate>> {
     let count = program.steps.len();
     // Length of the way to each position, and the last band on it.
@@ -108,7 +112,8 @@ fn path(program: &Program, groups: &[Vec<Vec<Candidate>>], limit: usize) -> Opti
             reach(i + 1, length, None);
         }
         for strips in groups.get(i).into_iter().flatten() {
-            if let Some(band) = strips.iter().find(|c| c.need <= limit) {
+            let within = |most: usize| strips.iter().find(|c| c.need <= most);
+            if let Some(band) = within(wanted).or_else(|| within(limit)) {
                 reach(i + band.count, length + band.extra, Some(*band));
             }
         }
