@@ -94,7 +94,12 @@ impl<'a> Variants<'a> {
 
 /// The cheapest way through the program on which at most `limit` elements are alive, and at most `wanted` where shorter
 /// strips achieve that.
-fn path(program: &Program, groups: &[Vec<Vec<Candidate>>], limit: usize) -> Option<Vec<Candidate>> {
+fn path(
+    program: &Program,
+    groups: &[Vec<Vec<Candidate>>],
+    limit: usize,
+    wanted: usize,
+) -> Option<Vec<Candidate>> {
     let count = program.steps.len();
     // Length of the way to each position, and the last band on it.
     let mut best: Vec<Option<(f64, Option<Candidate>)>> = vec![None; count + 1];
