@@ -44,13 +44,41 @@ pub(crate) struct Life {
 /// says, although both are alive.
 pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) {
     let mut order: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].len > 0).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(lives[i].len), lives[i].first, i));
+    let least = (0..=lives.iter().map(|l| l.last).max().unwrap_or(0))
+        .map(|step| live(lives, overlaps, step))
+        .max();
+    let mut best: Option<(Vec<Span>, usize)> = None;
+    // Largest first; in order of time; those that live through the fullest times first.
+    for rule in 0..3 {
+        order.sort_unstable_by_key(|&i| {
+            let l = &lives[i];
+            let key = match rule {
+                0 => 0,
+                1 => l.first,
+                _ => usize::MAX - (l.last - l.first),
+            };
+            (key, std::cmp::Reverse(l.len), l.first, i)
+        });
+        let placed = place_in(&order, lives, overlaps);
+        let done = Some(placed.1) == least;
+        if best.as_ref().is_none_or(|b| placed.1 < b.1) {
+            best = Some(placed);
+        }
+        if done {
+            break;
+        }
+    }
+    best.unwrap_or_default()
+}
+
+/// Places buffers one after the other.
+fn place_in(order: &[usize], lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) {
     // Offsets may be negative until all are known.
     let mut at = vec![0isize; lives.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(lives.len());
     let (mut begin, mut end) = (0isize, 0isize);
     let mut busy: Vec<(isize, isize)> = Vec::new();
-    for i in order {
+    for &i in order {
         let need = round(lives[i].len) as isize;
         busy.clear();
         busy.extend(
