@@ -18,6 +18,9 @@ use dcz_format::graph::Network;
 
 /// Rows of a strip that are tried, tallest first.
 const STRIPS: [usize; 6] = [32, 16, 8, 4, 2, 1];
+/// Limits on the work of planning: strips of an image, and steps of a program (a larger one runs without bands).
+const MOST_STRIPS: usize = 1024;
+const MOST_PROGRAM: usize = 400;
 /// Most variants; each next one may use at least this much more memory.
 const MOST: usize = 12;
 const RATIO: f64 = 1.1;
@@ -48,7 +51,9 @@ pub(crate) struct Variants<'a> {
 impl<'a> Variants<'a> {
     /// Finds them: the program itself, and programs with smaller arenas.
     pub(crate) fn new(program: &'a Program, network: &'a Network) -> Variants<'a> {
-        let groups: Vec<Vec<Vec<Candidate>>> = (0..program.steps.len())
+        let count = program.steps.len();
+        let considered = if count <= MOST_PROGRAM { count } else { 0 };
+        let groups: Vec<Vec<Vec<Candidate>>> = (0..considered)
             .map(|first| candidates(program, network, first))
             .collect();
         let all = || groups.iter().flatten().flatten();
@@ -155,7 +160,8 @@ fn candidates(program: &Program, network: &Network, first: usize) -> Vec<Vec<Can
             break;
         };
         let rows = band::height(&last.output);
-        let tried = STRIPS.iter().filter(|&&s| s < rows || s == 1);
+        let tall = |s: usize| s == 1 || s < rows;
+        let tried = (STRIPS.iter()).filter(|&&s| tall(s) && rows.div_ceil(s) <= MOST_STRIPS);
         let made = tried.filter_map(|&strip| {
             let (band, need) = band(program, network, (first, count), strip)?;
             let calls = (band.strips * last.output.map().n) as f64;
