@@ -97,7 +97,7 @@ pub(crate) fn reach(step: &Step, rows: &Range<usize>, height: usize) -> Range<us
 }
 
 /// A step writes over what its output buffer holds: it adds to it or updates it in place.
-pub(crate) fn updates(step: &Step) -> bool {
+fn updates(step: &Step) -> bool {
     let accumulates = matches!(&step.work, Work::Conv(work) if work.accumulate);
     accumulates || step.inputs.iter().any(|v| v.place == step.output.place)
 }
@@ -133,8 +133,7 @@ impl Progress {
         }
     }
 
-    /// Goes on to the next strip: says which rows each step computes. False when the image is complete. `align`: steps
-    /// stop at multiples of this only.
+    /// Goes on to the next strip: says which rows each step computes. False when the image is complete.
     pub(crate) fn advance(&mut self, steps: &[Step], strip: usize, windows: &[Window]) -> bool {
         let Some(last) = steps.last() else {
             return false;

@@ -259,6 +259,7 @@ impl<'e> Exec<'e> {
 
     fn conv(&mut self, work: &ConvWork, at: Operands<'_>, io: &Io<'_, '_, '_, '_>) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
+        let coded = self.coded(id, info);
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let (from, to) = (at.input(0)?.map(), at.step.output.map());
         let residents = self.residents;
@@ -272,14 +273,6 @@ impl<'e> Exec<'e> {
             source,
             from,
             to,
-        };
-        let coded = Coded {
-            container: self.container,
-            net: self.net,
-            id,
-            form: info.form,
-            timed: self.profiling,
-            release: self.release,
         };
         let threads = at.step.threads.clamp(1, self.workers.len().max(1));
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
@@ -302,6 +295,7 @@ impl<'e> Exec<'e> {
         io: &Io<'_, '_, '_, '_>,
     ) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
+        let coded = self.coded(id, info);
         let residents = self.residents;
         let (x, y) = at.unary(self.arena, io)?;
         let kept = at.resident(residents)?;
@@ -316,14 +310,6 @@ impl<'e> Exec<'e> {
             isa: self.isa,
             epilogue,
             kept,
-        };
-        let coded = Coded {
-            container: self.container,
-            net: self.net,
-            id,
-            form: info.form,
-            timed: self.profiling,
-            release: self.release,
         };
         if work.rows == 1 {
             // Each thread owns a range of whole panels.
@@ -390,6 +376,18 @@ impl<'e> Exec<'e> {
             layers.get(index).ok_or_else(mismatch)?,
             LayerId(index as u32),
         ))
+    }
+
+    /// The coded weights of a layer.
+    fn coded(&self, id: LayerId, info: &LayerInfo) -> Coded<'e> {
+        Coded {
+            container: self.container,
+            net: self.net,
+            id,
+            form: info.form,
+            timed: self.profiling,
+            release: self.release,
+        }
     }
 
     /// Gives mapped pages back; the next run reads them from the page cache again.

@@ -12,6 +12,7 @@
 
 use crate::band::{self, Band, MAX_STEPS, Overlap, Window};
 use crate::liveness::{self, Life};
+use crate::planner::layer_of;
 use crate::program::{Place, Program, Step, Value, Work};
 use crate::weights::bank_len;
 use dcz_format::graph::Network;
@@ -165,7 +166,7 @@ fn candidates(program: &Program, network: &Network, first: usize) -> Vec<Vec<Can
         let made = tried.filter_map(|&strip| {
             let (band, need) = band(program, network, (first, count), strip)?;
             let calls = (band.strips * last.output.map().n) as f64;
-            let weights = |s: &Step| layer_of(s).and_then(|l| network.layers.get(l));
+            let weights = |s: &Step| layer_of(&s.work).and_then(|l| network.layers.get(l));
             let weights = |s: &Step| weights(s).map_or(0.0, |l| l.shape.weights() as f64);
             let extra = steps.iter().map(|s| CALL_NS + WEIGHT_NS * weights(s));
             Some(Candidate {
@@ -303,16 +304,9 @@ fn band(
     Some((band, need))
 }
 
-fn layer_of(step: &Step) -> Option<usize> {
-    match &step.work {
-        Work::Conv(work) => Some(work.layer),
-        _ => None,
-    }
-}
-
 /// Elements for the decoded weights of a step; `None` if the records do not fit.
 fn bank_of(step: &Step, network: &Network) -> Option<usize> {
-    match layer_of(step) {
+    match layer_of(&step.work) {
         Some(layer) => Some(bank_len(network.layers.get(layer)?)),
         None => Some(0),
     }

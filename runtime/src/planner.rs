@@ -174,7 +174,8 @@ fn legal(algorithm: ConvAlgo, layers: usize, max_error: f32) -> bool {
     cost::error(algorithm) * (layers as f64).sqrt() <= f64::from(max_error)
 }
 
-fn layer_of(work: &Work) -> Option<usize> {
+/// The layer whose weights a step needs.
+pub(crate) fn layer_of(work: &Work) -> Option<usize> {
     match work {
         Work::Conv(work) => Some(work.layer),
         Work::Linear(work) => Some(work.layer),

@@ -131,14 +131,7 @@ impl Exec<'_> {
     /// Decodes all tiles of a layer into its bank, threads taking equal numbers of tiles.
     fn fill(&mut self, work: &ConvWork, bank: Range<usize>, threads: usize) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
-        let coded = Coded {
-            container: self.container,
-            net: self.net,
-            id,
-            form: info.form,
-            timed: self.profiling,
-            release: self.release,
-        };
+        let coded = self.coded(id, info);
         let mut rest = self.arena.get_mut(bank).ok_or_else(mismatch)?;
         let threads = threads.clamp(1, self.workers.len().max(1));
         let tiles = layer.tiles.len();
@@ -264,6 +257,8 @@ impl Exec<'_> {
         io: &Io<'_, '_, '_, '_>,
     ) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
+        // Nothing is decoded here: the weights are kept.
+        let coded = self.coded(id, info);
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let residents = self.residents;
         let (source, bank, data) = borrow(self.arena, io, &from, bank, out.range)?;
@@ -292,14 +287,6 @@ impl Exec<'_> {
             source: image_of(source, from.map, 0).data,
             from: from.map,
             to: out.map,
-        };
-        let coded = Coded {
-            container: self.container,
-            net: self.net,
-            id,
-            form: info.form,
-            timed: false,
-            release: false,
         };
         let threads = step.threads.clamp(1, self.workers.len().max(1));
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
