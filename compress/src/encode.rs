@@ -216,8 +216,9 @@ fn quantise_layer(
     }
     let mut weights = layer.weights.clone();
     let prune = settings.prune.unwrap_or_default();
-    let threshold = prune::threshold(&weights, by_role(prune, role, own.prune.is_some()));
-    prune::apply(&mut weights, threshold);
+    let prune = by_role(prune, role, own.prune.is_some());
+    let block = settings.prune_block.unwrap_or(1);
+    prune::prune_layer(&mut weights, &layer.shape, prune, block);
     let quantised = quantise(&layer, weights, role, default, settings)?;
     Ok(LayerInput {
         cosine: quantize::cosine(&layer.weights, &quantised.decoded),

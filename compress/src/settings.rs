@@ -111,6 +111,9 @@ impl FromStr for IndexSetting {
     }
 }
 
+/// The keys of [`Settings`] as users write them.
+const KEYS: [&str; 6] = ["prune", "prune-block", "quantize", "bits", "step", "index"];
+
 /// Settings of a layer, or general ones; what is absent is decided elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +121,9 @@ pub struct Settings {
     /// Which weights become zero.
     #[serde(default, deserialize_with = "parsed")]
     pub prune: Option<Prune>,
+    /// How many output channels are pruned together: 1, 2, 4 or 8.
+    #[serde(rename = "prune-block")]
+    pub prune_block: Option<u8>,
     /// How weights become codes.
     #[serde(default, deserialize_with = "parsed")]
     pub quantize: Option<Quantize>,
@@ -146,6 +152,7 @@ impl Settings {
     pub fn overridden_by(self, other: Settings) -> Settings {
         Settings {
             prune: other.prune.or(self.prune),
+            prune_block: other.prune_block.or(self.prune_block),
             quantize: other.quantize.or(self.quantize),
             bits: other.bits.or(self.bits),
             step: other.step.or(self.step),
@@ -157,14 +164,18 @@ impl Settings {
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
             "prune" => self.prune = Some(value.parse()?),
+            "prune-block" => {
+                let block = value
+                    .parse()
+                    .map_err(|_| format!("prune-block '{value}'"))?;
+                self.prune_block = Some(block);
+            }
             "quantize" => self.quantize = Some(value.parse()?),
             "bits" => self.bits = Some(value.parse().map_err(|_| format!("bits '{value}'"))?),
             "step" => self.step = Some(value.parse().map_err(|_| format!("step '{value}'"))?),
             "index" => self.index = Some(value.parse()?),
             _ => {
-                return Err(format!(
-                    "unknown key '{key}': expected prune, quantize, bits, step or index"
-                ));
+                return Err(format!("unknown key '{key}': expected {}", KEYS.join(", ")));
             }
         }
         self.check()
@@ -172,6 +183,9 @@ impl Settings {
 
     /// Checks the ranges of numbers.
     pub fn check(&self) -> Result<(), String> {
+        if (self.prune_block).is_some_and(|block| ![1, 2, 4, 8].contains(&block)) {
+            return Err("prune-block must be 1, 2, 4 or 8".into());
+        }
         if self.bits.is_some_and(|bits| !(1..=8).contains(&bits)) {
             return Err("bits must be 1 to 8".into());
         }
@@ -198,6 +212,8 @@ pub struct AllSettings {
 struct SettingsFile {
     #[serde(default, deserialize_with = "parsed")]
     prune: Option<Prune>,
+    #[serde(rename = "prune-block")]
+    prune_block: Option<u8>,
     #[serde(default, deserialize_with = "parsed")]
     quantize: Option<Quantize>,
     bits: Option<u8>,
@@ -217,11 +233,13 @@ impl AllSettings {
             toml::from_str(text).map_err(|e| Error::Input(one_line(&e.to_string())))?;
         if let Some(key) = file.rest.keys().next() {
             return Err(Error::Input(format!(
-                "unknown key '{key}': expected prune, quantize, bits, step, index or a table layers.NAME"
+                "unknown key '{key}': expected {} or a table layers.NAME",
+                KEYS.join(", ")
             )));
         }
         let general = Settings {
             prune: file.prune,
+            prune_block: file.prune_block,
             quantize: file.quantize,
             bits: file.bits,
             step: file.step,
@@ -247,14 +265,15 @@ impl AllSettings {
     pub fn add(&mut self, argument: &str) -> Result<(), Error> {
         let wrong = |why: &str| Error::Usage(format!("--layer '{argument}': {why}"));
         // Values may hold '=', names may hold ':'; a key holds neither.
-        let split = ["prune", "quantize", "bits", "step", "index"]
+        let split = KEYS
             .iter()
             .filter_map(|key| argument.rfind(&format!(":{key}=")).map(|at| (at, *key)))
             .min();
         let Some((at, key)) = split else {
-            return Err(wrong(
-                "expected NAME:KEY=VALUE with the key prune, quantize, bits, step or index",
-            ));
+            return Err(wrong(&format!(
+                "expected NAME:KEY=VALUE with a key of {}",
+                KEYS.join(", ")
+            )));
         };
         let (name, value) = (&argument[..at], &argument[at + key.len() + 2..]);
         if name.is_empty() {
@@ -321,6 +340,8 @@ mod tests {
         settings.add("fc5:bits=4").unwrap();
         settings.add("model/conv:0:prune=percentile=73.97").unwrap();
         settings.add("fc5:index=gaps:5").unwrap();
+        settings.add("fc5:prune-block=4").unwrap();
+        assert_eq!(settings.of("fc5").prune_block, Some(4));
         assert_eq!(settings.of("fc5").bits, Some(4));
         assert_eq!(
             settings.of("fc5").index,
@@ -338,6 +359,7 @@ mod tests {
             "fc5:prune=percentile=101",
             "fc5:step=-1",
             "fc5:index=gaps:9",
+            "fc5:prune-block=3",
         ] {
             assert!(settings.add(bad).is_err(), "{bad}");
         }
@@ -364,6 +386,7 @@ mod tests {
         assert_eq!(settings.of("fc5").bits, Some(3));
         for bad in [
             "bits = 9",
+            "prune-block = 5",
             "colour = 1",
             "[layers.a]\ncolour = 1",
             "quantize = 'best'",

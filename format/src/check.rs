@@ -59,7 +59,12 @@ impl Container {
                 }
                 Some(SectionKind::Constants) => self.check_constants(net, section, &mut report)?,
                 Some(SectionKind::Texts) => drop(self.texts()?),
-                Some(SectionKind::CodeTables | SectionKind::Graph | SectionKind::Pipeline)
+                Some(
+                    SectionKind::CodeTables
+                    | SectionKind::Graph
+                    | SectionKind::Pipeline
+                    | SectionKind::Blocks,
+                )
                 | None => {}
             }
             self.check_crc(section)?;

@@ -1,5 +1,6 @@
 //! An opened container: verified header, directory and records; weights and constants are read when asked for.
 
+use crate::blocks::{self, Occupancy};
 use crate::codec::CodeLengths;
 use crate::directory::{self, Section, SectionKind, read_range};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +52,8 @@ pub struct Container {
 struct NetworkParts {
     constants: Section,
     weights: Section,
+    /// Of every layer, or empty.
+    blocks: Vec<Occupancy>,
 }
 
 impl Container {
@@ -100,6 +103,7 @@ impl Container {
             parts.push(NetworkParts {
                 constants: constants.clone(),
                 weights: weights.clone(),
+                blocks: Vec::new(),
             });
         }
         let mut pipeline = None;
@@ -107,6 +111,14 @@ impl Container {
             pipeline = Some(read_section(&*source, section, limits, |bytes| {
                 pipeline::read(bytes, section.offset, networks.len())
             })?);
+        }
+        for section in of_kind(SectionKind::Blocks) {
+            let net = section.network.unwrap_or(0) as usize;
+            if let Some((parts, network)) = parts.get_mut(net).zip(networks.get(net)) {
+                parts.blocks = read_section(&*source, section, limits, |bytes| {
+                    blocks::read(bytes, section.offset, network.layers.len())
+                })?;
+            }
         }
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Ok(Container {
@@ -138,6 +150,10 @@ impl Container {
     /// How the networks work together, if the file says so.
     pub fn pipeline(&self) -> Option<&Pipeline> {
         self.pipeline.as_ref()
+    }
+    /// How full blocks of output channels are, for every layer of a network; empty when the file does not say.
+    pub fn blocks(&self, net: usize) -> &[Occupancy] {
+        self.parts.get(net).map_or(&[], |parts| &parts.blocks)
     }
     /// Where the bytes come from.
     pub fn source(&self) -> &dyn Source {

@@ -41,16 +41,19 @@ pub enum SectionKind {
     Weights,
     /// How the networks work together.
     Pipeline,
+    /// How full blocks of output channels are, of one network; ancillary.
+    Blocks,
 }
 
 impl SectionKind {
-    const ALL: [SectionKind; 6] = [
+    const ALL: [SectionKind; 7] = [
         Self::CodeTables,
         Self::Graph,
         Self::Texts,
         Self::Constants,
         Self::Weights,
         Self::Pipeline,
+        Self::Blocks,
     ];
 
     pub(crate) fn code(self) -> [u8; 4] {
@@ -61,16 +64,20 @@ impl SectionKind {
             Self::Constants => *b"CNST",
             Self::Weights => *b"WGHT",
             Self::Pipeline => *b"PIPE",
+            Self::Blocks => *b"BLKS",
         }
     }
     fn of(code: [u8; 4]) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
     fn is_critical(self) -> bool {
-        self != Self::Texts
+        !matches!(self, Self::Texts | Self::Blocks)
     }
     fn has_network(self) -> bool {
-        matches!(self, Self::Graph | Self::Constants | Self::Weights)
+        matches!(
+            self,
+            Self::Graph | Self::Constants | Self::Weights | Self::Blocks
+        )
     }
 }
 

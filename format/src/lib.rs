@@ -4,6 +4,7 @@
 //! a [`TileDecoder`] then verifies and decodes tiles as they are needed. Writing: [`writer::encode`].
 //! Everything read from a file is untrusted: see [`Limits`] and [`ErrorKind`].
 
+mod blocks;
 mod check;
 pub mod codec;
 mod container;
@@ -23,6 +24,7 @@ pub mod validate;
 mod values;
 pub mod writer;
 
+pub use blocks::Occupancy;
 pub use check::CheckReport;
 pub use container::{CodeTable, Container, NamedText};
 pub use decode::{TileDecoder, TileOut};

@@ -42,6 +42,12 @@ fn good() {
         container.check(&mut |_, _| {}).unwrap();
         let slow = slow::read(&bytes).unwrap_or_else(|rule| panic!("{name}: slow reader: {rule}"));
         assert_eq!(slow.pipeline.as_ref(), container.pipeline(), "{name}");
+        for net in 0..slow.networks.len() {
+            let shares = slow.blocks.iter().find(|(n, _)| *n == net);
+            let shares = shares.map_or(&[][..], |(_, shares)| shares);
+            let fast = container.blocks(net).iter().map(|one| [one.of2, one.of4]);
+            assert!(shares.iter().copied().eq(fast), "{name}");
+        }
         for (net, decoded) in slow.networks.iter().enumerate() {
             assert_eq!(decoded.network, container.networks()[net], "{name}");
             for (id, weights) in decoded.weights.iter().enumerate() {

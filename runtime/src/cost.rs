@@ -4,6 +4,7 @@
 //! a tile, the output added to once per block of k. Winograd: the same in the transformed domain.
 
 use crate::cost_table::{self as table, TileCost};
+use crate::weights::LayerInfo;
 use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
 use dcz_kernels::conv::blocks::K_BLOCK;
@@ -21,7 +22,7 @@ pub(crate) fn conv(
     images: usize,
     layer: &Layer,
     form: TileForm,
-    density: f64,
+    info: &LayerInfo,
 ) -> Option<f64> {
     let cost = table::TILES.iter().find(|c| c.algorithm == algorithm)?;
     // How often the input is packed: a tile that is a part of k packs a part of the channels.
@@ -34,11 +35,10 @@ pub(crate) fn conv(
     } else {
         layer.tiles.iter().map(packed).sum::<f64>() / shape.groups.max(1) as f64
     };
-    // Zeros are taken to be independent: blocks that were pruned together are better than that.
     let density = match algorithm {
-        ConvAlgo::BlockSparse2 => 1.0 - (1.0 - density).powi(2),
-        ConvAlgo::BlockSparse4 => 1.0 - (1.0 - density).powi(4),
-        _ => density,
+        ConvAlgo::BlockSparse2 => info.groups[0],
+        ConvAlgo::BlockSparse4 => info.groups[1],
+        _ => info.density,
     };
     let ns = work(cost, shape, passes.max(1.0), density);
     let expand = extra(form) * weights(layer);

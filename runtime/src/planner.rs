@@ -279,7 +279,7 @@ fn conv_needs(
         }
         _ => {
             let form = tile_form(form, info);
-            cost::conv(algorithm, &shape, images, layer, form, info.density)?
+            cost::conv(algorithm, &shape, images, layer, form, info)?
         }
     };
     let scratch = conv_scratch(work, algorithm, form, layer, job.parts, job.strips);

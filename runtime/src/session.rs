@@ -621,7 +621,11 @@ impl Session {
         }
         self.input_order = vec![0; network.inputs.len()];
         self.output_order = vec![None; network.outputs.len()];
-        let layers = network.layers.iter().map(LayerInfo::new).collect();
+        let groups = self.model.container().blocks(self.net);
+        let layers = network.layers.iter().enumerate();
+        let layers = layers
+            .map(|(i, layer)| LayerInfo::new(layer, groups.get(i)))
+            .collect();
         self.workers.push(self.worker()?);
         self.resources = Some(Resources {
             constants,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use dcz_format::graph::{LayerId, Network};
 use dcz_format::layer::{self, Layer, PANEL, Steps, Tile, Values};
 
-use dcz_format::{Container, TileDecoder, TileForm, TileOut};
+use dcz_format::{Container, Occupancy, TileDecoder, TileForm, TileOut};
 use dcz_kernels::{KOrder, Lut, TileValues, WeightTile, weights};
 
 /// What a session keeps about a layer.
@@ -22,10 +22,13 @@ pub(crate) struct LayerInfo {
     pub k: usize,
     /// Share of weights that are not zero.
     pub density: f64,
+    /// Shares of groups of two and of four output channels that have such a weight.
+    pub groups: [f64; 2],
 }
 
 impl LayerInfo {
-    pub(crate) fn new(layer: &Layer) -> LayerInfo {
+    /// `groups` as the file knows them.
+    pub(crate) fn new(layer: &Layer, groups: Option<&Occupancy>) -> LayerInfo {
         let form = layer.form();
         let zeros = layer.record.zeros as f64 / layer.shape.weights().max(1) as f64;
         LayerInfo {
@@ -41,6 +44,11 @@ impl LayerInfo {
             },
             k: layer.shape.k(),
             density: (1.0 - zeros).clamp(0.0, 1.0),
+            // Where the file says nothing zeros are taken to be independent.
+            groups: groups.map_or_else(
+                || [2, 4].map(|n| 1.0 - zeros.clamp(0.0, 1.0).powi(n)),
+                |known| known.shares(),
+            ),
         }
     }
 

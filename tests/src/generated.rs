@@ -114,6 +114,17 @@ pub fn small(edit: Edit) -> Vec<u8> {
     net.finish(&[1, 3, 16, 16], &[1, 24])
 }
 
+/// Convolutions large enough that the planner has a choice: input `input` 1x3x32x32, output `output` 1x16.
+pub fn wide(edit: Edit) -> Vec<u8> {
+    let mut net = Builder::new(11, edit);
+    let x = net.conv_relu("input", "stem", [64, 3, 3], 1);
+    let x = net.conv_relu(&x, "first", [64, 64, 3], 1);
+    let x = net.conv_relu(&x, "second", [64, 64, 3], 2);
+    let flat = net.node("Flatten", &[&x], "flat", vec![int("axis", 1)]);
+    net.linear(&flat, "embedding", 16, 64 * 16 * 16);
+    net.finish(&[1, 3, 32, 32], &[1, 16])
+}
+
 /// Like [`small`] with an operator that nobody implements in the middle.
 pub fn unsupported() -> Vec<u8> {
     let mut net = Builder::new(7, dense);

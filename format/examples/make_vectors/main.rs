@@ -59,6 +59,7 @@ fn good_files() -> Vec<(&'static str, Vec<u8>)> {
     bundle.set_pipeline(common::pipeline()).unwrap();
     vec![
         ("pipeline", bundle.to_bytes().unwrap()),
+        ("blocks", common::write(vec![common::blocks()], &large)),
         ("assembled_raw32", assembled(Layer::raw32())),
         ("assembled_dense", assembled(Layer::dense())),
         ("assembled_mask", assembled(Layer::mask())),

@@ -9,6 +9,7 @@ mod cut;
 mod modes;
 mod pool;
 
+use crate::blocks::{self, Occupancy};
 use crate::codec::{LayerHistogram, TileEncoding, encode_tile};
 use crate::container::{CodeTable, Container, NamedText};
 use crate::dense::for_each_weight;
@@ -128,6 +129,8 @@ pub struct Encoded {
     networks: Vec<Network>,
     weights: Vec<Vec<u8>>,
     constants: Vec<Vec<u8>>,
+    /// Per network, of every layer, or empty.
+    blocks: Vec<Vec<Occupancy>>,
     tables: Vec<CodeTable>,
     texts: Vec<NamedText>,
     pipeline: Option<Pipeline>,
@@ -167,6 +170,7 @@ pub fn encode(
         networks: Vec::with_capacity(networks.len()),
         weights: Vec::new(),
         constants: Vec::new(),
+        blocks: Vec::new(),
         tables,
         texts: options.texts.clone(),
         pipeline: None,
@@ -185,7 +189,9 @@ pub fn encode(
             ));
         }
         let mut weights = Vec::new();
+        let mut blocks = Vec::with_capacity(layers.len());
         for layer in layers {
+            blocks.push(occupancy(&layer));
             let choice = choices.next().flatten();
             let tables = if choice.is_some() {
                 assigned.next()
@@ -206,6 +212,11 @@ pub fn encode(
                 .push(write_constant(constant, &mut bytes)?);
         }
         validate::check_network(&network, &encoded.tables, &unlimited())?;
+        let mut layers = blocks.iter().zip(&network.layers);
+        if !layers.any(|(one, layer)| one.is_clustered(&layer.shape, layer.record.zeros)) {
+            blocks.clear();
+        }
+        encoded.blocks.push(blocks);
         encoded.networks.push(network);
         encoded.weights.push(weights);
         encoded.constants.push(bytes);
@@ -274,6 +285,18 @@ fn prepare(layer: &LayerInput, options: &WriteOptions) -> Result<Option<Choice>>
         histogram.add_tile(&buffer.codes, &buffer.mask);
     }
     modes::choose(&histogram, layer.index, zero, zeros, tiles.len()).map(Some)
+}
+
+fn occupancy(layer: &LayerInput) -> Occupancy {
+    match &layer.weights {
+        Weights::F32(values) => Occupancy::of(&layer.shape, |at| values[at] == 0.0),
+        Weights::Codes { codes, absent } => {
+            let zero = layer.values.zero_symbol();
+            Occupancy::of(&layer.shape, |at| {
+                zero == Some(codes[at]) || absent.get(at).is_some_and(|absent| *absent)
+            })
+        }
+    }
 }
 
 fn k_order(layer: &LayerInput) -> KOrder {
@@ -568,6 +591,7 @@ impl Encoded {
             networks: container.networks().to_vec(),
             weights: Vec::new(),
             constants: Vec::new(),
+            blocks: Vec::new(),
             tables: container.tables().to_vec(),
             texts: container.texts()?,
             pipeline: container.pipeline().cloned(),
@@ -576,6 +600,7 @@ impl Encoded {
             let [constants, weights] = container.coded(net)?;
             encoded.constants.push(constants);
             encoded.weights.push(weights);
+            encoded.blocks.push(container.blocks(net).to_vec());
         }
         Ok(encoded)
     }
@@ -602,6 +627,7 @@ impl Encoded {
         self.tables.extend(other.tables);
         self.constants.extend(other.constants);
         self.weights.extend(other.weights);
+        self.blocks.extend(other.blocks);
         for text in other.texts {
             if !self.texts.contains(&text) {
                 self.texts.push(text);
@@ -668,6 +694,11 @@ impl Encoded {
         if let Some(pipeline) = &self.pipeline {
             let bytes = pipeline::write(pipeline);
             sections.push(NewSection::new(SectionKind::Pipeline, None, bytes));
+        }
+        for ((kind, net), blocks) in per_network(SectionKind::Blocks).zip(&self.blocks) {
+            if !blocks.is_empty() {
+                sections.push(NewSection::new(kind, net, blocks::write(blocks)));
+            }
         }
         Ok(write_file(&sections))
     }

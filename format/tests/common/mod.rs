@@ -541,6 +541,36 @@ pub fn small(name: &str, layer: LayerInput) -> NetworkInput {
     }
 }
 
+/// A network whose only layer is pruned in blocks of four: every other block is empty.
+pub fn blocks() -> NetworkInput {
+    let mut random = Random(31);
+    let shape = shape(32, 40, [1, 1], 1);
+    let values = Values::Grid {
+        steps: Steps::Layer(0.5),
+    };
+    let index = IndexChoice::Auto;
+    let mut input = layer(
+        "fc",
+        shape,
+        KOrder::ChannelMajor,
+        values,
+        index,
+        0.0,
+        &mut random,
+    );
+    if let Weights::Codes { codes, .. } = &mut input.weights {
+        for (at, code) in codes.iter_mut().enumerate() {
+            let (channel, k) = (at / 40, at % 40);
+            *code = if (channel / 4 + k) % 2 == 0 {
+                0
+            } else {
+                *code | 1
+            };
+        }
+    }
+    small("blocks", input)
+}
+
 pub fn options() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.tile_weights = 128;

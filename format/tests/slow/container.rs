@@ -20,6 +20,8 @@ pub struct File {
     pub networks: Vec<Decoded>,
     pub texts: Vec<(String, String)>,
     pub pipeline: Option<Pipeline>,
+    /// Network, and for every layer the shares of groups of two and of four.
+    pub blocks: Vec<(usize, Vec<[u8; 2]>)>,
 }
 
 /// A network with its numbers.
@@ -102,6 +104,7 @@ pub fn read(file: &[u8]) -> R<File> {
         (b"CNST", true, true),
         (b"WGHT", true, true),
         (b"PIPE", true, false),
+        (b"BLKS", false, true),
     ];
     let mut sections: Vec<Section<'_>> = Vec::new();
     let mut end = directory_end as u64;
@@ -171,6 +174,7 @@ pub fn read(file: &[u8]) -> R<File> {
         networks: Vec::new(),
         texts: Vec::new(),
         pipeline: None,
+        blocks: Vec::new(),
     };
     let mut tables: Vec<Table> = Vec::new();
     let mut names = HashSet::new();
@@ -223,6 +227,16 @@ pub fn read(file: &[u8]) -> R<File> {
                 f.end()?;
                 check_pipeline(&pipeline, networks)?;
                 result.pipeline = Some(pipeline);
+            }
+            6 => {
+                let net = section.network as usize;
+                let layers = result.networks[net].network.layers.len();
+                let mut shares = Vec::new();
+                for _ in 0..layers {
+                    shares.push([f.u8()?, f.u8()?]);
+                }
+                f.end()?;
+                result.blocks.push((net, shares));
             }
             _ => {}
         }
