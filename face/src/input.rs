@@ -1,12 +1,15 @@
 //! From an image to a detector's input, row by row.
 //!
 //! A pixel of the scaled image is the mean of the area of the image that it covers (images are only ever shrunk), computed vertically
-//! first: one row of sums as wide as the image is all that is held besides the result. Padding pixels are black. Loses against
-//! integer arithmetic by a factor of about two in time, at no rounding in between.
+//! first: a block of sums on the stack is all that is held besides the result. Rows are independent of each other, so the network
+//! asks for them when it needs them, from several threads, and no input exists as a whole. Padding pixels are black. Loses
+//! against integer arithmetic by a factor of about two in time, at no rounding in between.
 
 use crate::image::Image;
+use dcz::RowSource;
 use dcz_format::graph::ChannelOrder;
 use dcz_format::pipeline::{InputSize, Pixels};
+use std::ops::Range;
 
 /// Where an image lies in a detector's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,29 +59,23 @@ pub fn channels(pixels: &Pixels) -> usize {
     }
 }
 
-/// Values of a row that are summed at a time.
-const BLOCK: usize = 32;
+/// Pixels of a row that are summed over rows at a time, on the stack; their sums stay in the L1 cache.
+const BLOCK: usize = 256;
 
-/// Scratch of filling, reused from image to image.
+/// What scaling needs to know of sizes, reused from image to image. Threads share it.
 #[derive(Debug, Default)]
 pub struct Scaler {
     columns: Taps,
     rows: Taps,
-    /// A row of the image's width, weighted over the rows it is made of; then the scaled row.
-    wide: Vec<f32>,
-    narrow: Vec<[f32; 3]>,
 }
 
 impl Scaler {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.columns.bytes()
-            + self.rows.bytes()
-            + self.wide.capacity() * size_of::<f32>()
-            + self.narrow.capacity() * size_of::<[f32; 3]>()
+        self.columns.bytes() + self.rows.bytes()
     }
 
-    /// Makes room and weights for images of `width` x `height`, so that [`fill`](Scaler::fill) allocates nothing.
+    /// Finds the weights for images of `width` x `height`.
     pub fn prepare(&mut self, width: u32, height: u32, place: &Placement) {
         if place.scaled == [width, height] {
             return;
@@ -86,120 +83,130 @@ impl Scaler {
         self.columns
             .prepare(width as usize, place.scaled[0] as usize);
         self.rows.prepare(height as usize, place.scaled[1] as usize);
-        // One more: the last pixel is read as four values.
-        resize(&mut self.wide, width as usize * 3 + 1);
-        resize(&mut self.narrow, place.scaled[0] as usize);
     }
+}
 
-    /// Fills `out` (`channels * height * width` values) with the image as it lies in the input.
-    pub fn fill(&mut self, pixels: &Pixels, image: &Image<'_>, place: &Placement, out: &mut [f32]) {
-        let [width, height] = place.padded.map(|v| v as usize);
-        let planes = Planes {
-            pixels,
+/// An image as a detector's input. The scaler must have been prepared for it.
+pub struct ImageRows<'a> {
+    pub pixels: &'a Pixels,
+    pub image: &'a Image<'a>,
+    pub place: &'a Placement,
+    pub scaler: &'a Scaler,
+}
+
+impl RowSource for ImageRows<'_> {
+    fn fill(&self, _: usize, rows: Range<usize>, out: &mut [f32]) {
+        let [scaled, height] = self.place.scaled.map(|v| v as usize);
+        let width = self.place.padded[0] as usize;
+        let line = Line {
+            pixels: self.pixels,
             width,
-            height,
         };
-        planes.pad(place.scaled.map(|v| v as usize), out);
-        if place.scaled == image.size() {
-            for y in 0..image.height() as usize {
-                planes.put(image.row(y).as_chunks::<3>().0, out, y);
+        let len = channels(self.pixels) * width;
+        for (y, out) in rows.zip(out.chunks_exact_mut(len.max(1))) {
+            line.pad(if y < height { scaled } else { 0 }, out);
+            if y >= height {
+                continue;
             }
-            return;
-        }
-        self.prepare(image.width(), image.height(), place);
-        for y in 0..self.rows.len() {
-            self.sum_rows(image, y);
-            self.sum_columns();
-            planes.put(&self.narrow, out, y);
+            if self.place.scaled == self.image.size() {
+                line.put(self.image.row(y).as_chunks::<3>().0, out, 0);
+            } else {
+                self.scale(y, &line, out);
+            }
         }
     }
 }
 
-impl Scaler {
-    /// The weighted sum of the rows of the image that row `y` is made of.
-    fn sum_rows(&mut self, image: &Image<'_>, y: usize) {
-        let (first, weights) = self.rows.get(y);
-        // Sums of one block at a time stay in registers.
-        let (blocks, rest) = self.wide.as_chunks_mut::<BLOCK>();
-        for (index, block) in blocks.iter_mut().enumerate() {
-            let mut sums = [0f32; BLOCK];
-            for (weight, source) in weights.iter().zip(first..) {
-                let values = image.row(source).get(index * BLOCK..);
-                let Some(values) = values.and_then(|v| v.first_chunk::<BLOCK>()) else {
-                    continue;
-                };
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += weight * f32::from(*value);
+impl ImageRows<'_> {
+    /// Row `y` of the scaled image: block after block is summed over the rows that it is made of, then over columns. A pixel
+    /// may lie in several blocks; its sum goes on.
+    fn scale(&self, y: usize, line: &Line<'_>, out: &mut [f32]) {
+        let (first, weights) = self.scaler.rows.get(y);
+        let width = self.image.width() as usize;
+        // One value more: the last pixel is read as four.
+        let mut sums = [0f32; 3 * BLOCK + 1];
+        let mut narrow = [[0f32; 3]; BLOCK];
+        let (mut x, mut ready) = (0, 0);
+        let mut open = [0f32; 4];
+        let count = self.scaler.columns.len();
+        for start in (0..width).step_by(BLOCK) {
+            let end = (start + BLOCK).min(width);
+            let values = &mut sums[..3 * (end - start)];
+            self.sum_rows(3 * start, first, weights, values);
+            while x < count {
+                let (from, weights) = self.scaler.columns.get(x);
+                let to = from + weights.len();
+                if from >= end {
+                    break;
+                }
+                let skipped = start.saturating_sub(from).min(weights.len());
+                let inside = weights.get(skipped..).unwrap_or(&[]);
+                let at = 3 * (from + skipped - start);
+                add_columns(&mut open, inside, sums.get(at..3 * (end - start) + 1));
+                if to > end {
+                    break;
+                }
+                let [r, g, b, _] = std::mem::take(&mut open);
+                narrow[ready] = [r, g, b];
+                (x, ready) = (x + 1, ready + 1);
+                if ready == BLOCK {
+                    line.put(&narrow, out, x - ready);
+                    ready = 0;
                 }
             }
-            *block = sums;
         }
-        rest.fill(0.0);
-        let start = blocks.len() * BLOCK;
+        line.put(narrow.get(..ready).unwrap_or(&[]), out, x - ready);
+    }
+
+    /// Values from `start` on of the weighted sum of rows of the image.
+    fn sum_rows(&self, start: usize, first: usize, weights: &[f32], sums: &mut [f32]) {
+        sums.fill(0.0);
         for (weight, source) in weights.iter().zip(first..) {
-            let values = image.row(source).get(start..).unwrap_or(&[]);
-            for (sum, value) in rest.iter_mut().zip(values) {
+            let values = self.image.row(source).get(start..).unwrap_or(&[]);
+            for (sum, value) in sums.iter_mut().zip(values) {
                 *sum += weight * f32::from(*value);
             }
         }
     }
+}
 
-    /// The scaled row. Four values are read per pixel, of which three count: one vector instead of three numbers.
-    fn sum_columns(&mut self) {
-        for (x, to) in self.narrow.iter_mut().enumerate() {
-            let (first, weights) = self.columns.get(x);
-            let mut sums = [0f32; 4];
-            let values = self.wide.get(3 * first..).unwrap_or(&[]);
-            for (tap, weight) in weights.iter().enumerate() {
-                let Some(values) = values.get(3 * tap..).and_then(|v| v.first_chunk::<4>()) else {
-                    continue;
-                };
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += weight * value;
-                }
-            }
-            let [r, g, b, _] = sums;
-            *to = [r, g, b];
+/// Adds neighbouring pixels with their weights, as many as there are. Four values are read per pixel, of which three count: one
+/// vector instead of three numbers.
+fn add_columns(sums: &mut [f32; 4], weights: &[f32], values: Option<&[f32]>) {
+    let values = values.unwrap_or(&[]);
+    for (tap, weight) in weights.iter().enumerate() {
+        let Some(values) = values.get(3 * tap..).and_then(|v| v.first_chunk::<4>()) else {
+            return;
+        };
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += weight * value;
         }
     }
 }
 
-/// Exactly `len` values, never less room than before.
-fn resize<T: Copy + Default>(values: &mut Vec<T>, len: usize) {
-    values.clear();
-    values.reserve_exact(len);
-    values.resize(len, T::default());
-}
-
-/// A network's input of one value per pixel and channel.
-struct Planes<'a> {
+/// A row of a network's input, channel after channel.
+struct Line<'a> {
     pixels: &'a Pixels,
     width: usize,
-    height: usize,
 }
 
-impl Planes<'_> {
-    /// Writes black right of and below what the image covers.
-    fn pad(&self, [width, height]: [usize; 2], out: &mut [f32]) {
-        let planes = out.chunks_exact_mut((self.width * self.height).max(1));
-        for (channel, values) in planes.enumerate() {
+impl Line<'_> {
+    /// Writes black from column `from` on.
+    fn pad(&self, from: usize, out: &mut [f32]) {
+        for (channel, values) in out.chunks_exact_mut(self.width.max(1)).enumerate() {
             let black = (0.0 - self.pixels.mean[channel % 3]) * self.pixels.scale[channel % 3];
-            for (y, row) in values.chunks_exact_mut(self.width.max(1)).enumerate() {
-                let from = if y < height { width } else { 0 };
-                if let Some(rest) = row.get_mut(from..) {
-                    rest.fill(black);
-                }
+            if let Some(rest) = values.get_mut(from..) {
+                rest.fill(black);
             }
         }
     }
 
-    /// Writes the values of a row of RGB triples to row `y`.
-    fn put<T: Copy + Into<f32>>(&self, row: &[[T; 3]], out: &mut [f32], y: usize) {
-        let planes = out.chunks_exact_mut((self.width * self.height).max(1));
-        for (channel, values) in planes.enumerate() {
+    /// Writes the values of RGB triples from column `from` on.
+    fn put<T: Copy + Into<f32>>(&self, row: &[[T; 3]], out: &mut [f32], from: usize) {
+        for (channel, values) in out.chunks_exact_mut(self.width.max(1)).enumerate() {
             let channel = channel % 3;
             let (mean, scale) = (self.pixels.mean[channel], self.pixels.scale[channel]);
-            let Some(values) = values.get_mut(y * self.width..(y + 1) * self.width) else {
+            let Some(values) = values.get_mut(from..) else {
                 continue;
             };
             // The source is a constant in each arm, which lets the compiler do several pixels at once.
@@ -228,16 +235,25 @@ fn put_with<T: Copy>(row: &[[T; 3]], values: &mut [f32], value: impl Fn([T; 3]) 
     }
 }
 
-/// Values of an aligned crop for an embedder.
-pub fn fill_crop(pixels: &Pixels, crop: &[u8], width: usize, out: &mut [f32]) {
-    let height = crop.len() / (3 * width).max(1);
-    let planes = Planes {
-        pixels,
-        width,
-        height,
-    };
-    for (y, row) in crop.chunks_exact(width.max(1) * 3).enumerate() {
-        planes.put(row.as_chunks::<3>().0, out, y);
+/// An aligned crop (RGB, `width` pixels per row) as an embedder's input.
+pub struct CropRows<'a> {
+    pub pixels: &'a Pixels,
+    pub crop: &'a [u8],
+    pub width: usize,
+}
+
+impl RowSource for CropRows<'_> {
+    fn fill(&self, _: usize, rows: Range<usize>, out: &mut [f32]) {
+        let line = Line {
+            pixels: self.pixels,
+            width: self.width,
+        };
+        let len = (channels(self.pixels) * self.width).max(1);
+        for (y, out) in rows.zip(out.chunks_exact_mut(len)) {
+            let row = self.crop.get(y * self.width * 3..).unwrap_or(&[]);
+            let row = row.get(..self.width * 3).unwrap_or(&[]);
+            line.put(row.as_chunks::<3>().0, out, 0);
+        }
     }
 }
 
@@ -317,33 +333,58 @@ mod tests {
         assert_eq!(Placement::new(u32::MAX, 1, InputSize::Native, 32), None);
     }
 
+    /// The whole input, `[row][channel][column]`, made in pieces of `rows` rows.
+    fn input(image: &Image<'_>, place: &Placement, rows: usize) -> Vec<f32> {
+        let mut scaler = Scaler::default();
+        scaler.prepare(image.width(), image.height(), place);
+        let source = ImageRows {
+            pixels: &PIXELS,
+            image,
+            place,
+            scaler: &scaler,
+        };
+        let [width, height] = place.padded.map(|v| v as usize);
+        let mut out = vec![f32::NAN; 3 * width * height];
+        for (index, part) in out.chunks_mut(rows * 3 * width).enumerate() {
+            let first = index * rows;
+            source.fill(0, first..(first + rows).min(height), part);
+        }
+        out
+    }
+
     #[test]
     fn native_values_and_padding() {
         let bytes = [10, 20, 30, 40, 50, 60];
         let image = Image::new(2, 1, &bytes).unwrap();
         let place = Placement::new(2, 1, InputSize::Native, 4).unwrap();
-        let mut out = vec![9.0; 48];
-        Scaler::default().fill(&PIXELS, &image, &place, &mut out);
+        let out = input(&image, &place, 4);
         assert_eq!(out[..4], [14.5, 29.5, -0.5, -0.5]);
-        assert_eq!(out[16..20], [18.0, 48.0, -2.0, -2.0]);
-        assert_eq!(out[32..37], [14.0, 74.0, -6.0, -6.0, -6.0]);
+        assert_eq!(out[4..8], [18.0, 48.0, -2.0, -2.0]);
+        assert_eq!(out[8..12], [14.0, 74.0, -6.0, -6.0]);
+        for (i, v) in out[12..].iter().enumerate() {
+            assert_eq!(*v, [-0.5, -2.0, -6.0][i / 4 % 3]);
+        }
     }
 
     #[test]
     fn scaled_pixels_are_means_of_what_they_cover() {
+        // The last ones are wider than a block, with pixels wider than that.
         for (w, h, side) in [
             (7, 5, 4),
             (40, 3, 7),
             (64, 1, 16),
             (33, 40, 13),
             (90, 61, 89),
+            (700, 2, 300),
+            (700, 2, 2),
         ] {
             let bytes: Vec<u8> = (0..w * h * 3).map(|i| (i * 37 % 251) as u8).collect();
             let image = Image::new(w, h, &bytes).unwrap();
             let place = Placement::new(w, h, InputSize::LongestSide(side), 1).unwrap();
             let [ow, oh] = place.scaled.map(|v| v as usize);
-            let mut out = vec![0.0; ow * oh * 3];
-            Scaler::default().fill(&PIXELS, &image, &place, &mut out);
+            let out = input(&image, &place, 2);
+            // In whatever pieces.
+            assert_eq!(out, input(&image, &place, oh));
             let steps = place.factors(w, h).map(f64::from);
             // Share of the image's pixel `i` in the scaled pixel `x` of one axis, both of area 1.
             let share = |axis: usize, i: usize, x: usize| {
@@ -351,7 +392,8 @@ mod tests {
                 (to.min(i as f64 + 1.0) - from.max(i as f64)).max(0.0) / steps[axis]
             };
             for (index, value) in out.iter().enumerate() {
-                let (channel, y, x) = (index / (ow * oh), index / ow % oh, index % ow);
+                let (channel, y, x) = (index / ow % 3, index / (3 * ow), index % ow);
+                assert!(y < oh);
                 let mut mean = 0.0;
                 for (pixel, rgb) in bytes.chunks(3).enumerate() {
                     let (column, row) = (pixel % w as usize, pixel / w as usize);

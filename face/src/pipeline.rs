@@ -4,7 +4,7 @@ use crate::align::{self, Landmarks};
 use crate::detect::{Detection, StrideOutputs, decode, suppress};
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::input::{self, Placement, Scaler};
+use crate::input::{self, CropRows, ImageRows, Placement, Scaler};
 use crate::options::{Options, Selection};
 use crate::stages::{KINDS, Stages};
 use dcz::{Model, Verification};
@@ -29,7 +29,7 @@ pub struct Memory {
     pub detector: u64,
     /// The embedder's session beside the arena.
     pub embedder: u64,
-    /// Inputs and outputs of both, scratch of scaling, crop.
+    /// The detector's outputs, weights of scaling, crop.
     pub buffers: u64,
     /// The sum; at most the budget, where there is one in bytes.
     pub total: u64,
@@ -48,45 +48,35 @@ pub struct FacePipeline {
 /// What lies between the stages; grows to the largest size seen and is reused.
 #[derive(Debug)]
 struct Buffers {
-    /// The detector's input and outputs, in the order of strides and [`KINDS`].
-    input: Vec<f32>,
+    /// The detector's outputs, in the order of strides and [`KINDS`].
     outputs: Vec<Vec<f32>>,
     scaler: Scaler,
     crop: Vec<u8>,
-    crop_values: Vec<f32>,
 }
 
 impl Buffers {
     fn new(record: &Pipeline) -> Buffers {
         let crop = record.align.size[0] as usize * record.align.size[1] as usize;
         Buffers {
-            input: Vec::new(),
             outputs: vec![Vec::new(); record.detect.strides.len() * KINDS.len()],
             scaler: Scaler::default(),
             crop: Vec::with_capacity(crop * 3),
-            crop_values: vec![0.0; crop * input::channels(&record.embed.pixels)],
         }
     }
 
     /// Exactly what is needed, and never shrinking, so that the budget's arithmetic holds.
-    fn grow(&mut self, input: usize, outputs: impl Iterator<Item = usize>) {
-        let resize = |buffer: &mut Vec<f32>, len: usize| {
+    fn grow(&mut self, outputs: impl Iterator<Item = usize>) {
+        for (buffer, len) in self.outputs.iter_mut().zip(outputs) {
             if buffer.len() != len {
                 buffer.clear();
                 buffer.reserve_exact(len);
                 buffer.resize(len, 0.0);
             }
-        };
-        resize(&mut self.input, input);
-        for (buffer, len) in self.outputs.iter_mut().zip(outputs) {
-            resize(buffer, len);
         }
     }
 
     fn bytes(&self) -> u64 {
-        let floats = self.input.capacity()
-            + self.outputs.iter().map(Vec::capacity).sum::<usize>()
-            + self.crop_values.capacity();
+        let floats: usize = self.outputs.iter().map(Vec::capacity).sum();
         let own = self.outputs.capacity() * size_of::<Vec<f32>>();
         (floats * size_of::<f32>() + self.scaler.bytes() + self.crop.capacity() + own) as u64
     }
@@ -148,7 +138,7 @@ impl FacePipeline {
     fn prepare_place(&mut self, place: &Placement, width: u32, height: u32) -> Result<()> {
         let dims = self.dims(place);
         let lens = self.stages.output_lens(dims[3], dims[2]);
-        self.buffers.grow(dims.iter().product(), lens);
+        self.buffers.grow(lens);
         self.buffers.scaler.prepare(width, height, place);
         self.stages.prepare_detector(&dims, self.buffers.bytes())
     }
@@ -163,13 +153,15 @@ impl FacePipeline {
         let dims = self.dims(&place);
         let detect = &self.record.detect;
         let Buffers {
-            input,
-            outputs,
-            scaler,
-            ..
+            outputs, scaler, ..
         } = &mut self.buffers;
-        scaler.fill(&detect.pixels, image, &place, input);
-        self.stages.detect(&dims, input, outputs)?;
+        let source = ImageRows {
+            pixels: &detect.pixels,
+            image,
+            place: &place,
+            scaler,
+        };
+        self.stages.detect(&dims, &source, outputs)?;
         let mut faces = Vec::new();
         for (stride, outputs) in detect.strides.iter().zip(outputs.chunks(KINDS.len())) {
             let [cls, obj, bbox, kps] = outputs else {
@@ -199,13 +191,13 @@ impl FacePipeline {
         image: &Image<'_>,
         landmarks: &Landmarks,
     ) -> Result<Vec<f32>> {
-        let Buffers {
-            crop, crop_values, ..
-        } = &mut self.buffers;
+        let crop = &mut self.buffers.crop;
         align::crop(image, landmarks, &self.record.align, crop)?;
-        let width = self.record.align.size[0] as usize;
-        input::fill_crop(&self.record.embed.pixels, crop, width, crop_values);
-        self.stages.embed(crop_values)
+        self.stages.embed(&CropRows {
+            pixels: &self.record.embed.pixels,
+            crop,
+            width: self.record.align.size[0] as usize,
+        })
     }
 
     /// The aligned crop (RGB) that the last embedded face was made of.

@@ -9,7 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::input;
-use dcz::{ErrorKind, MemoryBudget, Model, Session, SessionOptions, TensorRef};
+use dcz::{ErrorKind, MemoryBudget, Model, RowSource, RowsRef, Session, SessionOptions};
 use dcz_format::pipeline::Pipeline;
 
 /// Kinds of outputs of a stride, with values per cell.
@@ -27,11 +27,15 @@ impl Stage {
     fn new(model: &Model, network: u32, options: &SessionOptions) -> Result<Stage> {
         let records = model.networks().get(network as usize);
         let records = records.ok_or(Error::NoPipeline)?;
+        let options = options
+            .clone()
+            .with_network(records.name.clone())
+            .with_input_by_rows(true);
         let input = records.inputs.first();
         let input = input.and_then(|id| records.tensors.get(id.0 as usize));
         Ok(Stage {
             network,
-            session: Session::new(model, options.clone().with_network(records.name.clone()))?,
+            session: Session::new(model, options)?,
             input: input.map_or(String::new(), |tensor| tensor.name.clone()),
         })
     }
@@ -235,7 +239,7 @@ impl Stages {
     pub fn detect(
         &mut self,
         dims: &[usize; 4],
-        data: &[f32],
+        source: &dyn RowSource,
         outputs: &mut [Vec<f32>],
     ) -> Result<()> {
         let (detector, embedder) = (&mut self.detector, &mut self.embedder);
@@ -244,21 +248,21 @@ impl Stages {
         let mut outputs: Vec<(&str, &mut [f32])> = names
             .zip(outputs.iter_mut().map(Vec::as_mut_slice))
             .collect();
-        let input = (detector.input.as_str(), TensorRef { dims, data });
-        Ok(detector.session.run(&[input], &mut outputs)?)
+        let input = (detector.input.as_str(), RowsRef { dims, source });
+        Ok(detector.session.run_rows(&[input], &mut outputs)?)
     }
 
-    /// Runs the embedder on the values of a crop.
-    pub fn embed(&mut self, data: &[f32]) -> Result<Vec<f32>> {
+    /// Runs the embedder on a crop.
+    pub fn embed(&mut self, source: &dyn RowSource) -> Result<Vec<f32>> {
         let (detector, embedder) = (&mut self.detector, &mut self.embedder);
         detector.session.pass_arena(&mut embedder.session)?;
         let dims = &self.crop[..];
         let (name, len) = &self.vector;
         let mut vector = vec![0.0; *len];
-        let input = (embedder.input.as_str(), TensorRef { dims, data });
+        let input = (embedder.input.as_str(), RowsRef { dims, source });
         embedder
             .session
-            .run(&[input], &mut [(name.as_str(), &mut vector)])?;
+            .run_rows(&[input], &mut [(name.as_str(), &mut vector)])?;
         Ok(vector)
     }
 

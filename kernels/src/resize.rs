@@ -43,12 +43,29 @@ pub struct ResizeShape {
     pub coordinates: ResizeCoordinates,
     /// (vertical, horizontal) scale that enters the coordinates; `out / in` when sizes are given.
     pub scale: [f32; 2],
+    /// Rows of the whole input.
+    pub in_h: usize,
     /// Rows of the whole output.
     pub out_h: usize,
 }
 
+impl ResizeShape {
+    /// The input rows that output rows `rows` are made of.
+    pub fn reach(&self, rows: &Range<usize>) -> Range<usize> {
+        let at = |o: usize| sample(self, 0, o, self.out_h, self.in_h);
+        match rows.end.checked_sub(1) {
+            // Coordinates do not fall from row to row.
+            Some(last) if !rows.is_empty() => at(rows.start).low..at(last).high + 1,
+            _ => 0..0,
+        }
+    }
+}
+
+/// Output columns whose samples are found once for all channels.
+const COLUMNS: usize = 64;
+
 /// The two inputs of an output along one axis and the weight of the second.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Sample {
     low: usize,
     high: usize,
@@ -93,25 +110,39 @@ fn sample(shape: &ResizeShape, axis: usize, o: usize, out_len: usize, in_len: us
 }
 
 /// Output rows `rows` of every image and channel: `out.map.h == rows.len()`, `out.data` starts at
-/// row `rows.start`. The input must not be empty.
-pub fn resize(shape: &ResizeShape, input: View<'_>, rows: Range<usize>, out: &mut ViewMut<'_>) {
+/// row `rows.start`, `input` at row `first`. The input must not be empty.
+pub fn resize(
+    shape: &ResizeShape,
+    input: View<'_>,
+    first: usize,
+    rows: Range<usize>,
+    out: &mut ViewMut<'_>,
+) {
     let (im, om) = (input.map, out.map);
-    for n in 0..om.n {
-        for (i, oy) in rows.clone().enumerate() {
-            let y = sample(shape, 0, oy, shape.out_h, im.h);
-            for ox in 0..om.w {
-                let x = sample(shape, 1, ox, om.w, im.w);
+    let mut samples = [Sample::default(); COLUMNS];
+    for start in (0..om.w).step_by(COLUMNS) {
+        let samples = &mut samples[..COLUMNS.min(om.w - start)];
+        for (ox, slot) in samples.iter_mut().enumerate() {
+            *slot = sample(shape, 1, start + ox, om.w, im.w);
+        }
+        for n in 0..om.n {
+            for (i, oy) in rows.clone().enumerate() {
+                let y = sample(shape, 0, oy, shape.out_h, shape.in_h);
                 for c in 0..om.c {
-                    let top = &input.data[im.at(n, c, y.low)..][..im.w];
-                    let value = if shape.mode == ResizeMode::Linear {
-                        let bottom = &input.data[im.at(n, c, y.high)..][..im.w];
+                    let top = &input.data[im.at(n, c, y.low - first)..][..im.w];
+                    let to = &mut out.data[om.at(n, c, i) + start..][..samples.len()];
+                    if shape.mode != ResizeMode::Linear {
+                        for (to, x) in to.iter_mut().zip(&*samples) {
+                            *to = top[x.low];
+                        }
+                        continue;
+                    }
+                    let bottom = &input.data[im.at(n, c, y.high - first)..][..im.w];
+                    for (to, x) in to.iter_mut().zip(&*samples) {
                         let mix =
                             |row: &[f32]| row[x.low] * (1.0 - x.weight) + row[x.high] * x.weight;
-                        mix(top) * (1.0 - y.weight) + mix(bottom) * y.weight
-                    } else {
-                        top[x.low]
-                    };
-                    out.data[om.at(n, c, i) + ox] = value;
+                        *to = mix(top) * (1.0 - y.weight) + mix(bottom) * y.weight;
+                    }
                 }
             }
         }

@@ -85,6 +85,7 @@ pub(crate) fn reach(step: &Step, rows: &Range<usize>, height: usize) -> Range<us
             (s.kernel[0], s.stride[0], s.dilation[0], s.pad_top)
         }
         Work::Pool(s) => (s.kernel[0], s.stride[0], s.dilation[0], s.pads[0]),
+        Work::Resize(s) => return s.reach(rows),
         _ => return rows.clone(),
     };
     let start = (rows.start * stride).saturating_sub(pad);

@@ -103,6 +103,7 @@ pub(crate) fn resize_shape(
             mode,
             coordinates,
             scale,
+            in_h: h,
             out_h,
         },
         out_w,

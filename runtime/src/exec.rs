@@ -11,13 +11,13 @@
 
 use crate::cost;
 use crate::error::{Error, Result};
+use crate::input::{Feed, Inputs};
 use crate::parts::{Parts, each_rows, split_rows};
 use crate::program::{
     ConvWork, Epilogue, Function, LinearWork, Place, Program, Rearrange, Step, Value, Work, align,
     broadcast_strides,
 };
 use crate::resident::ResidentLayer;
-use crate::session::TensorRef;
 use crate::threads::Team;
 use crate::weights::{Bank, LayerInfo, TileBuffer};
 use crate::{convert, error};
@@ -53,7 +53,7 @@ pub(crate) struct StepTime {
 
 /// The caller's tensors, and which of them each input and output of the network is.
 pub(crate) struct Io<'a, 'o, 'n, 'd> {
-    pub inputs: &'a [(&'a str, TensorRef<'a>)],
+    pub inputs: Inputs<'a>,
     pub input_order: &'a [usize],
     pub outputs: &'o mut [(&'n str, &'d mut [f32])],
     pub output_order: &'a [Option<usize>],
@@ -61,8 +61,16 @@ pub(crate) struct Io<'a, 'o, 'n, 'd> {
 
 impl<'a> Io<'a, '_, '_, '_> {
     fn input(&self, index: usize) -> Result<&'a [f32]> {
+        match self.feed(index)? {
+            Feed::Values(values) => Ok(values),
+            Feed::Source(_) => Err(mismatch()),
+        }
+    }
+
+    /// Input `index` of the network.
+    fn feed(&self, index: usize) -> Result<Feed<'a>> {
         let position = *self.input_order.get(index).ok_or_else(mismatch)?;
-        Ok(self.inputs.get(position).ok_or_else(mismatch)?.1.data)
+        self.inputs.feed(position).ok_or_else(mismatch)
     }
 }
 
@@ -148,6 +156,12 @@ impl<'e> Exec<'e> {
         let at = Operands { program, step };
         let team = self.team;
         match &step.work {
+            Work::Rows(input) => {
+                let (feed, map) = (io.feed(*input)?, step.output.map());
+                let out = at.output(self.arena)?;
+                let fill = |image, rows, data: &mut [f32]| feed.fill(map, image, rows, data);
+                each_rows(team, step.threads, out, map, self.scratch, fill)?;
+            }
             Work::Conv(work) => self.conv(work, at, io)?,
             Work::Linear(work) => self.linear(work, at, io)?,
             Work::Function(function) => {
@@ -217,7 +231,7 @@ impl<'e> Exec<'e> {
             }
             Work::Resize(shape) => {
                 self.by_rows(at, io, |input, rows, out| {
-                    resize::resize(shape, input, rows, out)
+                    resize::resize(shape, input, 0, rows, out)
                 })?;
             }
             Work::Softmax(axis) => norm::softmax(*axis, at.in_place(self.arena, io)?),

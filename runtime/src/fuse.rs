@@ -204,6 +204,8 @@ fn by_rows(step: &Step) -> bool {
             window(s.kernel[0], s.dilation[0], s.stride[0], s.pad_top, x)
         }
         (Work::Pool(s), Some(x)) => window(s.kernel[0], s.dilation[0], s.stride[0], s.pads[0], x),
+        (Work::Resize(_), Some(x)) => x.is_rows(),
+        (Work::Rows(_), None) => true,
         (Work::Function(_), _) => step.inputs.iter().all(same),
         (Work::Binary(_), _) => {
             let twice = step.inputs.windows(2).any(|w| w[0].place == w[1].place);

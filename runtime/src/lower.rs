@@ -25,8 +25,13 @@ use dcz_format::graph::{BinaryKind, ConstId, Conv, LayerId, Network, Node, Op, T
 use dcz_kernels::ConvAlgo;
 
 /// Lowers `network` for inputs of the given shapes. `constants` are the ranges of the constant pool. The planner
-/// sets the algorithms.
-pub(crate) fn lower(network: &Network, inputs: &[Dims], constants: &[Span]) -> Result<Program> {
+/// sets the algorithms. `by_rows`: 4-D inputs are made row by row, by steps of their own.
+pub(crate) fn lower(
+    network: &Network,
+    inputs: &[Dims],
+    constants: &[Span],
+    by_rows: bool,
+) -> Result<Program> {
     let shapes = shape::infer(network, inputs)?;
     let mut users = vec![Vec::new(); network.tensors.len()];
     for (index, node) in network.nodes.iter().enumerate() {
@@ -49,7 +54,7 @@ pub(crate) fn lower(network: &Network, inputs: &[Dims], constants: &[Span]) -> R
         users,
         exports,
     };
-    lowering.run()?;
+    lowering.run(by_rows)?;
     Ok(lowering.finish())
 }
 
@@ -81,11 +86,24 @@ struct Tail {
 }
 
 impl Lowering<'_> {
-    fn run(&mut self) -> Result<()> {
+    fn run(&mut self, by_rows: bool) -> Result<()> {
         let network = self.network;
         for (index, id) in network.inputs.iter().enumerate() {
-            let value = Value::new(Place::Input(index), Layout::Plain, self.dims(*id)?);
+            let mut value = Value::new(Place::Input(index), Layout::Plain, self.dims(*id)?);
             self.program.input_lens.push(value.len());
+            if by_rows && value.rank == 4 {
+                let whole = value;
+                value = self.allocate(Layout::Rows, whole.dims())?;
+                self.push_step(Step {
+                    node: None,
+                    fused: Vec::new(),
+                    work: Work::Rows(index),
+                    inputs: Vec::new(),
+                    source: Source::default(),
+                    threads: 1,
+                    output: value,
+                })?;
+            }
             self.define(*id, value)?;
         }
         for (index, node) in network.nodes.iter().enumerate() {

@@ -272,6 +272,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
             Some(w.layer),
             w.accumulate,
         ),
+        Work::Rows(_) => ("input", None, None, false),
         Work::Linear(w) => ("linear", None, Some(w.layer), w.accumulate),
         Work::Function(_) => ("activation", None, None, false),
         Work::Binary(_) => ("binary", None, None, false),
@@ -299,6 +300,11 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
             .outputs
             .get(index)
             .and_then(|o| network.tensors.get(o.tensor.0 as usize));
+        name = tensor.map_or(String::new(), |t| t.name.clone());
+    }
+    if let Work::Rows(index) = step.work {
+        let tensor = network.inputs.get(index);
+        let tensor = tensor.and_then(|id| network.tensors.get(id.0 as usize));
         name = tensor.map_or(String::new(), |t| t.name.clone());
     }
     let resident = step.source.resident.and_then(|r| program.residents.get(r));

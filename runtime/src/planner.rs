@@ -529,7 +529,7 @@ fn worth(step: &Step, network: &Network, strips: Option<Strips>) -> usize {
         Work::Conv(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
         Work::Linear(work) => elements.saturating_mul(layer(work.layer)) / MACS_PER_THREAD,
         Work::Pool(shape) => elements * shape.kernel[0] * shape.kernel[1] / ELEMENTS_PER_THREAD,
-        Work::Function(_) | Work::Resize(_) => elements / ELEMENTS_PER_THREAD,
+        Work::Function(_) | Work::Resize(_) | Work::Rows(_) => elements / ELEMENTS_PER_THREAD,
         _ => 1,
     }
 }

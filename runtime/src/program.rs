@@ -199,6 +199,8 @@ pub(crate) struct Rearrange {
 /// What a step does to its inputs (`step.inputs`) to make its output.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
+    /// Rows of the caller's input of this index, made as they are needed.
+    Rows(usize),
     Conv(ConvWork),
     Linear(LinearWork),
     Function(Function),

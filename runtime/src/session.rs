@@ -4,6 +4,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Exec, Io, StepTime, Worker};
 use crate::fuse::{self, Variants};
+use crate::input::{Feed, Inputs, RowsRef, TensorRef};
 use crate::liveness::Span;
 use crate::lower::lower;
 use crate::model::Model;
@@ -60,6 +61,9 @@ pub struct SessionOptions {
     /// Give the mapped pages of a layer back after its use. Keeps the resident size small at the
     /// price of mapping them again in the next run.
     pub release_pages: bool,
+    /// Inputs are made row by row while they are needed ([`Session::run_rows`]), so that under a small budget no input
+    /// exists as a whole.
+    pub input_by_rows: bool,
 }
 
 impl Default for SessionOptions {
@@ -73,6 +77,7 @@ impl Default for SessionOptions {
             plan_cache: 4,
             isa: None,
             release_pages: false,
+            input_by_rows: false,
         }
     }
 }
@@ -108,15 +113,11 @@ impl SessionOptions {
         self.release_pages = release;
         self
     }
-}
-
-/// A caller's input: dimensions and values in row-major (NCHW) order.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorRef<'a> {
-    /// Dimensions, outermost first.
-    pub dims: &'a [usize],
-    /// As many values as the dimensions say.
-    pub data: &'a [f32],
+    /// Sets whether inputs are made row by row.
+    pub fn with_input_by_rows(mut self, by_rows: bool) -> Self {
+        self.input_by_rows = by_rows;
+        self
+    }
 }
 
 /// Outcome of a self-test.
@@ -278,6 +279,25 @@ impl Session {
         inputs: &[(&str, TensorRef<'_>)],
         outputs: &mut [(&str, &mut [f32])],
     ) -> Result<()> {
+        self.run_inputs(Inputs::Tensors(inputs), outputs)
+    }
+
+    /// The same with inputs that are made row by row, on several threads at once; gives the same bits as running on whole
+    /// tensors. The session must have been made with [`SessionOptions::input_by_rows`], and all inputs have four dimensions.
+    pub fn run_rows(
+        &mut self,
+        inputs: &[(&str, RowsRef<'_>)],
+        outputs: &mut [(&str, &mut [f32])],
+    ) -> Result<()> {
+        let short = inputs.iter().any(|(_, input)| input.dims.len() != 4);
+        if short || !self.options.input_by_rows {
+            let text = "rows are for inputs of four dimensions, in sessions with input_by_rows";
+            return Err(tensor(text.into()));
+        }
+        self.run_inputs(Inputs::Rows(inputs), outputs)
+    }
+
+    fn run_inputs(&mut self, inputs: Inputs<'_>, outputs: &mut [(&str, &mut [f32])]) -> Result<()> {
         let index = self.bind(inputs, outputs)?;
         let (Some(compiled), Some(resources)) = (self.cache.get_mut(index), &self.resources) else {
             return Err(Error::internal("plan cache"));
@@ -433,7 +453,8 @@ impl Session {
             .resources
             .as_ref()
             .ok_or_else(|| Error::internal("resources"))?;
-        let program = lower(network, &inputs, &resources.spans)?;
+        let by_rows = self.options.input_by_rows;
+        let program = lower(network, &inputs, &resources.spans, by_rows)?;
         let shapes = shape::infer(network, &inputs)?;
         let output_dims: Vec<Dims> = network
             .outputs
@@ -729,19 +750,15 @@ impl Session {
 
     /// Finds the plan for the caller's inputs and checks names and lengths; allocates nothing
     /// unless it fails.
-    fn bind(
-        &mut self,
-        inputs: &[(&str, TensorRef<'_>)],
-        outputs: &[(&str, &mut [f32])],
-    ) -> Result<usize> {
+    fn bind(&mut self, inputs: Inputs<'_>, outputs: &[(&str, &mut [f32])]) -> Result<usize> {
         let network = &self.model.networks()[self.net];
         let tensors = &network.tensors;
         for (slot, id) in self.input_order.iter_mut().zip(&network.inputs) {
             let name = &tensors[id.0 as usize].name;
-            let found = inputs.iter().position(|(n, _)| n == name);
+            let found = inputs.names().position(|n| n == name);
             *slot = found.ok_or_else(|| tensor(format!("input {name} is missing")))?;
         }
-        if let Some((name, _)) = inputs.iter().find(|(n, _)| !is_input(network, n)) {
+        if let Some(name) = inputs.names().find(|n| !is_input(network, n)) {
             return Err(tensor(format!("{} has no input {name}", network.name)));
         }
         if inputs.len() != network.inputs.len() {
@@ -753,12 +770,11 @@ impl Session {
         }
         let fits = |c: &Compiled| {
             let mut order = self.input_order.iter().zip(&c.inputs);
-            order.all(|(&at, dims)| inputs[at].1.dims == dims.as_slice())
+            order.all(|(&at, dims)| inputs.dims(at) == dims.as_slice())
         };
         let index = self.cache.iter().position(fits).ok_or_else(|| {
-            let shapes: Vec<String> = inputs
-                .iter()
-                .map(|(n, t)| format!("{n} {:?}", t.dims))
+            let shapes: Vec<String> = (inputs.names().enumerate())
+                .map(|(at, name)| format!("{name} {:?}", inputs.dims(at)))
                 .collect();
             Error::from(ErrorKind::Unprepared(shapes.join(", ")))
         })?;
@@ -768,13 +784,13 @@ impl Session {
             return Err(ErrorKind::Unprepared(text).into());
         }
         for (&at, &len) in self.input_order.iter().zip(&program.input_lens) {
-            let (name, input) = inputs[at];
-            if input.data.len() != len {
-                let text = format!(
-                    "input {name} has {} values, {len} are needed",
-                    input.data.len()
-                );
-                return Err(tensor(text));
+            if let Some(Feed::Values(values)) = inputs.feed(at)
+                && values.len() != len
+            {
+                let (name, found) = (inputs.names().nth(at).unwrap_or(""), values.len());
+                return Err(tensor(format!(
+                    "input {name} has {found} values, {len} are needed"
+                )));
             }
         }
         self.output_order.fill(None);

@@ -5,7 +5,8 @@
 mod common;
 use common::*;
 use dcz::graph::*;
-use dcz::{MemoryBudget, Model, Plan, Session, SessionOptions, Threads};
+use dcz::{MemoryBudget, Model, Plan, RowSource, RowsRef, Session, SessionOptions, Threads};
+use std::ops::Range;
 
 /// A budget of bytes or an extreme; without Winograd, so that every budget gives the same bits.
 fn options(budget: MemoryBudget, threads: Threads) -> SessionOptions {
@@ -53,6 +54,7 @@ fn compare(name: &str, model: &Model, rest: &[usize]) -> (Plan, Plan) {
                 );
             }
         }
+        compare_rows(name, model, &inputs[0], &wanted);
         let below = options(MemoryBudget::Bytes(least - 1), Threads::Inline);
         let mut session = Session::new(model, below).unwrap();
         assert!(session.prepare(&[("in0", &dims)]).is_err(), "{name}");
@@ -65,6 +67,63 @@ fn compare(name: &str, model: &Model, rest: &[usize]) -> (Plan, Plan) {
     assert_eq!(bands(&large), 0, "{name}");
     assert!(small.memory.arena < large.memory.arena, "{name}: {small}");
     (small, large)
+}
+
+/// A tensor that is handed out by rows.
+struct Tensor<'a>(&'a [usize], &'a [f32]);
+
+impl RowSource for Tensor<'_> {
+    fn fill(&self, image: usize, rows: Range<usize>, out: &mut [f32]) {
+        let &Tensor(&[_, c, h, w], values) = self else {
+            panic!("four dimensions");
+        };
+        assert!(rows.end <= h && out.len() == rows.len() * c * w);
+        let places = rows.flat_map(|y| (0..c).map(move |channel| (channel, y)));
+        for (to, (channel, y)) in out.chunks_exact_mut(w).zip(places) {
+            let from = ((image * c + channel) * h + y) * w;
+            to.copy_from_slice(&values[from..from + w]);
+        }
+    }
+}
+
+/// The same bits when the input is made row by row, or is a tensor that the session takes by rows.
+fn compare_rows(name: &str, model: &Model, input: &(Vec<usize>, Vec<f32>), wanted: &[Vec<f32>]) {
+    let (dims, values) = input;
+    let by_rows = |budget, threads| {
+        let options = options(budget, threads).with_input_by_rows(true);
+        let mut session = Session::new(model, options).unwrap();
+        let plan = session.prepare(&[("in0", dims)]).unwrap().clone();
+        (session, plan)
+    };
+    let total = |budget| by_rows(budget, Threads::Inline).1.memory.total;
+    let (least, most) = (total(MemoryBudget::Min), total(MemoryBudget::Max));
+    let mut windows = 0;
+    for step in 0..=3 {
+        let budget = least + most.saturating_sub(least) * step / 3;
+        for threads in [Threads::Inline, Threads::Own(3)] {
+            let (mut session, plan) = by_rows(MemoryBudget::Bytes(budget), threads);
+            assert!(plan.memory.total <= budget, "{name}: {plan}");
+            windows += usize::from(plan.steps[0].band.is_some_and(|b| b.window.is_some()));
+            assert_eq!(run(&mut session, std::slice::from_ref(input)), wanted);
+            let mut results: Vec<Vec<f32>> = wanted.iter().map(|v| vec![0.0; v.len()]).collect();
+            let mut outputs: Vec<(&str, &mut [f32])> = (plan.outputs.iter().zip(&mut results))
+                .map(|((name, _), values)| (name.as_str(), values.as_mut_slice()))
+                .collect();
+            let source = &Tensor(dims, values);
+            let rows = RowsRef { dims, source };
+            session.run_rows(&[("in0", rows)], &mut outputs).unwrap();
+            assert_eq!(results, wanted, "{name}, by rows, {budget} bytes\n{plan}");
+        }
+    }
+    // In the others a later map is larger, or the input is kept for a shortcut.
+    let stem = ["basic", "pool"].contains(&name);
+    assert!(windows > 0 || !stem, "{name}: the input never was a window");
+    // Rows are refused where the plan does not expect them.
+    let mut session = Session::new(model, options(MemoryBudget::Max, Threads::Inline)).unwrap();
+    session.prepare(&[("in0", dims)]).unwrap();
+    let source = &Tensor(dims, values);
+    let rows = RowsRef { dims, source };
+    assert!(session.run_rows(&[("in0", rows)], &mut []).is_err());
 }
 
 fn net(name: &str, coding: Coding) -> Net {
@@ -157,6 +216,33 @@ fn pooling_and_elementwise() {
         let y = net.conv(y, 16, 4, 3, 1, 1);
         net.output(y);
         compare("pool", &net.model(), &[3, 41, 37]);
+    }
+}
+
+/// Maps of half the size, brought back and added: nearest and linear, with the rule of either and odd sizes.
+#[test]
+fn pyramids() {
+    for (mode, coordinates) in [
+        (ResizeMode::NearestFloor, ResizeCoordinates::Asymmetric),
+        (ResizeMode::Linear, ResizeCoordinates::HalfPixel),
+        (ResizeMode::Linear, ResizeCoordinates::AlignCorners),
+    ] {
+        let mut net = net("pyramid", Coding::GridChannel);
+        let x = net.batch_input(&[3, 46, 38]);
+        let x = net.conv(x, 3, 12, 3, 1, 1);
+        let y = net.conv(x, 12, 12, 3, 2, 12);
+        let y = net.conv(y, 12, 12, 3, 1, 1);
+        let resize = Resize {
+            mode,
+            coordinates,
+            size: ResizeSize::Fixed([46, 38]),
+        };
+        let y = net.node(Op::Resize(resize), &[y]);
+        let y = net.add(x, y);
+        let y = net.conv(y, 12, 16, 3, 1, 1);
+        let y = net.conv(y, 16, 4, 1, 1, 1);
+        net.output(y);
+        compare("pyramid", &net.model(), &[3, 46, 38]);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::program::{ConvWork, Place, Program, Step, Value, Work};
 use crate::weights::{self, Bank};
 use dcz_format::layer::Layer;
 use dcz_kernels::{ConvShape, Map, View, ViewMut};
-use dcz_kernels::{activation, binary, pool};
+use dcz_kernels::{activation, binary, pool, resize};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -172,6 +172,16 @@ impl Exec<'_> {
         io: &Io<'_, '_, '_, '_>,
     ) -> Result<()> {
         let out = at.locate(&step.output, rows)?;
+        if let Work::Rows(input) = &step.work {
+            let (feed, whole) = (io.feed(*input)?, step.output.map());
+            let data = self.arena.get_mut(out.range).ok_or_else(mismatch)?;
+            let (team, first) = (self.team, rows.start);
+            let fill = |_, rows: Range<usize>, data: &mut [f32]| {
+                let rows = first + rows.start..first + rows.end;
+                feed.fill(whole, at.image, rows, data);
+            };
+            return each_rows(team, step.threads, data, out.map, self.scratch, fill);
+        }
         let input = step.inputs.first().ok_or_else(mismatch)?;
         let needed = band::reach(step, rows, band::height(input));
         let from = at.locate(input, &needed)?;
@@ -202,6 +212,20 @@ impl Exec<'_> {
                         pool::pool(&shape, view, rows, &mut ViewMut { data, map });
                     },
                 )
+            }
+            Work::Resize(shape) => {
+                let (source, _, data) = borrow(self.arena, io, &from, 0..0, out.range)?;
+                let view = View {
+                    data: source,
+                    map: from.map,
+                };
+                let (team, threads, first) = (self.team, step.threads, rows.start);
+                let compute = |_, rows: Range<usize>, data: &mut [f32]| {
+                    let map = Map::rows(1, out.map.c, rows.len(), out.map.w);
+                    let rows = first + rows.start..first + rows.end;
+                    resize::resize(shape, view, needed.start, rows, &mut ViewMut { data, map });
+                };
+                each_rows(team, threads, data, out.map, self.scratch, compute)
             }
             Work::Function(function) => {
                 let function = kernel_function(function, self.constants)?;
