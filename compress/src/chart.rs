@@ -117,6 +117,12 @@ pub fn escape(text: &str) -> String {
 impl Chart {
     /// The chart as an SVG document.
     pub fn svg(&self) -> String {
+        self.svg_naming(self.series.len())
+    }
+
+    /// The same with the first `named` lines in colour and in the legend, the others thin and grey behind them.
+    pub fn svg_naming(&self, named: usize) -> String {
+        let named = named.min(self.series.len());
         let points = || self.series.iter().flat_map(|s| &s.points);
         let x_axis = Axis::new(points().map(|p| p.0), self.log_x);
         let y_axis = Axis::new(points().map(|p| p.1), false);
@@ -187,8 +193,12 @@ impl Chart {
             &turned,
             &self.y,
         );
-        for (i, series) in self.series.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
+        let (coloured, grey) = self.series.split_at(named);
+        let numbered = |list| std::iter::zip(0usize.., list);
+        let grey = numbered(grey).map(|(_, series)| (None, series));
+        for (place, series) in grey.chain(numbered(coloured).map(|(i, s)| (Some(i), s))) {
+            let colour = place.map_or("#bbb", |i| COLOURS[i % COLOURS.len()]);
+            let width = if place.is_some() { 1.8 } else { 0.8 };
             let drawn = series
                 .points
                 .iter()
@@ -198,9 +208,10 @@ impl Chart {
                 .collect();
             let _ = writeln!(
                 out,
-                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\" points=\"{}\"/>",
+                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" points=\"{}\"/>",
                 path.join(" ")
             );
+            let Some(i) = place else { continue };
             if path.len() <= 40 {
                 for point in &path {
                     if let Some((x, y)) = point.split_once(',') {
@@ -211,7 +222,7 @@ impl Chart {
                     }
                 }
             }
-            let y = TOP + inner_h - 12.0 - 17.0 * (self.series.len() - 1 - i) as f64;
+            let y = TOP + inner_h - 12.0 - 17.0 * (named - 1 - i) as f64;
             let _ = writeln!(
                 out,
                 "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>",
@@ -223,6 +234,23 @@ impl Chart {
         out.push_str("</svg>\n");
         out
     }
+}
+
+/// Charts below one another as one document.
+pub fn stacked(charts: &[String]) -> String {
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\">\n",
+        HEIGHT * charts.len() as f64
+    );
+    for (i, chart) in charts.iter().enumerate() {
+        let place = format!(
+            "<svg y=\"{}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" ",
+            HEIGHT * i as f64
+        );
+        out.push_str(&chart.replacen("<svg ", &place, 1));
+    }
+    out.push_str("</svg>\n");
+    out
 }
 
 #[cfg(test)]

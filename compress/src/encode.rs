@@ -144,7 +144,8 @@ pub fn float_model(float: FloatNetwork, description: &Description) -> Result<Mod
     Ok(Model::from_bytes(encoded.to_bytes()?)?)
 }
 
-fn raw_layer(layer: FloatLayer) -> LayerInput {
+/// A layer with its weights as they are.
+pub(crate) fn raw_layer(layer: FloatLayer) -> LayerInput {
     LayerInput {
         name: layer.name,
         shape: layer.shape,
@@ -191,7 +192,8 @@ pub fn roles(network: &Network, layers: &[FloatLayer]) -> Vec<Role> {
     roles
 }
 
-fn quantise_layer(
+/// Prunes and quantises a layer as the settings say.
+pub(crate) fn quantise_layer(
     layer: FloatLayer,
     role: Role,
     default: DefaultGrid,
@@ -314,7 +316,7 @@ fn grid(
 }
 
 /// Stores a constant as f16 where that is accurate, else as f32.
-fn store_constant(constant: FloatConstant, exact: bool) -> Result<ConstantInput, Error> {
+pub(crate) fn store_constant(constant: FloatConstant, exact: bool) -> Result<ConstantInput, Error> {
     if let Some(value) = constant.values.iter().find(|v| !v.is_finite()) {
         return Err(Error::Malformed(format!(
             "constant '{}' holds {value}",

@@ -33,4 +33,5 @@ pub mod preprocess;
 pub mod prune;
 pub mod quantize;
 pub mod report;
+pub mod sensitivity;
 pub mod settings;

@@ -8,6 +8,7 @@ mod compress;
 mod evaluate;
 mod images;
 mod inspect;
+mod sensitivity;
 mod target;
 
 use std::io::Write;
@@ -36,6 +37,7 @@ enum Command {
     Check(check::Arguments),
     Compare(compare::Arguments),
     Evaluate(evaluate::Arguments),
+    Sensitivity(sensitivity::Arguments),
 }
 
 /// Runs a sub-command.
@@ -47,6 +49,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Sensitivity(arguments) => sensitivity::run(&arguments),
     }
 }
 
