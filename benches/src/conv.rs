@@ -386,7 +386,10 @@ impl Layer {
             legal: true,
             run: Box::new(move |out| {
                 let mut at = 0;
+                let mut before = None;
                 for cut in &self.tiles {
+                    let like = Some((cut.panels, cut.k0, cut.k_len));
+                    let warm = like == std::mem::replace(&mut before, like);
                     let range = at..at + cut.weights();
                     at = range.end;
                     let values = match &kept {
@@ -411,6 +414,7 @@ impl Layer {
                         &mut self.output(out),
                         start,
                         last.then_some(&RELU),
+                        warm,
                         &mut scratch,
                     );
                 }
@@ -496,7 +500,6 @@ impl Layer {
                         &mut self.output(out),
                         Start::Zero,
                         Some(&RELU),
-                        0,
                         &mut scratch,
                     );
                 });

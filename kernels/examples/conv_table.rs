@@ -190,6 +190,7 @@ impl Layer {
                 &mut target(&shape, &mut output),
                 Start::Zero,
                 Some(&RELU),
+                false,
                 &mut scratch,
             );
         });
@@ -241,7 +242,6 @@ impl Layer {
                 &mut target(&shape, &mut output),
                 Start::Zero,
                 Some(&RELU),
-                0,
                 &mut scratch,
             );
         });

@@ -182,6 +182,7 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
             &mut target,
             Start::Zero,
             Some(&epilogue),
+            false,
             &mut scratch,
         );
     });

@@ -60,6 +60,8 @@ pub struct Lut {
     /// See [`Lut::step`].
     step: f32,
     max_abs: u8,
+    /// Multiples of the step, if there is one.
+    multiples: [[i8; 16]; 16],
 }
 
 impl Lut {
@@ -69,11 +71,18 @@ impl Lut {
         let len = values.len().min(256);
         table[..len].copy_from_slice(&values[..len]);
         let (step, max_abs) = grid(&table[..len]).unwrap_or((0.0, 0));
+        let mut multiples = [[0; 16]; 16];
+        if step > 0.0 {
+            for (to, value) in multiples.as_flattened_mut().iter_mut().zip(table) {
+                *to = (f64::from(value) / f64::from(step)).round() as i8;
+            }
+        }
         Lut {
             values: table,
             len,
             step,
             max_abs,
+            multiples,
         }
     }
 
@@ -98,10 +107,9 @@ impl Lut {
         self.values.first_chunk().filter(|_| self.len <= 16)
     }
 
-    /// The values over the step, as integers.
-    pub(crate) fn integers(&self) -> [f32; 256] {
-        let step = f64::from(self.step);
-        self.values.map(|v| (f64::from(v) / step).round() as f32)
+    /// The values over the step, for the codes there are.
+    pub(crate) fn multiples(&self) -> &[[i8; 16]] {
+        &self.multiples[..self.len.div_ceil(16)]
     }
 }
 
@@ -188,8 +196,8 @@ mod tests {
         let lut = Lut::new(&linear);
         assert!((lut.step() / delta - 1.0).abs() < 1e-6);
         assert_eq!(usize::from(lut.max_abs()), zero.max(127 - zero));
-        for (integer, value) in lut.integers().iter().zip(lut.values()) {
-            assert!((integer * lut.step() - value).abs() <= 1e-6 * 0.9);
+        for (integer, value) in lut.multiples().as_flattened().iter().zip(lut.values()) {
+            assert!((f32::from(*integer) * lut.step() - value).abs() <= 1e-6 * 0.9);
         }
         let squares: Vec<f32> = (0..128).map(|c| (c * c) as f32 * delta).collect();
         for other in [

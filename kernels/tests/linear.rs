@@ -196,6 +196,7 @@ fn equals_a_convolution_of_one_pixel() {
             &mut out,
             Start::Zero,
             None,
+            false,
             &mut scratch,
         );
         assert_eq!(a, b);

@@ -64,6 +64,7 @@ fn convolution() {
             },
             Start::Zero,
             Some(&epilogue),
+            false,
             &mut scratch,
         );
         assert_eq!(format!("{:016x}", hash(&out)), "e5c5f07a6f8636f0");

@@ -64,7 +64,7 @@ impl Transformed {
         shape: &ConvShape,
         narrow: bool,
         step: [usize; 2],
-        tiles: usize,
+        level: usize,
         input: &[f32],
     ) -> Vec<f32> {
         let mut out = vec![0.0; shape.out_channels * shape.out_h * shape.out_w];
@@ -85,7 +85,7 @@ impl Transformed {
                 } else {
                     Resident::F32(&self.full[of(len)])
                 };
-                let size = winograd::workspace(self.size, shape, panels.len(), rows.len(), tiles);
+                let size = winograd::workspace(self.size, shape, panels.len(), rows.len(), level);
                 let mut scratch = vec![f32::NAN; size + 16];
                 scratch[size..].fill(1.5e30);
                 winograd::run(
@@ -108,7 +108,6 @@ impl Transformed {
                     },
                     Start::Zero,
                     None,
-                    tiles,
                     &mut scratch[..size],
                 );
                 assert!(scratch[size..].iter().all(|&v| v == 1.5e30));
@@ -118,7 +117,15 @@ impl Transformed {
     }
 }
 
-fn from_tile(isa: Isa, algo: ConvAlgo, s: &ConvShape, layer: &Layer, input: &[f32]) -> Vec<f32> {
+/// From one tile of all panels, with so many elements of scratch.
+fn from_tile(
+    isa: Isa,
+    algo: ConvAlgo,
+    scratch: usize,
+    s: &ConvShape,
+    layer: &Layer,
+    input: &[f32],
+) -> Vec<f32> {
     let tile = layer.tile(0..s.panels(), 0..s.k());
     let mut out = vec![0.0; s.out_channels * s.out_h * s.out_w];
     conv_tile(
@@ -137,7 +144,8 @@ fn from_tile(isa: Isa, algo: ConvAlgo, s: &ConvShape, layer: &Layer, input: &[f3
         },
         Start::Zero,
         None,
-        &mut vec![f32::NAN; workspace(algo, s, tile.panels, s.out_h)],
+        false,
+        &mut vec![f32::NAN; scratch],
     );
     out
 }
@@ -149,6 +157,7 @@ fn resident_weights_give_the_bits_of_tiles() {
         shape([17, 50], 1, [9, 14]),
         shape([140, 16], 1, [8, 8]),
         shape([8, 40], 2, [7, 33]),
+        shape([270, 7], 1, [6, 9]),
     ];
     for s in shapes {
         for form in [
@@ -166,22 +175,31 @@ fn resident_weights_give_the_bits_of_tiles() {
                 let input = rng.values(s.in_channels * s.in_h * s.in_w);
                 for isa in Isa::available() {
                     for (size, algo) in SIZES {
-                        let expected = from_tile(isa, algo, &s, &layer, &input);
+                        let scratch = |level: usize| {
+                            winograd::tile_cut(size, &s, s.panels(), s.out_h, level).scratch
+                        };
+                        let expected = from_tile(isa, algo, scratch(0), &s, &layer, &input);
+                        for level in 1..winograd::LEVELS {
+                            assert!(scratch(level) <= scratch(level - 1));
+                            let out = from_tile(isa, algo, scratch(level), &s, &layer, &input);
+                            assert!(out == expected, "level {level}");
+                        }
                         let t = Transformed::new(isa, size, &s, &layer);
                         let integers =
                             matches!(form, Form::Layer | Form::Channel | Form::LinearLut);
                         assert_eq!(t.exact, integers, "{size:?} {form:?}");
                         let mut narrow = None;
-                        for (step, tiles) in [
+                        for (step, level) in [
                             ([99, 99], 0),
-                            ([size.tile(), 2], 1),
-                            ([3, 1], 9),
-                            ([5, 3], 40),
+                            ([size.tile(), 2], 4),
+                            ([3, 1], 3),
+                            ([5, 3], 1),
+                            ([99, 99], 4),
                         ] {
-                            let what = format!("{s:?} {form:?} {size:?} {step:?} {tiles}");
-                            let out = t.run(isa, &s, false, step, tiles, &input);
+                            let what = format!("{s:?} {form:?} {size:?} {step:?} {level}");
+                            let out = t.run(isa, &s, false, step, level, &input);
                             assert!(out == expected, "f32 {what}");
-                            let out = t.run(isa, &s, true, step, tiles, &input);
+                            let out = t.run(isa, &s, true, step, level, &input);
                             let first = narrow.get_or_insert_with(|| out.clone());
                             assert!(*first == out, "i16 {what}");
                             assert!(!t.exact || out == expected, "i16 {what}");
@@ -246,7 +264,11 @@ fn errors_stay_within_the_documented_limits() {
         let input: Vec<f32> = rng.values(k * 24 * 24).iter().map(|v| v.max(0.0)).collect();
         let (exact, _) = reference::conv(&s, &layer.oihw(&s), &input);
         for isa in Isa::available() {
-            let gemm = errors(&from_tile(isa, ConvAlgo::Gemm, &s, &layer, &input), &exact);
+            let scratch = workspace(ConvAlgo::Gemm, &s, s.panels(), s.out_h);
+            let gemm = errors(
+                &from_tile(isa, ConvAlgo::Gemm, scratch, &s, &layer, &input),
+                &exact,
+            );
             println!("{k} {} gemm {gemm:?}", isa.name());
             for ((size, _), limit) in SIZES.into_iter().zip(limits) {
                 let t = Transformed::new(isa, size, &s, &layer);

@@ -8,14 +8,14 @@ use crate::weights::LayerInfo;
 use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
 use dcz_kernels::conv::blocks::K_BLOCK;
-use dcz_kernels::winograd::Winograd;
+use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{ConvAlgo, ConvShape};
 
 /// Panels that share packed input.
 const CHUNK: usize = 8;
 
 /// A convolution of `images` images whose weights lie decoded in memory; `None` when the table does not know the
-/// algorithm.
+/// algorithm. `cut` is how Winograd goes about it at a level, and that level's [`table::LEVELS`].
 pub(crate) fn conv(
     algorithm: ConvAlgo,
     shape: &ConvShape,
@@ -23,6 +23,7 @@ pub(crate) fn conv(
     layer: &Layer,
     form: TileForm,
     info: &LayerInfo,
+    cut: Option<(winograd::TileCut, f64)>,
 ) -> Option<f64> {
     let cost = table::TILES.iter().find(|c| c.algorithm == algorithm)?;
     // How often the input is packed: a tile that is a part of k packs a part of the channels.
@@ -30,18 +31,27 @@ pub(crate) fn conv(
     let packed = |t: &dcz_format::layer::Tile| {
         (t.panels as usize).div_ceil(CHUNK) as f64 * t.k_len as f64 / k
     };
-    let passes: f64 = if shape.is_depthwise() {
-        1.0
-    } else {
-        layer.tiles.iter().map(packed).sum::<f64>() / shape.groups.max(1) as f64
+    let passes: f64 = match cut {
+        _ if shape.is_depthwise() => 1.0,
+        // Stays transformed from tile to tile.
+        Some((cut, _)) if cut.single && shape.groups == 1 => 1.0,
+        Some((cut, _)) => {
+            let chunks = |t: &dcz_format::layer::Tile| (t.panels as usize).div_ceil(cut.panels);
+            layer.tiles.iter().map(chunks).sum::<usize>() as f64 / shape.groups.max(1) as f64
+        }
+        None => layer.tiles.iter().map(packed).sum::<f64>() / shape.groups.max(1) as f64,
     };
     let density = match algorithm {
         ConvAlgo::BlockSparse2 => info.groups[0],
         ConvAlgo::BlockSparse4 => info.groups[1],
         _ => info.density,
     };
-    let ns = work(cost, shape, passes.max(1.0), density);
-    let expand = extra(form) * weights(layer);
+    let slower = cut.map_or(1.0, |(_, slower)| slower);
+    let ns = slower * work(cost, shape, passes.max(1.0), density);
+    let expand = match (transform(algorithm), form) {
+        (Some(_), TileForm::Lut) => table::TRANSFORM_LUT,
+        _ => extra(form),
+    } * weights(layer);
     Some(ms((ns + expand) * images as f64))
 }
 
@@ -51,6 +61,7 @@ pub(crate) fn transformed(
     shape: &ConvShape,
     images: usize,
     narrow: bool,
+    level: usize,
 ) -> Option<f64> {
     let mut costs = if narrow {
         table::TRANSFORMED_16.iter()
@@ -58,13 +69,19 @@ pub(crate) fn transformed(
         table::TRANSFORMED.iter()
     };
     let cost = costs.find(|c| c.algorithm == algorithm)?;
-    Some(ms(work(cost, shape, 1.0, 1.0) * images as f64))
+    let slower = level_factor(level);
+    Some(ms(slower * work(cost, shape, 1.0, 1.0) * images as f64))
+}
+
+/// How much slower than with all the scratch it wants Winograd is at a level.
+pub(crate) fn level_factor(level: usize) -> f64 {
+    table::LEVELS.get(level).copied().unwrap_or(1.0)
 }
 
 fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
     let pixels = (shape.out_h * shape.out_w) as f64;
     let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
-    if let Some(size) = winograd(cost.algorithm) {
+    if let Some(size) = transform(cost.algorithm) {
         let (m, positions) = (size.tile(), size.positions() as f64);
         let tiles = shape.out_h.div_ceil(m) * shape.out_w.div_ceil(m);
         // Tiles are computed in vectors of 8, up to 4 of them one by one.
@@ -159,7 +176,7 @@ pub(crate) fn error(algorithm: ConvAlgo) -> f64 {
 }
 
 /// The transform of an algorithm.
-pub(crate) fn winograd(algorithm: ConvAlgo) -> Option<Winograd> {
+pub(crate) fn transform(algorithm: ConvAlgo) -> Option<Winograd> {
     match algorithm {
         ConvAlgo::Winograd2 => Some(Winograd::F2),
         ConvAlgo::Winograd4 => Some(Winograd::F4),

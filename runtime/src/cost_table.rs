@@ -2,11 +2,11 @@
 //! L1, 1 MiB L2), one thread, rustc 1.95 release build.
 //!
 //! Fitted (non-negative least squares of relative error, outliers weighed down) to `bench conv --zeros 0,50,80 --json`.
-//! Median error: dense 6 percent, sparse 5, Winograd 2 to 7 (worst 30 with 4 channels). What kept F(4,3) weights cost on few
-//! tiles is from the contest network, where they come from main memory; wide decoding is a guess. `bench pick` checks the
+//! Median error: dense 6 percent, sparse 5, Winograd 6 (worst 30 with 4 channels). What kept weights of Winograd cost is more than
+//! fitted, since they come from main memory in a network; wide decoding is a guess. `bench pick` checks the
 //! choices. Nanoseconds per unit. Only ratios matter to a choice; another machine shifts all of them alike.
 
-use dcz_kernels::ConvAlgo;
+use dcz_kernels::{ConvAlgo, winograd};
 
 /// Costs of an algorithm that reads tiles of weights.
 pub(crate) struct TileCost {
@@ -41,9 +41,9 @@ pub(crate) const TILES: &[TileCost] = &[
     TileCost { algorithm: ConvAlgo::BlockSparse4, product: 0.0003, strided: 0.0003, present: 0.0183, weight: 0.63, few: 0.0, input: 0.338, output: 0.29, pixel: 2.0, group: (3, 2.0) },
     TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0219, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 3.2, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0385, strided: 0.115,  present: 0.0,    weight: 1.19, few: 0.0, input: 0.0,   output: 0.50, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0210, strided: 0.0, present: 0.0, weight: 0.62, few: 0.62, input: 0.330, output: 0.436, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0211, strided: 0.0, present: 0.0, weight: 0.48, few: 0.48, input: 0.248, output: 0.545, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0236, strided: 0.0, present: 0.0, weight: 0.30, few: 0.30, input: 0.443, output: 0.736, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.204, few: 0.311, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.229, few: 0.252, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0243, strided: 0.0, present: 0.0, weight: 0.151, few: 0.228, input: 0.584, output: 0.519, pixel: 0.0, group: (0, 0.0) },
 ];
 
 /// What an output element costs more, each time it is stored, where the outputs have more than [`FAR_BYTES`].
@@ -53,18 +53,21 @@ pub(crate) const FAR_BYTES: usize = 8 << 20;
 /// Winograd with transformed weights kept: weights are read only, and the input is transformed once.
 #[rustfmt::skip]
 pub(crate) const TRANSFORMED: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0259, strided: 0.0, present: 0.0, weight: 0.111, few: 0.106, input: 0.045, output: 0.436, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0201, strided: 0.0, present: 0.0, weight: 0.159, few: 0.170, input: 0.342, output: 0.513, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0245, strided: 0.0, present: 0.0, weight: 0.071, few: 0.101, input: 0.266, output: 0.539, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.160, few: 0.110, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.120, few: 0.170, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0243, strided: 0.0, present: 0.0, weight: 0.090, few: 0.160, input: 0.584, output: 0.519, pixel: 0.0, group: (0, 0.0) },
 ];
 
 /// The same in 16 bits: half the memory to read, and what widening costs.
 #[rustfmt::skip]
 pub(crate) const TRANSFORMED_16: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0216, strided: 0.0, present: 0.0, weight: 0.277, few: 0.036, input: 0.377, output: 0.384, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0179, strided: 0.0, present: 0.0, weight: 0.276, few: 0.062, input: 0.489, output: 0.493, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0239, strided: 0.0, present: 0.0, weight: 0.210, few: 0.037, input: 0.387, output: 0.524, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.260, few: 0.060, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.235, few: 0.080, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0243, strided: 0.0, present: 0.0, weight: 0.205, few: 0.060, input: 0.584, output: 0.519, pixel: 0.0, group: (0, 0.0) },
 ];
+
+/// What Winograd loses with less scratch than it wants, by level: times its time.
+pub(crate) const LEVELS: [f64; winograd::LEVELS] = [1.0, 1.0, 1.02, 1.05, 1.2];
 
 /// A multiply-add of a linear layer for the first row: with weights decoded just before, kept as codes and read from
 /// memory, kept as f32; and for further rows.
@@ -75,6 +78,8 @@ pub(crate) const LINEAR_FURTHER: f64 = 0.035;
 
 /// What expanding one weight costs more than with i8 codes: from a look-up table, from f32 beyond the caches.
 pub(crate) const EXPAND_LUT: f64 = 0.06;
+/// The same for transforming one.
+pub(crate) const TRANSFORM_LUT: f64 = 0.2;
 pub(crate) const EXPAND_F32: f64 = 0.10;
 
 /// Decoding one weight, by index mode.

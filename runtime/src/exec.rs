@@ -12,7 +12,7 @@
 use crate::cost;
 use crate::error::{Error, Result};
 use crate::input::{Feed, Inputs};
-use crate::parts::{Parts, each_rows, split_rows};
+use crate::parts::{Parts, each_rows, split_rows, split_scratch};
 use crate::program::{
     ConvWork, Epilogue, Function, LinearWork, Place, Program, Rearrange, Step, Value, Work, align,
     broadcast_strides,
@@ -87,7 +87,6 @@ pub(crate) struct Exec<'a> {
     pub team: &'a Team,
     pub arena: &'a mut [f32],
     pub workers: &'a mut [Worker],
-    pub scratch: &'a mut [Box<[f32]>],
     /// Drop the mapped pages of a layer after its use.
     pub release: bool,
     pub profiling: bool,
@@ -160,7 +159,7 @@ impl<'e> Exec<'e> {
                 let (feed, map) = (io.feed(*input)?, step.output.map());
                 let out = at.output(self.arena)?;
                 let fill = |image, rows, data: &mut [f32]| feed.fill(map, image, rows, data);
-                each_rows(team, step.threads, out, map, self.scratch, fill)?;
+                each_rows(team, step.threads, out, map, fill)?;
             }
             Work::Conv(work) => self.conv(work, at, io)?,
             Work::Linear(work) => self.linear(work, at, io)?,
@@ -169,17 +168,10 @@ impl<'e> Exec<'e> {
                 let out = at.in_place(self.arena, io)?;
                 let map = step.output.map();
                 if step.output.is_rows() {
-                    each_rows(
-                        team,
-                        step.threads,
-                        out,
-                        map,
-                        self.scratch,
-                        |_, rows, data| {
-                            let map = rows_of(map, rows.len());
-                            activation::activation_in_place(&function, &mut ViewMut { data, map });
-                        },
-                    )?;
+                    each_rows(team, step.threads, out, map, |_, rows, data| {
+                        let map = rows_of(map, rows.len());
+                        activation::activation_in_place(&function, &mut ViewMut { data, map });
+                    })?;
                 } else {
                     activation::activation_in_place(&function, &mut ViewMut { data: out, map });
                 }
@@ -268,7 +260,7 @@ impl<'e> Exec<'e> {
             let input = image_of(source, from, image);
             kernel(input, rows, &mut ViewMut { data, map });
         };
-        each_rows(self.team, at.step.threads, out, to, self.scratch, compute)
+        each_rows(self.team, at.step.threads, out, to, compute)
     }
 
     fn conv(&mut self, work: &ConvWork, at: Operands<'_>, io: &Io<'_, '_, '_, '_>) -> Result<()> {
@@ -277,7 +269,7 @@ impl<'e> Exec<'e> {
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let (from, to) = (at.input(0)?.map(), at.step.output.map());
         let residents = self.residents;
-        let (source, out) = at.unary(self.arena, io)?;
+        let (source, out, scratch) = at.with_scratch(self.arena, io)?;
         let job = ConvJob {
             work,
             layer,
@@ -292,9 +284,9 @@ impl<'e> Exec<'e> {
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
         let kept = at.resident(residents)?;
         if work.by_panels {
-            job.by_panels(self.team, kept, &coded, out, workers, self.scratch)?;
+            job.by_panels(self.team, kept, &coded, out, workers, scratch)?;
         } else {
-            job.by_rows(self.team, kept, &coded, out, workers, self.scratch)?;
+            job.by_rows(self.team, kept, &coded, out, workers, scratch)?;
         }
         if kept.is_none() {
             self.release_layer(id, layer);
@@ -311,7 +303,7 @@ impl<'e> Exec<'e> {
         let (layer, info, id) = self.layer(work.layer)?;
         let coded = self.coded(id, info);
         let residents = self.residents;
-        let (x, y) = at.unary(self.arena, io)?;
+        let (x, y, scratch) = at.with_scratch(self.arena, io)?;
         let kept = at.resident(residents)?;
         let y = y.get_mut(..work.rows * work.outputs).ok_or_else(mismatch)?;
         let threads = at.step.threads.clamp(1, self.workers.len().max(1));
@@ -329,7 +321,8 @@ impl<'e> Exec<'e> {
             // Each thread owns a range of whole panels.
             let mut parts = Parts::new();
             let (mut rest, mut channel, mut tile) = (y, 0, 0);
-            let threads_data = self.workers.iter_mut().zip(self.scratch.iter_mut());
+            let own = split_scratch(scratch, threads);
+            let threads_data = self.workers.iter_mut().zip(own);
             for (part, (worker, scratch)) in (1..=threads).zip(threads_data) {
                 let end = panel_start(layer, tiles * part / threads);
                 let last = layer
@@ -364,7 +357,7 @@ impl<'e> Exec<'e> {
                     rows,
                     len,
                     y,
-                    self.scratch,
+                    &mut *scratch,
                     |range, y, scratch| {
                         let x = x.get(range.start * work.inputs..).ok_or_else(mismatch)?;
                         for i in 0..count {
@@ -582,11 +575,11 @@ impl ConvJob<'_> {
         coded: &Coded<'_>,
         out: &mut [f32],
         workers: &mut [Worker],
-        scratch: &mut [Box<[f32]>],
+        scratch: &mut [f32],
     ) -> Result<()> {
         let (to, threads) = (self.to, workers.len());
         let (rows, row_len) = (to.n * to.h, to.c * to.w);
-        let unit = cost::winograd(self.work.algorithm).map_or(1, Winograd::tile);
+        let unit = cost::transform(self.work.algorithm).map_or(1, Winograd::tile);
         let panels = 0..self.work.shape.panels();
         if let Some(weights) = kept.and_then(|kept| kept.transformed(0, panels.end)) {
             return split_rows(
@@ -628,11 +621,14 @@ impl ConvJob<'_> {
                 rows,
                 row_len,
                 out,
-                scratch,
+                &mut *scratch,
                 |range, out, scratch| {
+                    let image = |row: usize| row / to.h.max(1);
+                    let one = image(range.start) == image(range.end.saturating_sub(1));
                     for i in 0..count {
                         let (tile, record) = group.tile(i, self.layer, self.info)?;
                         let (start, last) = self.range_of_k(&record);
+                        let warm = one && self.is_warm(first + i);
                         per_image(range.clone(), to, out, |image, rows, data| {
                             dcz_kernels::conv_tile(
                                 self.isa,
@@ -647,6 +643,7 @@ impl ConvJob<'_> {
                                 },
                                 start,
                                 last.then_some(&self.epilogue),
+                                warm,
                                 scratch,
                             );
                         })?;
@@ -667,11 +664,11 @@ impl ConvJob<'_> {
         coded: &Coded<'_>,
         out: &mut [f32],
         workers: &mut [Worker],
-        scratch: &mut [Box<[f32]>],
+        scratch: &mut [f32],
     ) -> Result<()> {
         let mut parts = Parts::new();
         let threads = workers.len();
-        for (worker, scratch) in workers.iter_mut().zip(scratch) {
+        for (worker, scratch) in workers.iter_mut().zip(split_scratch(scratch, threads)) {
             parts.push((worker, scratch))?;
         }
         let out = Mutex::new(out);
@@ -690,6 +687,13 @@ impl ConvJob<'_> {
             std::mem::replace(&mut worker.outcome, Ok(()))?;
         }
         Ok(())
+    }
+
+    /// Whether a tile differs from the one before it in its place only: what that one left in the scratch is of use.
+    fn is_warm(&self, index: usize) -> bool {
+        let tile = |index: usize| self.layer.tiles.get(index);
+        let like = |index| tile(index).map(|t| (t.panels, t.k, t.k_len));
+        index > 0 && like(index) == like(index - 1)
     }
 
     /// Whether a tile begins the sums or adds to them, and whether it ends them.
@@ -713,7 +717,7 @@ impl ConvJob<'_> {
         })
     }
 
-    /// Computes `count` channels from `channel` on, `[image][row][channel][column]`, at the head of
+    /// Computes `count` channels from `channel` on, `[image][row][channel][column]`, at the end of
     /// `scratch` and brings them to their place. `f(shape, epilogue, map, data, scratch)`, the
     /// channels being a layer of their own.
     fn own_channels<F>(
@@ -728,8 +732,11 @@ impl ConvJob<'_> {
         F: FnOnce(&ConvShape, &dcz_kernels::Epilogue<'_>, &mut [f32], &mut [f32]) -> Result<()>,
     {
         let Map { n, h, w, .. } = self.to;
-        let own = scratch.split_at_mut_checked(n * h * w * count);
-        let (own, scratch) = own.ok_or_else(mismatch)?;
+        // The kernel gets the same scratch for all panels.
+        let own = n * h * w * count.next_multiple_of(PANEL);
+        let rest = scratch.len().checked_sub(own);
+        let (scratch, own) = scratch.split_at_mut(rest.ok_or_else(mismatch)?);
+        let own = own.get_mut(..n * h * w * count).ok_or_else(mismatch)?;
         let places = || self.rows(channel, count);
         // The output is plain data: a thread that panicked with the lock has broken nothing.
         let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -764,6 +771,7 @@ impl ConvJob<'_> {
         scratch: &mut [f32],
     ) -> Result<()> {
         let Map { h, w, .. } = self.to;
+        let mut before = None;
         while let Some(tiles) = take_panels(self.layer, next) {
             let first = self.layer.tiles.get(tiles.start).ok_or_else(mismatch)?;
             let channel = first.panel as usize * PANEL;
@@ -788,6 +796,8 @@ impl ConvJob<'_> {
                             ..tile
                         };
                         let (start, last) = self.range_of_k(&record);
+                        let like = Some((record.panels, record.k, record.k_len));
+                        let warm = like == std::mem::replace(&mut before, like) && self.to.n == 1;
                         for (image, data) in own.chunks_exact_mut(h * w * count).enumerate() {
                             dcz_kernels::conv_tile(
                                 self.isa,
@@ -802,6 +812,7 @@ impl ConvJob<'_> {
                                 },
                                 start,
                                 last.then_some(epilogue),
+                                warm,
                                 scratch,
                             );
                         }
@@ -876,7 +887,7 @@ impl ConvJob<'_> {
         scratch: &mut [f32],
     ) {
         // The plan keeps transformed weights for these algorithms only.
-        let Some(size) = cost::winograd(self.work.algorithm) else {
+        let Some(size) = cost::transform(self.work.algorithm) else {
             return;
         };
         let start = if self.work.accumulate {
@@ -895,7 +906,6 @@ impl ConvJob<'_> {
             out,
             start,
             Some(epilogue),
-            0,
             scratch,
         );
     }
@@ -1090,6 +1100,27 @@ impl Operands<'_> {
         io: &Io<'a, '_, '_, '_>,
     ) -> Result<(&'a [f32], &'a mut [f32])> {
         self.pair(arena, io, &self.input(0)?)
+    }
+
+    /// The first input, the output, and the step's scratch, all in different places.
+    fn with_scratch<'a>(
+        &self,
+        arena: &'a mut [f32],
+        io: &Io<'a, '_, '_, '_>,
+    ) -> Result<(&'a [f32], &'a mut [f32], &'a mut [f32])> {
+        let input = self.input(0)?;
+        let (caller, source) = match input.place {
+            Place::Input(index) => (Some(io.input(index)?), 0..0),
+            Place::Buffer(_) => (None, self.span(&input)?),
+        };
+        let spans = [
+            source,
+            self.span(&self.step.output)?,
+            self.step.scratch.range(),
+        ];
+        let parts = arena.get_disjoint_mut(spans).map_err(|_| mismatch())?;
+        let [source, out, scratch] = parts;
+        Ok((caller.unwrap_or(source), out, scratch))
     }
 
     /// Both inputs and the output, which lies elsewhere.

@@ -349,9 +349,8 @@ fn with_bands(program: &Program, bands: Vec<Band>) -> Program {
     program
 }
 
-/// Takes the banks of layers that turned out resident away.
+/// Takes the banks of layers that turned out resident away. What else is in the arena stays where it is.
 pub(crate) fn drop_banks(program: &mut Program) {
-    let mut dropped = false;
     for band in &mut program.bands {
         for (bank, step) in band
             .banks
@@ -363,11 +362,7 @@ pub(crate) fn drop_banks(program: &mut Program) {
                 && let Some(life) = program.lives.get_mut(buffer)
             {
                 life.len = 0;
-                dropped = true;
             }
         }
-    }
-    if dropped {
-        program.place();
     }
 }

@@ -44,12 +44,10 @@ pub(crate) struct Life {
 /// says, although both are alive.
 pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) {
     let mut order: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].len > 0).collect();
-    let least = (0..=lives.iter().map(|l| l.last).max().unwrap_or(0))
-        .map(|step| live(lives, overlaps, step))
-        .max();
-    let mut best: Option<(Vec<Span>, usize)> = None;
-    // Largest first; in order of time; those that live through the fullest times first.
-    for rule in 0..3 {
+    let last = lives.iter().map(|l| l.last).max().unwrap_or(0);
+    let mut best: Option<((usize, std::cmp::Reverse<usize>), Vec<Span>)> = None;
+    // Largest first; in order of time; those that live through the fullest times first. Each from below and from above.
+    for (rule, high) in [0, 1, 2].into_iter().flat_map(|r| [(r, false), (r, true)]) {
         order.sort_unstable_by_key(|&i| {
             let l = &lives[i];
             let key = match rule {
@@ -59,20 +57,25 @@ pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) 
             };
             (key, std::cmp::Reverse(l.len), l.first, i)
         });
-        let placed = place_in(&order, lives, overlaps);
-        let done = Some(placed.1) == least;
-        if best.as_ref().is_none_or(|b| placed.1 < b.1) {
-            best = Some(placed);
-        }
-        if done {
-            break;
+        let (spans, arena) = place_in(&order, lives, overlaps, high);
+        // Of equal arenas the one that leaves scratch the largest rooms.
+        let room = |step| Room::at(lives, &spans, step).within(arena);
+        let key = (arena, std::cmp::Reverse((0..=last).map(room).sum()));
+        if best.as_ref().is_none_or(|b| key < b.0) {
+            best = Some((key, spans));
         }
     }
-    best.unwrap_or_default()
+    let ((arena, _), spans) = best.unwrap_or_default();
+    (spans, arena)
 }
 
-/// Places buffers one after the other.
-fn place_in(order: &[usize], lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) {
+/// Places buffers one after the other, at the lower or the upper end of their gap.
+fn place_in(
+    order: &[usize],
+    lives: &[Life],
+    overlaps: &[Overlap],
+    high: bool,
+) -> (Vec<Span>, usize) {
     // Offsets may be negative until all are known.
     let mut at = vec![0isize; lives.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(lives.len());
@@ -112,15 +115,18 @@ fn place_in(order: &[usize], lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>
             match cursor {
                 None => consider(from, isize::MAX),
                 Some(c) if from >= c => {
-                    consider(c, from - c);
-                    consider(from, from - c);
+                    let ends = if high { [from, c] } else { [c, from] };
+                    ends.into_iter()
+                        .for_each(|offset| consider(offset, from - c));
                 }
                 Some(_) => {}
             }
             cursor = Some(cursor.map_or(to, |c| c.max(to)));
         }
         // The end of everything, or the beginning of the arena.
-        consider(cursor.unwrap_or(begin), isize::MAX - 1);
+        let least = cursor.unwrap_or(begin);
+        let offset = if high { least.max(end - need) } else { least };
+        consider(offset, isize::MAX - 1);
         let offset = best.map_or(0, |b| b.2);
         at[i] = offset;
         placed.push(i);
@@ -143,6 +149,49 @@ pub(crate) fn live(lives: &[Life], overlaps: &[Overlap], step: usize) -> usize {
     };
     let shared = overlaps.iter().filter(both).map(|o| saved(lives, o));
     all.sum::<usize>().saturating_sub(shared.sum())
+}
+
+/// What the buffers that are alive leave of the arena: the largest hole between them, and where the last one ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    hole: Span,
+    top: usize,
+}
+
+impl Room {
+    /// The room at a step.
+    pub(crate) fn at(lives: &[Life], spans: &[Span], step: usize) -> Room {
+        let pairs = lives.iter().zip(spans);
+        let alive = pairs.filter(|(l, _)| l.len > 0 && l.first <= step && step <= l.last);
+        let mut spans: Vec<Span> = alive.map(|(_, &span)| span).collect();
+        spans.sort_unstable_by_key(|s| s.offset);
+        let (mut hole, mut top) = (Span::default(), 0);
+        for span in spans {
+            if span.offset > top && span.offset - top > hole.len {
+                hole = Span {
+                    offset: top,
+                    len: span.offset - top,
+                };
+            }
+            top = top.max(round(span.offset + span.len));
+        }
+        Room { hole, top }
+    }
+
+    /// The most that fits within `arena` elements.
+    fn within(&self, arena: usize) -> usize {
+        self.hole.len.max(arena.saturating_sub(self.top))
+    }
+
+    /// Where `len` elements fit: in the hole, or behind everything, if need be beyond the arena.
+    pub(crate) fn place(&self, len: usize) -> Span {
+        let offset = match len {
+            0 => 0,
+            len if len <= self.hole.len => self.hole.offset,
+            _ => self.top,
+        };
+        Span { offset, len }
+    }
 }
 
 /// Elements that an overlap saves.
@@ -169,6 +218,20 @@ mod tests {
                 apart_in_time || a.end <= b.start || b.end <= a.start
             })
         })
+    }
+
+    #[test]
+    fn room_beside_what_is_alive() {
+        let life = |len, first, last| Life { len, first, last };
+        let lives = [life(32, 0, 1), life(16, 1, 2), life(64, 2, 3)];
+        let span = |offset, len| Span { offset, len };
+        let spans = [span(0, 32), span(96, 16), span(0, 64)];
+        let room = |step| Room::at(&lives, &spans, step);
+        assert_eq!(room(0).place(500), span(32, 500));
+        assert_eq!(room(1).place(64), span(32, 64));
+        assert_eq!(room(1).place(65), span(112, 65));
+        assert_eq!(room(2).place(32), span(64, 32));
+        assert_eq!(room(3).place(0), span(0, 0));
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl Lowering<'_> {
                     inputs: Vec::new(),
                     source: Source::default(),
                     threads: 1,
+                    scratch: Span::default(),
                     output: value,
                 })?;
             }
@@ -320,6 +321,7 @@ impl Lowering<'_> {
         let work = Work::Conv(ConvWork {
             layer: conv.layer.0 as usize,
             algorithm: ConvAlgo::Gemm,
+            level: 0,
             shape,
             images: x.dims().first().copied().unwrap_or(1),
             epilogue: Epilogue {
@@ -444,6 +446,7 @@ impl Lowering<'_> {
             inputs: vec![x],
             source: Source::default(),
             threads: 1,
+            scratch: Span::default(),
             output: out,
         })?;
         self.define(tail.tensor, out)
@@ -526,6 +529,7 @@ impl Lowering<'_> {
             inputs,
             source: Source::default(),
             threads: 1,
+            scratch: Span::default(),
             output,
         })?;
         Ok(output)
@@ -560,6 +564,7 @@ impl Lowering<'_> {
                 inputs: vec![value],
                 source: Source::default(),
                 threads: 1,
+                scratch: Span::default(),
                 output: value,
             })?;
         }

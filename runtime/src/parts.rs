@@ -32,26 +32,36 @@ impl<T> Parts<T> {
     }
 }
 
+/// The parts of a scratch for so many threads.
+pub(crate) fn split_scratch(
+    scratch: &mut [f32],
+    threads: usize,
+) -> impl Iterator<Item = &mut [f32]> {
+    let each = scratch.len() / threads.max(1);
+    let mut rest = scratch;
+    (0..threads).map_while(move |_| rest.split_off_mut(..each))
+}
+
 /// Splits `rows` rows of `row_len` elements into at most `threads` ranges of whole units of rows
 /// (the last may be cut) and calls `f(range, its elements, scratch of the thread)` for each in
-/// parallel.
+/// parallel. `scratch` is that of all `threads`.
 pub(crate) fn split_rows<F>(
     team: &Team,
     (threads, unit): (usize, usize),
     rows: usize,
     row_len: usize,
     out: &mut [f32],
-    scratch: &mut [Box<[f32]>],
+    scratch: &mut [f32],
     f: F,
 ) -> Result<()>
 where
     F: Fn(Range<usize>, &mut [f32], &mut [f32]) -> Result<()> + Sync,
 {
     let units = rows.div_ceil(unit.max(1));
-    let count = threads.min(scratch.len()).min(units).max(1);
+    let count = threads.min(units).max(1);
     let mut parts = Parts::new();
     let (mut rest, mut first) = (out, 0);
-    for (part, scratch) in (1..=count).zip(scratch) {
+    for (part, scratch) in (1..=count).zip(split_scratch(scratch, threads.max(1))) {
         let end = (units * part / count * unit).min(rows);
         let own = rest.split_off_mut(..(end - first) * row_len);
         let own = own.ok_or_else(|| Error::internal("output shorter than its rows"))?;
@@ -75,7 +85,6 @@ pub(crate) fn each_rows<F>(
     threads: usize,
     out: &mut [f32],
     map: Map,
-    scratch: &mut [Box<[f32]>],
     f: F,
 ) -> Result<()>
 where
@@ -87,7 +96,7 @@ where
         map.n * map.h,
         map.c * map.w,
         out,
-        scratch,
+        &mut [],
         |range, out, _| per_image(range, map, out, &f),
     )
 }

@@ -15,6 +15,7 @@
 use crate::band;
 use crate::cost;
 use crate::error::{Error, ErrorKind};
+use crate::liveness::{self, Room, Span};
 use crate::plan::Memory;
 use crate::program::{self, ConvWork, LinearWork, Program, Source, Step, Work};
 use crate::resident::{self, ResidentForm};
@@ -49,7 +50,9 @@ pub(crate) struct Candidate {
     pub form: Option<ResidentForm>,
     /// Bytes kept between runs.
     pub resident: u64,
-    /// Bytes of scratch of all threads.
+    /// How much of the scratch that it wants it gets.
+    pub level: usize,
+    /// Bytes of scratch of all threads that find no place in the arena.
     pub scratch: u64,
     /// Predicted time of all steps of the layer.
     pub ms: f64,
@@ -89,6 +92,7 @@ pub(crate) fn units(
                 matches!(work, Some(Work::Conv(w)) if winograd::supports(&w.shape))
             })
     };
+    let rooms = program.rooms();
     let used = |layer: &usize| !steps[*layer].is_empty();
     let sharing = (0..steps.len()).filter(used).filter(|&l| transformable(l));
     let sharing = sharing.count();
@@ -105,17 +109,18 @@ pub(crate) fn units(
                 work: &step.work,
                 parts,
                 strips,
+                room: *rooms.get(at)?,
             })
         };
         let works: Vec<Job<'_>> = steps[index].iter().filter_map(job).collect();
         let transformable = transformable(index);
         let allowed = |algorithm: ConvAlgo| {
-            cost::winograd(algorithm).is_none()
+            cost::transform(algorithm).is_none()
                 || transformable && legal(algorithm, sharing, max_error)
         };
         units.push(Unit {
             layer: index,
-            candidates: candidates(&works, layer, info, &allowed, threads),
+            candidates: candidates(&works, layer, info, &allowed, program.arena),
             steps: steps[index].clone(),
         });
     }
@@ -128,6 +133,8 @@ struct Job<'a> {
     work: &'a Work,
     parts: usize,
     strips: Option<Strips>,
+    /// Where its scratch can lie.
+    room: Room,
 }
 
 /// How a band computes a step.
@@ -165,7 +172,7 @@ impl Strips {
 
     /// Tiles of Winograd are not cut by calls.
     fn allows(&self, algorithm: ConvAlgo) -> bool {
-        cost::winograd(algorithm).is_none_or(|size| self.align.is_multiple_of(size.tile()))
+        cost::transform(algorithm).is_none_or(|size| self.align.is_multiple_of(size.tile()))
     }
 }
 
@@ -183,13 +190,13 @@ pub(crate) fn layer_of(work: &Work) -> Option<usize> {
     }
 }
 
-/// All ways to compute a layer for these steps, each on so many threads of `threads`.
+/// All ways to compute a layer for these steps; scratch that finds no place within `arena` elements counts.
 fn candidates(
     works: &[Job<'_>],
     layer: &Layer,
     info: &LayerInfo,
     allowed: &dyn Fn(ConvAlgo) -> bool,
-    threads: usize,
+    arena: usize,
 ) -> Vec<Candidate> {
     let any_conv = works.iter().any(|j| matches!(j.work, Work::Conv(_)));
     let algorithms: Vec<Option<ConvAlgo>> = if any_conv {
@@ -207,37 +214,50 @@ fn candidates(
         if info.form != TileForm::F32 {
             forms.push(Some(ResidentForm::Float));
         }
-        if let Some(size) = algorithm.and_then(cost::winograd) {
+        if let Some(size) = algorithm.and_then(cost::transform) {
             forms.push(Some(ResidentForm::Winograd(size)));
             if resident::fits_16(size, layer, info) {
                 forms.push(Some(ResidentForm::Winograd16(size)));
             }
         }
+        let levels = match algorithm.and_then(cost::transform) {
+            Some(_) => winograd::LEVELS,
+            None => 1,
+        };
         for form in forms {
-            let mut total = (0.0, 0u64);
-            let possible = works.iter().all(|job| {
-                let needs = match (job.work, algorithm) {
-                    (Work::Conv(work), Some(algorithm)) => {
-                        conv_needs(work, algorithm, form, (layer, info), job)
-                    }
-                    (Work::Linear(work), _) => linear_needs(work, form, layer, info),
-                    _ => None,
-                };
-                let Some((ms, scratch)) = needs else {
-                    return false;
-                };
-                total.0 += ms + if form.is_none() { decode } else { 0.0 };
-                total.1 = total.1.max(scratch);
-                true
-            });
-            if possible {
-                list.push(Candidate {
-                    algorithm,
-                    form,
-                    resident: form.map_or(0, |form| resident::bytes(layer, form)),
-                    scratch: total.1.saturating_mul(threads as u64),
-                    ms: total.0,
+            let mut fewest = u64::MAX;
+            for level in 0..levels {
+                let mut total = (0.0, 0u64);
+                let possible = works.iter().all(|job| {
+                    let needs = match (job.work, algorithm) {
+                        (Work::Conv(work), Some(algorithm)) => {
+                            let with = (algorithm, form, level);
+                            conv_needs(work, with, (layer, info), job)
+                        }
+                        (Work::Linear(work), _) => linear_needs(work, form, layer, info),
+                        _ => None,
+                    };
+                    let Some((ms, scratch)) = needs else {
+                        return false;
+                    };
+                    total.0 += ms + if form.is_none() { decode } else { 0.0 };
+                    let place = job.room.place(of_threads(scratch, job.parts));
+                    let beyond = place.range().end.saturating_sub(arena);
+                    total.1 = total.1.max(f32s(beyond));
+                    true
                 });
+                // A level that needs no less is only slower.
+                if possible && total.1 < fewest {
+                    fewest = total.1;
+                    list.push(Candidate {
+                        algorithm,
+                        form,
+                        level,
+                        resident: form.map_or(0, |form| resident::bytes(layer, form)),
+                        scratch: total.1,
+                        ms: total.0,
+                    });
+                }
             }
         }
     }
@@ -252,14 +272,13 @@ fn tile_form(form: Option<ResidentForm>, info: &LayerInfo) -> TileForm {
     }
 }
 
-/// Predicted time without decoding, and scratch of one of `threads` threads.
+/// Predicted time without decoding, and elements of scratch of a thread.
 fn conv_needs(
     work: &ConvWork,
-    algorithm: ConvAlgo,
-    form: Option<ResidentForm>,
+    (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
     (layer, info): (&Layer, &LayerInfo),
     job: &Job<'_>,
-) -> Option<(f64, u64)> {
+) -> Option<(f64, usize)> {
     let (mut shape, mut images) = (work.shape, work.images);
     if let Some(strips) = &job.strips {
         if !strips.allows(algorithm) {
@@ -275,15 +294,31 @@ fn conv_needs(
     let ms = match form {
         Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
-            cost::transformed(algorithm, &shape, images, narrow)?
+            cost::transformed(algorithm, &shape, images, narrow, level)?
         }
         _ => {
             let form = tile_form(form, info);
-            cost::conv(algorithm, &shape, images, layer, form, info)?
+            let cut = cost::transform(algorithm).map(|size| {
+                let panels = layer.tiles.iter().map(|t| t.panels as usize).max();
+                let cut = winograd::tile_cut(
+                    size,
+                    &shape,
+                    panels.unwrap_or(1),
+                    shape.out_h.div_ceil(job.parts),
+                    level,
+                );
+                (cut, cost::level_factor(level))
+            });
+            cost::conv(algorithm, &shape, images, layer, form, info, cut)?
         }
     };
-    let scratch = conv_scratch(work, algorithm, form, layer, job.parts, job.strips);
-    Some((ms, f32s(scratch)))
+    let with = (algorithm, form, level);
+    Some((ms, conv_scratch(work, with, layer, job.parts, job.strips)))
+}
+
+/// Elements of the scratch of all threads.
+fn of_threads(scratch: usize, threads: usize) -> usize {
+    liveness::round(scratch).saturating_mul(threads)
 }
 
 fn linear_needs(
@@ -291,12 +326,12 @@ fn linear_needs(
     form: Option<ResidentForm>,
     layer: &Layer,
     info: &LayerInfo,
-) -> Option<(f64, u64)> {
+) -> Option<(f64, usize)> {
     let ms = match form {
         Some(form) if form.transform().is_some() => return None,
         form => cost::linear(layer, tile_form(form, info), form.is_some(), work.rows),
     };
-    Some((ms, f32s(linear_scratch(layer))))
+    Some((ms, linear_scratch(layer)))
 }
 
 fn f32s(len: usize) -> u64 {
@@ -506,6 +541,7 @@ pub(crate) fn apply(program: &mut Program, units: &[Unit], choice: &[usize]) {
             if let Some(step) = program.steps.get_mut(index) {
                 if let (Work::Conv(work), Some(algorithm)) = (&mut step.work, candidate.algorithm) {
                     work.algorithm = algorithm;
+                    work.level = candidate.level;
                 }
                 step.source = Source {
                     resident,
@@ -595,19 +631,19 @@ fn panel_scratch(
 /// f32 elements of scratch of one of `threads` threads of a convolution.
 fn conv_scratch(
     work: &ConvWork,
-    algorithm: ConvAlgo,
-    form: Option<ResidentForm>,
+    (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
     layer: &Layer,
     threads: usize,
     strips: Option<Strips>,
 ) -> usize {
-    let unit = cost::winograd(algorithm).map_or(1, Winograd::tile);
+    let with = (algorithm, form, level);
+    let unit = cost::transform(algorithm).map_or(1, Winograd::tile);
     if let Some(strips) = strips {
         // Calls differ in rows, and scratch need not grow with them.
         let call = |rows: usize| {
             let shape = Strips::shape(rows, &work.shape);
             let share = share_of_rows(rows, unit, threads).min(rows);
-            kernel_scratch(&shape, algorithm, form, layer, work.shape.panels(), share)
+            kernel_scratch(&shape, with, layer, work.shape.panels(), share)
         };
         return (1..=strips.rows).map(call).max().unwrap_or(0);
     }
@@ -615,32 +651,32 @@ fn conv_scratch(
     let panels = shape.panels();
     if by_panels(work, form, layer, threads) {
         let panels = panels.div_ceil(threads);
-        let kernel = kernel_scratch(shape, algorithm, form, layer, panels, shape.out_h);
+        let kernel = kernel_scratch(shape, with, layer, panels, shape.out_h);
         return kernel.saturating_add(panel_scratch(work, form, layer, threads));
     }
     let rows = share_of_rows(work.images * shape.out_h, unit, threads).min(shape.out_h);
-    kernel_scratch(shape, algorithm, form, layer, panels, rows)
+    kernel_scratch(shape, with, layer, panels, rows)
 }
 
 /// f32 elements that a kernel needs for calls of `rows` rows; transformed weights come `panels` panels at a time.
 fn kernel_scratch(
     shape: &ConvShape,
-    algorithm: ConvAlgo,
-    form: Option<ResidentForm>,
+    (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
     layer: &Layer,
     panels: usize,
     rows: usize,
 ) -> usize {
     if let Some(size) = form.and_then(ResidentForm::transform) {
-        let run = winograd::workspace(size, shape, panels, rows, 0);
+        let run = winograd::workspace(size, shape, panels, rows, level);
         return match form {
             // One panel before it is narrowed.
             Some(ResidentForm::Winograd16(_)) => run.max(winograd::panel_len(size, shape)),
             _ => run,
         };
     }
-    let tile = |t: &dcz_format::layer::Tile| {
-        dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows)
+    let tile = |t: &dcz_format::layer::Tile| match cost::transform(algorithm) {
+        Some(size) => winograd::tile_cut(size, shape, t.panels as usize, rows, level).scratch,
+        None => dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows),
     };
     layer.tiles.iter().map(tile).max().unwrap_or(0)
 }
@@ -657,23 +693,42 @@ fn linear_scratch(layer: &Layer) -> usize {
     scratch.max().unwrap_or(0)
 }
 
-/// f32 elements of kernel scratch of one thread when steps run on at most `threads` threads.
-pub(crate) fn scratch(program: &Program, network: &Network, threads: usize) -> usize {
-    let needs = program.steps.iter().enumerate().map(|(index, step)| {
+/// The scratch of every step when steps run on at most `threads` threads.
+fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<Span> {
+    let rooms = program.rooms();
+    let places = rooms.iter().zip(program.steps.iter().enumerate());
+    let places = places.map(|(room, (index, step))| {
+        let parts = step.threads.min(threads).max(1);
         let strips = Strips::of(program, index);
         let layer = |index: usize| network.layers.get(index);
-        match &step.work {
+        let need = match &step.work {
             Work::Conv(work) => layer(work.layer).map_or(0, |layer| {
                 let resident = step.source.resident.and_then(|r| program.residents.get(r));
-                let form = resident.map(|r| r.form);
-                let parts = step.threads.min(threads).max(1);
-                conv_scratch(work, work.algorithm, form, layer, parts, strips)
+                let with = (work.algorithm, resident.map(|r| r.form), work.level);
+                conv_scratch(work, with, layer, parts, strips)
             }),
             Work::Linear(work) => layer(work.layer).map_or(0, linear_scratch),
             _ => 0,
-        }
+        };
+        room.place(of_threads(need, parts))
     });
-    needs.max().unwrap_or(0)
+    places.collect()
+}
+
+/// f32 elements that scratch needs behind the arena when steps run on at most `threads` threads.
+pub(crate) fn tail(program: &Program, network: &Network, threads: usize) -> usize {
+    let places = scratch(program, network, threads);
+    let beyond = places.into_iter().map(|place| program.beyond(place));
+    beyond.max().unwrap_or(0)
+}
+
+/// Gives every step its scratch.
+pub(crate) fn assign_scratch(program: &mut Program, network: &Network, threads: usize) {
+    let places = scratch(program, network, threads);
+    for (step, place) in program.steps.iter_mut().zip(places) {
+        step.scratch = place;
+    }
+    program.tail = tail(program, network, threads);
 }
 
 /// The parts of a session's memory that do not depend on the number of threads, and those of a thread.
@@ -694,11 +749,11 @@ impl Fixed {
         TileBuffer::bytes(network) as u64
     }
 
-    /// Memory with `threads` threads and `resident` bytes of weights.
+    /// Memory with `threads` threads, `resident` bytes of weights, and `tail` elements of scratch behind the arena.
     pub(crate) fn memory(
         &self,
         arena: usize,
-        scratch: usize,
+        tail: usize,
         resident: u64,
         threads: usize,
     ) -> Memory {
@@ -706,7 +761,7 @@ impl Fixed {
         Memory {
             arena: f32s(arena),
             decode: (self.decoder + self.tile) * n,
-            workspace: f32s(scratch) * n,
+            workspace: f32s(tail),
             resident,
             constants: self.constants,
             tables: self.tables + self.plans,
@@ -753,6 +808,7 @@ mod tests {
             let candidates = (0..1 + rng.next(4)).map(|_| Candidate {
                 algorithm: None,
                 form: None,
+                level: 0,
                 resident: rng.next(3) * rng.next(50),
                 scratch: rng.next(60),
                 ms: rng.next(1000) as f64,

@@ -2,7 +2,7 @@
 //! of the arena. Plain data; made by [`crate::lower`], read by [`crate::exec`], described by [`crate::plan`].
 
 use crate::band::{Band, Overlap};
-use crate::liveness::{self, Life, Span};
+use crate::liveness::{self, Life, Room, Span};
 use crate::resident::ResidentForm;
 use crate::shape::MAX_RANK;
 use dcz_format::graph::Activation;
@@ -165,6 +165,8 @@ pub(crate) struct ConvWork {
     pub layer: usize,
     /// Set by the planner.
     pub algorithm: ConvAlgo,
+    /// How much of the scratch that it wants the algorithm gets (set by the planner; changes no bit).
+    pub level: usize,
     pub shape: ConvShape,
     pub images: usize,
     pub epilogue: Epilogue,
@@ -242,6 +244,8 @@ pub(crate) struct Step {
     pub inputs: Vec<Value>,
     /// How many threads it is worth (set by the planner; changes no bit).
     pub threads: usize,
+    /// Scratch of all its threads, in equal parts (set by the planner; how large it is changes no bit).
+    pub scratch: Span,
     /// The output; for `Export` the value exported.
     pub output: Value,
 }
@@ -263,8 +267,10 @@ pub(crate) struct Program {
     pub bands: Vec<Band>,
     /// Where each buffer lies in the arena.
     pub spans: Vec<Span>,
-    /// Length of the arena.
+    /// Length of the arena that buffers need.
     pub arena: usize,
+    /// What scratch needs behind it.
+    pub tail: usize,
     /// Elements of all buffers alive at each step.
     pub live: Vec<usize>,
     /// Buffers that die with each step (poisoned in debug builds).
@@ -299,6 +305,18 @@ impl Program {
     pub(crate) fn band(&self, step: usize) -> Option<(&Band, usize)> {
         let band = self.bands.iter().find(|b| b.steps.contains(&step))?;
         Some((band, step - band.steps.start))
+    }
+
+    /// Where scratch can lie, by step.
+    pub(crate) fn rooms(&self) -> Vec<Room> {
+        let steps = 0..self.steps.len();
+        let room = |step| Room::at(&self.lives, &self.spans, step);
+        steps.map(room).collect()
+    }
+
+    /// Elements that a scratch needs behind the arena.
+    pub(crate) fn beyond(&self, scratch: Span) -> usize {
+        scratch.range().end.saturating_sub(self.arena)
     }
 
     /// Bytes on the heap.

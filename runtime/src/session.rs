@@ -158,7 +158,6 @@ pub struct Session {
     resources: Option<Resources>,
     arena: Vec<f32>,
     workers: Vec<Worker>,
-    scratch: Vec<Box<[f32]>>,
     cache: Vec<Compiled>,
     /// Counts uses of plans.
     clock: u64,
@@ -185,13 +184,17 @@ struct Compiled {
     plan: Plan,
     /// As `program.residents`; filled when the session's memory is.
     residents: Vec<Arc<ResidentLayer>>,
-    scratch: usize,
     used: u64,
     times: Vec<StepTime>,
     timed_runs: u64,
 }
 
 impl Compiled {
+    /// Elements of buffers, and of scratch behind them.
+    fn arena(&self) -> usize {
+        self.program.arena + self.program.tail
+    }
+
     fn heap_bytes(&self) -> u64 {
         let lists = size_of_val(&*self.times)
             + self.inputs.iter().map(|d| size_of_val(&**d)).sum::<usize>();
@@ -224,7 +227,6 @@ impl Session {
             resources: None,
             arena: Vec::new(),
             workers: Vec::new(),
-            scratch: Vec::new(),
             cache: Vec::new(),
             clock: 0,
             profiling: false,
@@ -316,7 +318,6 @@ impl Session {
             team: &self.team,
             arena: &mut self.arena,
             workers: &mut self.workers,
-            scratch: &mut self.scratch,
             release: self.options.release_pages,
             profiling: self.profiling,
         };
@@ -413,7 +414,7 @@ impl Session {
         if arena.len() > to.arena.len() {
             to.arena = arena;
         }
-        let needed = to.cache.iter().map(|c| c.program.arena).max().unwrap_or(0);
+        let needed = to.cache.iter().map(Compiled::arena).max().unwrap_or(0);
         if to.arena.len() < needed {
             to.arena = Vec::new();
             to.arena = zeros(needed)?;
@@ -482,7 +483,6 @@ impl Session {
             plan: describe(&program),
             program,
             residents: Vec::new(),
-            scratch: 0,
             used: self.clock,
             timed_runs: 0,
         };
@@ -562,15 +562,22 @@ impl Session {
         let (_, most, units, choice) = best;
         planner::apply(&mut compiled.program, &units, &choice);
         drop((units, single));
-        fuse::drop_banks(&mut compiled.program);
         let resident = planner::resident_bytes(&compiled.program);
         planner::assign_threads(&mut compiled.program, network, most);
-        let threads = planner::fit(most, budget, &|threads| {
-            let scratch = planner::scratch(&compiled.program, network, threads);
-            alone.memory(compiled.program.arena, scratch, resident, threads)
-        });
+        let memory = |program: &Program, threads| {
+            let tail = planner::tail(program, network, threads);
+            alone.memory(program.arena, tail, resident, threads)
+        };
+        fuse::drop_banks(&mut compiled.program);
+        // Other places for buffers leave other holes for scratch.
+        let mut again = compiled.program.clone();
+        again.place();
+        if memory(&again, most).total < memory(&compiled.program, most).total {
+            compiled.program = again;
+        }
+        let threads = planner::fit(most, budget, &|threads| memory(&compiled.program, threads));
         planner::assign_threads(&mut compiled.program, network, threads);
-        compiled.scratch = planner::scratch(&compiled.program, network, threads);
+        planner::assign_scratch(&mut compiled.program, network, threads);
         compiled.plan = describe(&compiled.program);
         compiled.plan.threads = threads;
         // Plans of other shapes stay while there is room; they share arena, threads and weights.
@@ -600,7 +607,7 @@ impl Session {
         let fixed = self.fixed(plans().map(Compiled::heap_bytes).sum());
         let fixed = fixed.ok_or_else(|| Error::internal("resources"))?;
         let arena = plans().map(|c| c.program.arena).max().unwrap_or(0);
-        let scratch = plans().map(|c| c.scratch).max().unwrap_or(0);
+        let whole = plans().map(Compiled::arena).max().unwrap_or(0);
         let threads = plans().map(|c| c.plan.threads).max().unwrap_or(1);
         let mut kept: Vec<&Resident> = Vec::new();
         for resident in plans().flat_map(|c| &c.program.residents) {
@@ -609,7 +616,7 @@ impl Session {
             }
         }
         let resident = kept.iter().map(|r| r.bytes).sum();
-        Ok(fixed.memory(arena, scratch, resident, threads))
+        Ok(fixed.memory(arena, whole - arena, resident, threads))
     }
 
     fn evict(&mut self) {
@@ -666,23 +673,15 @@ impl Session {
         })
     }
 
-    /// Brings arena, decoders, scratch and resident weights to what the plans in the cache need.
+    /// Brings arena, decoders and resident weights to what the plans in the cache need.
     fn allocate(&mut self) -> Result<()> {
         let most = |f: fn(&Compiled) -> usize| self.cache.iter().map(f).max();
-        let arena = most(|c| c.program.arena).unwrap_or(0);
-        let scratch = most(|c| c.scratch).unwrap_or(0);
+        let arena = most(Compiled::arena).unwrap_or(0);
         let threads = most(|c| c.plan.threads).unwrap_or(1);
         if self.arena.len() != arena {
             // The old one goes first, so that the two never exist together.
             self.arena = Vec::new();
             self.arena = zeros(arena)?;
-        }
-        if self.scratch.len() != threads || self.scratch.iter().any(|s| s.len() != scratch) {
-            self.scratch = Vec::new();
-            self.scratch.reserve_exact(threads);
-            for _ in 0..threads {
-                self.scratch.push(zeros(scratch)?.into_boxed_slice());
-            }
         }
         self.workers.truncate(threads);
         self.workers.shrink_to_fit();
@@ -701,7 +700,7 @@ impl Session {
             cache,
             workers,
             resources,
-            scratch,
+            arena,
             ..
         } = self;
         let (Some(worker), Some(resources)) = (workers.first_mut(), resources) else {
@@ -716,7 +715,8 @@ impl Session {
             isa: self.isa,
             decoder: &mut worker.decoder,
             buffer: &mut worker.tile,
-            scratch: scratch.first_mut().map_or(&mut [], |s| &mut **s),
+            // Nothing runs now.
+            scratch: arena,
         };
         let wanted = &compiled.program.residents;
         compiled.residents = Vec::with_capacity(wanted.len());

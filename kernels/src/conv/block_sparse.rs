@@ -40,6 +40,7 @@ pub(super) fn run<const L: usize, const NV: usize>(isa: Isa, call: Call<'_, '_>)
         start,
         epilogue,
         scratch,
+        ..
     } = call;
     let groups = PANEL / L;
     let lists = tile.panels.min(CHUNK) * groups;

@@ -43,6 +43,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         start,
         epilogue,
         scratch,
+        ..
     } = call;
     let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);

@@ -38,6 +38,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
         start,
         epilogue,
         scratch,
+        ..
     } = call;
     let mut scratch = Scratch::new(tile.panels, scratch);
     for (group, chunk) in chunks(shape, tile, CHUNK) {

@@ -53,6 +53,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
         start,
         epilogue,
         scratch,
+        ..
     } = call;
     let pixels = rows.len() * shape.out_w;
     let (matrix, scratch) = scratch.split_at_mut(pixels * tile.k_len + 8);

@@ -275,7 +275,7 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_winograd2_f32_8x24",
         sums: Sums::Winograd(Winograd::F2),
         supports: winograd::supports,
-        workspace: |s, panels, rows| winograd::tile_workspace(Winograd::F2, s, panels, rows),
+        workspace: |s, panels, rows| winograd::tile_cut(Winograd::F2, s, panels, rows, 0).scratch,
         run: |isa, call| winograd::run_tile(Winograd::F2, isa, call),
     },
     Algo {
@@ -283,7 +283,7 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_winograd4_f32_8x24",
         sums: Sums::Winograd(Winograd::F4),
         supports: winograd::supports,
-        workspace: |s, panels, rows| winograd::tile_workspace(Winograd::F4, s, panels, rows),
+        workspace: |s, panels, rows| winograd::tile_cut(Winograd::F4, s, panels, rows, 0).scratch,
         run: |isa, call| winograd::run_tile(Winograd::F4, isa, call),
     },
     Algo {
@@ -291,7 +291,7 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_winograd6_f32_8x24",
         sums: Sums::Winograd(Winograd::F6),
         supports: winograd::supports,
-        workspace: |s, panels, rows| winograd::tile_workspace(Winograd::F6, s, panels, rows),
+        workspace: |s, panels, rows| winograd::tile_cut(Winograd::F6, s, panels, rows, 0).scratch,
         run: |isa, call| winograd::run_tile(Winograd::F6, isa, call),
     },
 ];
@@ -325,6 +325,7 @@ struct Call<'a, 'b> {
     out: &'a mut ViewMut<'b>,
     start: Start,
     epilogue: Option<&'a Epilogue<'a>>,
+    warm: bool,
     scratch: &'a mut [f32],
 }
 
@@ -332,7 +333,8 @@ struct Call<'a, 'b> {
 ///
 /// `out.map.h == rows.len()` and `out.data` starts at row `rows.start`; only the channels of the
 /// tile's panels are touched. `epilogue` (its slices cover all output channels) comes with the
-/// last k-range only. `scratch` may hold anything; see [`workspace`].
+/// last k-range only. `scratch` may hold anything, see [`workspace`]; `warm` says that it is as the call
+/// before left it, which differed in the tile's place among the panels (and the weights) only.
 ///
 /// # Panics
 /// When a slice, a map or the scratch is smaller than the shape demands, or the algorithm does
@@ -348,6 +350,7 @@ pub fn conv_tile(
     out: &mut ViewMut<'_>,
     start: Start,
     epilogue: Option<&Epilogue<'_>>,
+    warm: bool,
     scratch: &mut [f32],
 ) {
     let Some(entry) = entry(algo).filter(|a| (a.supports)(shape)) else {
@@ -372,6 +375,7 @@ pub fn conv_tile(
             out,
             start,
             epilogue,
+            warm,
             scratch,
         },
     );

@@ -41,6 +41,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         start,
         epilogue,
         scratch,
+        ..
     } = call;
     let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
     let (lists, scratch) = split_scratch::<2>(scratch, tile.panels.min(CHUNK) * PANEL * K_BLOCK);

@@ -117,6 +117,25 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn lookup_bytes(self, table: &[[i8; 16]], codes: &[u8; 32], out: &mut [i8; 32]) {
+        // SAFETY: `self` proves AVX2; the loads read exactly the 32 codes and 16 elements of the table, the store
+        // writes exactly the 32 bytes of `out`.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+            let mut sum = _mm256_setzero_si256();
+            for (segment, elements) in table.iter().enumerate() {
+                let elements = _mm_loadu_si128(elements.as_ptr().cast());
+                // Codes of this segment become 0x70 to 0x7f, others set the bit that makes a shuffle give 0.
+                let high = _mm256_set1_epi8((segment << 4) as i8);
+                let index = _mm256_adds_epu8(_mm256_xor_si256(codes, high), _mm256_set1_epi8(0x70));
+                let found = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(elements), index);
+                sum = _mm256_or_si256(sum, found);
+            }
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), sum);
+        }
+    }
+
+    #[inline(always)]
     fn select_less(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }

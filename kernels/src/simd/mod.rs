@@ -142,6 +142,8 @@ pub(crate) trait Simd: Copy {
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> Self::V;
     /// The same for codes below 16; other codes give some value of the table.
     fn lookup_16(self, lut: &[f32; 16], codes: &[u8; 8]) -> Self::V;
+    /// Element `code` of the table per byte; 0 beyond its end.
+    fn lookup_bytes(self, table: &[[i8; 16]], codes: &[u8; 32], out: &mut [i8; 32]);
     /// `a < b ? x : y` per lane; false for NaN.
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// The first `n` lanes of `a`, the rest of `b`.

@@ -68,6 +68,17 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn lookup_bytes(self, table: &[[i8; 16]], codes: &[u8; 32], out: &mut [i8; 32]) {
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = table
+                .as_flattened()
+                .get(usize::from(code))
+                .copied()
+                .unwrap_or(0);
+        }
+    }
+
+    #[inline(always)]
     fn select_less(self, a: f32x8, b: f32x8, x: f32x8, y: f32x8) -> f32x8 {
         let (a, b) = (a.to_array(), b.to_array());
         let (x, y) = (x.to_array(), y.to_array());

@@ -180,7 +180,7 @@ impl Exec<'_> {
                 let rows = first + rows.start..first + rows.end;
                 feed.fill(whole, at.image, rows, data);
             };
-            return each_rows(team, step.threads, data, out.map, self.scratch, fill);
+            return each_rows(team, step.threads, data, out.map, fill);
         }
         let input = step.inputs.first().ok_or_else(mismatch)?;
         let needed = band::reach(step, rows, band::height(input));
@@ -195,26 +195,20 @@ impl Exec<'_> {
             Work::Pool(shape) => {
                 let mut shape = *shape;
                 shape.pads[0] = shape.pads[0].saturating_sub(rows.start * shape.stride[0]);
-                let (source, _, data) = borrow(self.arena, io, &from, 0..0, out.range)?;
+                let (source, [data, ..]) = borrow(self.arena, io, &from, [out.range, 0..0, 0..0])?;
                 let view = View {
                     data: source,
                     map: from.map,
                 };
                 let threads = step.threads;
-                each_rows(
-                    self.team,
-                    threads,
-                    data,
-                    out.map,
-                    self.scratch,
-                    |_, rows, data| {
-                        let map = Map::rows(1, out.map.c, rows.len(), out.map.w);
-                        pool::pool(&shape, view, rows, &mut ViewMut { data, map });
-                    },
-                )
+                each_rows(self.team, threads, data, out.map, |_, rows, data| {
+                    let map = Map::rows(1, out.map.c, rows.len(), out.map.w);
+                    pool::pool(&shape, view, rows, &mut ViewMut { data, map });
+                })
             }
             Work::Resize(shape) => {
-                let (source, _, data) = borrow(self.arena, io, &from, 0..0, out.range)?;
+                let parts = [out.range, 0..0, 0..0];
+                let (source, [data, ..]) = borrow(self.arena, io, &from, parts)?;
                 let view = View {
                     data: source,
                     map: from.map,
@@ -225,12 +219,13 @@ impl Exec<'_> {
                     let rows = first + rows.start..first + rows.end;
                     resize::resize(shape, view, needed.start, rows, &mut ViewMut { data, map });
                 };
-                each_rows(team, threads, data, out.map, self.scratch, compute)
+                each_rows(team, threads, data, out.map, compute)
             }
             Work::Function(function) => {
                 let function = kernel_function(function, self.constants)?;
                 if input.place != step.output.place {
-                    let (source, _, data) = borrow(self.arena, io, &from, 0..0, out.range.clone())?;
+                    let parts = [out.range.clone(), 0..0, 0..0];
+                    let (source, [data, ..]) = borrow(self.arena, io, &from, parts)?;
                     data.copy_from_slice(source.get(..data.len()).ok_or_else(mismatch)?);
                 }
                 let data = self.arena.get_mut(out.range).ok_or_else(mismatch)?;
@@ -245,10 +240,12 @@ impl Exec<'_> {
                 let strides = [0, 0, 0, 0, 0, 1];
                 let operand = |data| binary::Operand { data, strides };
                 if from.input.is_none() && from.range == out.range {
-                    let (b, _, data) = borrow(self.arena, io, &second, 0..0, out.range)?;
+                    let parts = [out.range, 0..0, 0..0];
+                    let (b, [data, ..]) = borrow(self.arena, io, &second, parts)?;
                     binary::binary_update(*kind, dims, data, strides, operand(b), false);
                 } else if second.input.is_none() && second.range == out.range {
-                    let (a, _, data) = borrow(self.arena, io, &from, 0..0, out.range)?;
+                    let parts = [out.range, 0..0, 0..0];
+                    let (a, [data, ..]) = borrow(self.arena, io, &from, parts)?;
                     binary::binary_update(*kind, dims, data, strides, operand(a), true);
                 } else {
                     let other = if second.input.is_none() {
@@ -256,7 +253,8 @@ impl Exec<'_> {
                     } else {
                         0..0
                     };
-                    let (a, b, data) = borrow(self.arena, io, &from, other, out.range)?;
+                    let parts = [other, out.range, 0..0];
+                    let (a, [b, data, _]) = borrow(self.arena, io, &from, parts)?;
                     let b = match second.input {
                         Some(index) => io.input(index)?.get(second.range).ok_or_else(mismatch)?,
                         None => b,
@@ -285,7 +283,8 @@ impl Exec<'_> {
         let coded = self.coded(id, info);
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let residents = self.residents;
-        let (source, bank, data) = borrow(self.arena, io, &from, bank, out.range)?;
+        let others = [bank, out.range, step.scratch.range()];
+        let (source, [bank, data, scratch]) = borrow(self.arena, io, &from, others)?;
         let kept = match step.source.resident {
             Some(index) => Kept::from(residents.get(index).ok_or_else(mismatch)?.as_ref()),
             None => Kept::Bank(Bank { data: bank }),
@@ -314,7 +313,7 @@ impl Exec<'_> {
         };
         let threads = step.threads.clamp(1, self.workers.len().max(1));
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
-        job.by_rows(self.team, Some(kept), &coded, data, workers, self.scratch)
+        job.by_rows(self.team, Some(kept), &coded, data, workers, scratch)
     }
 }
 
@@ -337,28 +336,22 @@ fn fill_part(
     Ok(())
 }
 
-/// An operand, another part of the arena to read, and the part to write.
+/// An operand, and other parts of the arena.
 fn borrow<'a>(
     arena: &'a mut [f32],
     io: &Io<'a, '_, '_, '_>,
     from: &Place4,
-    other: Range<usize>,
-    out: Range<usize>,
-) -> Result<(&'a [f32], &'a [f32], &'a mut [f32])> {
-    let ranges = [
-        if from.input.is_some() {
-            0..0
-        } else {
-            from.range.clone()
-        },
-        other,
-        out,
-    ];
-    let parts = arena.get_disjoint_mut(ranges).map_err(|_| mismatch())?;
-    let [source, other, out] = parts;
+    [a, b, c]: [Range<usize>; 3],
+) -> Result<(&'a [f32], [&'a mut [f32]; 3])> {
+    let own = match from.input {
+        Some(_) => 0..0,
+        None => from.range.clone(),
+    };
+    let parts = arena.get_disjoint_mut([own, a, b, c]);
+    let [source, a, b, c] = parts.map_err(|_| mismatch())?;
     let source = match from.input {
         Some(index) => io.input(index)?.get(from.range.clone()),
         None => Some(&*source),
     };
-    Ok((source.ok_or_else(mismatch)?, other, out))
+    Ok((source.ok_or_else(mismatch)?, [a, b, c]))
 }

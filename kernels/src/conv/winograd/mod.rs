@@ -4,7 +4,7 @@
 //! ```text
 //! for strip of tiles (m x m outputs each)
 //!   transform (m + 2)^2 inputs of every tile and channel    (input.rs)
-//!   for group of panels
+//!   for chunk of panels
 //!     for each of the (m + 2)^2 positions: channels x tiles matrix product  (multiply.rs)
 //!     transform back, add, finish                           (output.rs)
 //! ```
@@ -12,9 +12,10 @@
 //! `(m + 2)^2 / 9` times the weights, transforms of input and output, and rounding errors that
 //! grow with m (points.rs). Weights may be resident in f32 or in 16 bits ([`transform`],
 //! [`transform_16`], [`run`]), or transformed from a decoded tile in every call
-//! ([`crate::conv_tile`]); scaled codes give equal bits in all three ways. The scratch holds one
-//! strip, not the map. It loses on few channels, on maps that tiles cover badly, with tiles of one panel
-//! (each transforms the input anew), and on 512 channels of 4x4, where weights outweigh products.
+//! ([`crate::conv_tile`], a block of channels at a time); scaled codes give equal bits in all three
+//! ways. The scratch holds one strip, not the map; how large strips and chunks are depends on the scratch
+//! there is. It loses on few channels, on maps that tiles cover badly, and on 512 channels of 4x4,
+//! where weights outweigh products.
 //!
 //! Order of summation: per position one chain over a block of at most 128 channels, blocks in
 //! order, then the output transform; tiles lie on the grid of the whole output, so rows, strips
@@ -41,8 +42,28 @@ use std::ops::Range;
 /// Panels whose sums are kept side by side: they share a block of input in the L1 cache.
 const CHUNK: usize = 4;
 /// Elements of weights that [`crate::conv_tile`] transforms at a time (1 MiB), but at least 2
-/// panels and at most 8.
+/// panels.
 const TILE_TARGET: usize = 256 * 1024;
+
+/// How a call is cut to the scratch it gets.
+#[derive(Clone, Copy)]
+struct Blocking {
+    /// Most tiles of a strip; 0: as many as is fastest.
+    tiles: usize,
+    /// Most panels that are transformed at a time, or whose sums are kept.
+    panels: usize,
+}
+
+/// Fastest first; each next one needs no more scratch.
+const BLOCKINGS: [Blocking; LEVELS] = {
+    const fn to(tiles: usize, panels: usize) -> Blocking {
+        Blocking { tiles, panels }
+    }
+    [to(0, 8), to(0, 2), to(0, 1), to(24, 1), to(8, 1)]
+};
+
+/// Ways to cut a call to its scratch, see [`workspace`].
+pub const LEVELS: usize = 5;
 /// Elements of transformed input of a strip to aim at: 512 KiB.
 const TARGET: usize = 128 * 1024;
 /// Elements between two positions beyond the data: keeps them out of each other's cache sets.
@@ -207,58 +228,133 @@ fn transform_16_sized<K: Size>(
     exact
 }
 
-/// f32 elements of scratch [`run`] needs for `panels` panels and `rows` output rows of a call, with
-/// strips of at most `tiles` tiles; 0 takes what is fastest. Fewer tiles need less and change no
-/// bit.
+/// f32 elements of scratch [`run`] needs for `panels` panels and `rows` output rows of a call.
+/// `level` 0 is fastest, each next one below [`LEVELS`] needs less. A call takes the first level
+/// that fits its scratch; which one changes no bit.
 pub fn workspace(
     size: Winograd,
     shape: &ConvShape,
     panels: usize,
     rows: usize,
-    tiles: usize,
+    level: usize,
 ) -> usize {
-    sized!(size, workspace_sized(shape, panels, rows, tiles))
+    let cut = Weights::Resident { panels };
+    sized!(size, parts(shape, cut, rows, level)).len()
 }
 
-fn workspace_sized<K: Size>(shape: &ConvShape, panels: usize, rows: usize, tiles: usize) -> usize {
-    Parts::new::<K>(shape, panels, rows, tiles).len()
+/// How [`crate::conv_tile`] goes about tiles of `panels` panels and calls of `rows` rows at a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileCut {
+    /// f32 elements of scratch.
+    pub scratch: usize,
+    /// All of the call's input is transformed at once, and need not be for a warm call.
+    pub single: bool,
+    /// Panels for which the input is transformed once otherwise.
+    pub panels: usize,
 }
 
-/// How scratch is divided.
+/// See [`TileCut`].
+pub fn tile_cut(
+    size: Winograd,
+    shape: &ConvShape,
+    panels: usize,
+    rows: usize,
+    level: usize,
+) -> TileCut {
+    let parts = sized!(size, parts(shape, Weights::Coded { panels }, rows, level));
+    TileCut {
+        scratch: parts.len(),
+        single: parts.single,
+        panels: parts.panels,
+    }
+}
+
+/// Where weights come from.
+#[derive(Clone, Copy)]
+enum Weights {
+    Resident {
+        panels: usize,
+    },
+    /// Transformed in the call.
+    Coded {
+        panels: usize,
+    },
+}
+
+/// How scratch is divided. The input comes first, so that it stays where it is when only the number
+/// of panels changes.
 struct Parts {
     cut: Cut,
+    /// One strip is all there is.
+    single: bool,
+    /// Panels at a time.
+    panels: usize,
+    /// Most channels whose weights are transformed at a time.
+    channels: usize,
     input: usize,
+    weights: usize,
     sums: usize,
     buffer: usize,
     widened: usize,
 }
 
-impl Parts {
-    fn new<K: Size>(shape: &ConvShape, panels: usize, rows: usize, tiles: usize) -> Parts {
-        let positions = K::T * K::T;
-        let channels = shape.in_per_group().max(1);
-        let tiles = match tiles {
-            0 => {
-                let most = TARGET / (positions * channels) / 8 * 8;
-                most.clamp(24, 96)
-            }
-            n => n,
-        };
-        let cut = Cut::new::<K>(shape, rows, tiles);
-        let pitch = (cut.rows * cut.columns).next_multiple_of(8);
-        let panels = panels.clamp(1, CHUNK);
-        Parts {
-            cut,
-            input: positions.saturating_mul(channels.saturating_mul(pitch).saturating_add(GAP)),
-            sums: panels * positions * (PANEL * pitch + GAP),
-            buffer: input::buffer::<K>(cut.rows, cut.columns)
-                .max(output::buffer::<K>(cut.rows, cut.columns)),
-            widened: panels * BLOCK * PANEL,
+fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize) -> Parts {
+    let Blocking { tiles, panels } = BLOCKINGS[level.min(LEVELS - 1)];
+    let positions = K::T * K::T;
+    let channels = shape.in_per_group().max(1);
+    let tiles = match tiles {
+        0 => (TARGET / (positions * channels) / 8 * 8).clamp(24, 96),
+        n => n,
+    };
+    let cut = Cut::new::<K>(shape, rows, tiles);
+    let single = cut.is_all::<K>(shape, rows);
+    let pitch = (cut.rows * cut.columns).next_multiple_of(8);
+    let input = positions.saturating_mul(channels.saturating_mul(pitch).saturating_add(GAP));
+    let of_channels = |n: usize| positions.saturating_mul(weights::stride(n));
+    // The weights of a single strip need not be there for all channels at once.
+    let block = if single {
+        channels.min(BLOCK)
+    } else {
+        channels
+    };
+    let (panels, weights) = match weights {
+        Weights::Resident { panels: all } => (all.min(panels).min(CHUNK), 0),
+        Weights::Coded { panels: all } => {
+            let most = if single { CHUNK } else { panels };
+            let target = (TILE_TARGET / of_channels(block)).max(2);
+            let panels = all.min(panels).min(most).min(target);
+            (panels, panels.saturating_mul(of_channels(block)))
         }
+    };
+    let panels = panels.max(1);
+    Parts {
+        cut,
+        single,
+        panels,
+        channels: block,
+        input,
+        weights,
+        sums: panels.min(CHUNK) * positions * (PANEL * pitch + GAP),
+        buffer: input::buffer::<K>(cut.rows, cut.columns)
+            .max(output::buffer::<K>(cut.rows, cut.columns)),
+        widened: panels.min(CHUNK) * BLOCK * PANEL,
     }
+}
 
+/// The first level that fits.
+///
+/// # Panics
+/// When none does.
+fn fitting<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, scratch: usize) -> Parts {
+    let all = (0..LEVELS).map(|level| parts::<K>(shape, weights, rows, level));
+    let mut fitting = all.filter(|parts| parts.len() <= scratch);
+    fitting.next().expect("scratch shorter than the workspace")
+}
+
+impl Parts {
     fn len(&self) -> usize {
         self.input
+            .saturating_add(self.weights)
             .saturating_add(self.sums + self.buffer + self.widened + BLOCK)
     }
 }
@@ -275,8 +371,8 @@ struct Job<'a, 'b> {
 }
 
 /// Adds the products of `panels` (of the layer; `weights` starts with the first of them) to output
-/// rows `rows`; the other arguments are those of [`crate::conv_tile`]. Strips are as large as
-/// `tiles` says, see [`workspace`].
+/// rows `rows`; the other arguments are those of [`crate::conv_tile`]. The length of the scratch
+/// decides the level, see [`workspace`].
 ///
 /// # Panics
 /// As [`crate::conv_tile`].
@@ -292,7 +388,6 @@ pub fn run(
     out: &mut ViewMut<'_>,
     start: Start,
     epilogue: Option<&Epilogue<'_>>,
-    tiles: usize,
     scratch: &mut [f32],
 ) {
     assert!(supports(shape), "Winograd does not support {shape:?}");
@@ -310,18 +405,20 @@ pub fn run(
         start,
         epilogue,
     };
-    sized!(size, run_sized(job, weights, panels, tiles, scratch));
+    sized!(size, run_sized(job, weights, panels, scratch));
 }
 
 fn run_sized<K: Size>(
     mut job: Job<'_, '_>,
     weights: Resident<'_>,
     panels: Range<usize>,
-    tiles: usize,
     scratch: &mut [f32],
 ) {
     let shape = job.shape;
-    let parts = Parts::new::<K>(shape, panels.len(), job.rows.len(), tiles);
+    let resident = Weights::Resident {
+        panels: panels.len(),
+    };
+    let parts = fitting::<K>(shape, resident, job.rows.len(), scratch.len());
     let mut scratch = Scratch::new(&parts, scratch);
     let channels = 0..shape.in_per_group();
     for strip in parts.cut.strips::<K>(shape, &job.rows) {
@@ -329,16 +426,18 @@ fn run_sized<K: Size>(
         while panel < panels.end {
             let (group, end) = group_of(shape, panel, panels.end);
             job.transform_input::<K>(group, &channels, &strip, &mut scratch);
-            let within = panel - panels.start..end - panels.start;
-            job.multiply::<K>(
-                weights,
-                within,
-                panels.start,
-                &channels,
-                &strip,
-                &mut scratch,
-            );
-            panel = end;
+            while panel < end {
+                let chunk = panel..end.min(panel + parts.panels);
+                let loaded = Loaded {
+                    weights,
+                    panel: panel - panels.start,
+                    channels: channels.clone(),
+                    count: channels.len(),
+                };
+                job.multiply::<K>(loaded, chunk.len(), &strip, &mut scratch);
+                panel = chunk.end;
+                job.finish::<K>(chunk, &strip, &mut scratch);
+            }
         }
     }
 }
@@ -353,6 +452,7 @@ fn group_of(shape: &ConvShape, panel: usize, end: usize) -> (usize, usize) {
 /// The parts of the scratch.
 struct Scratch<'a> {
     input: &'a mut [f32],
+    weights: &'a mut [f32],
     sums: &'a mut [f32],
     buffer: &'a mut [f32],
     widened: &'a mut [[f32; PANEL]],
@@ -362,17 +462,35 @@ struct Scratch<'a> {
 impl<'a> Scratch<'a> {
     fn new(parts: &Parts, scratch: &'a mut [f32]) -> Scratch<'a> {
         let (input, scratch) = scratch.split_at_mut(parts.input);
+        let (weights, scratch) = scratch.split_at_mut(parts.weights);
         let (sums, scratch) = scratch.split_at_mut(parts.sums);
         let (buffer, scratch) = scratch.split_at_mut(parts.buffer);
         let (offsets, scratch) = scratch.split_at_mut(BLOCK);
         Scratch {
             input,
+            weights,
             sums,
             buffer,
             offsets,
             widened: scratch[..parts.widened].as_chunks_mut().0,
         }
     }
+}
+
+/// Transformed weights of some channels.
+struct Loaded<'a> {
+    weights: Resident<'a>,
+    /// The first panel to use, counted in `weights`.
+    panel: usize,
+    /// Channels that `weights` hold, counted from the first that is transformed.
+    channels: Range<usize>,
+    /// Channels of transformed input.
+    count: usize,
+}
+
+/// Channels of a chain of multiply-adds: equal parts.
+fn chain(count: usize) -> usize {
+    count.div_ceil(count.div_ceil(BLOCK).max(1)).max(1)
 }
 
 impl Job<'_, '_> {
@@ -396,111 +514,87 @@ impl Job<'_, '_> {
         });
     }
 
-    /// All positions of panels `panels` of `weights` (which begin with panel `first` of the
-    /// layer) for a strip.
+    /// All positions of `panels` (at most [`CHUNK`]) panels for a strip: sums over the channels that are loaded.
     fn multiply<K: Size>(
         &mut self,
-        weights: Resident<'_>,
-        panels: Range<usize>,
-        first: usize,
-        channels: &Range<usize>,
+        loaded: Loaded<'_>,
+        panels: usize,
         strip: &Strip,
         scratch: &mut Scratch<'_>,
     ) {
-        let (positions, count, pitch) = (K::T * K::T, channels.len(), strip.pitch());
+        let (positions, count, pitch) = (K::T * K::T, loaded.count, strip.pitch());
         let (in_stride, stride) = (count * pitch + GAP, PANEL * pitch + GAP);
-        let weights_stride = weights::stride(count);
-        let block = count.div_ceil(count.div_ceil(BLOCK));
+        let weights_stride = weights::stride(loaded.channels.len());
+        let block = chain(count);
         let widened = &mut *scratch.widened;
         let offsets: &mut [u32] = bytemuck::cast_slice_mut(scratch.offsets);
         for (k, offset) in offsets.iter_mut().enumerate() {
             *offset = (k * pitch) as u32;
         }
-        for chunk in panels.clone().step_by(CHUNK) {
-            let chunk = chunk..(chunk + CHUNK).min(panels.end);
-            for position in 0..positions {
-                for channel in (0..count).step_by(block) {
-                    let len = block.min(count - channel);
-                    let input = &scratch.input[position * in_stride + channel * pitch..];
-                    let products = Products {
-                        input: &input[..len * pitch],
-                        pitch,
-                        offsets: bytemuck::cast_slice(scratch.offsets),
-                        tiles: strip.tiles(),
-                        first: channel == 0,
-                    };
-                    let sums = &mut scratch.sums[position * stride..];
-                    let at = |i: usize| {
-                        ((chunk.start + i) * positions + position) * weights_stride
-                            + channel * PANEL
-                    };
-                    match weights {
-                        Resident::F32(values) => {
-                            let weights = |i| values[at(i)..][..len * PANEL].as_chunks().0;
-                            let stride = positions * stride;
-                            products.run(self.isa, chunk.len(), weights, sums, stride);
+        for position in 0..positions {
+            for channel in loaded.channels.clone().step_by(block) {
+                let len = block.min(count - channel);
+                let input = &scratch.input[position * in_stride + channel * pitch..];
+                let products = Products {
+                    input: &input[..len * pitch],
+                    pitch,
+                    offsets: bytemuck::cast_slice(scratch.offsets),
+                    tiles: strip.tiles(),
+                    first: channel == 0,
+                };
+                let sums = &mut scratch.sums[position * stride..];
+                let stride = positions * stride;
+                let place = |i: usize| (loaded.panel + i) * positions + position;
+                let before = (channel - loaded.channels.start) * PANEL;
+                let at = |i: usize| place(i) * weights_stride + before;
+                match loaded.weights {
+                    Resident::F32(values) => {
+                        let weights = |i| values[at(i)..][..len * PANEL].as_chunks().0;
+                        products.run(self.isa, panels, weights, sums, stride);
+                    }
+                    Resident::I16 { q, scales } if strip.tiles() <= FEW => {
+                        let weights = |i| {
+                            let q = q[at(i)..][..len * PANEL].as_chunks().0;
+                            (q, &scales.as_chunks().0[place(i)])
+                        };
+                        products.run_few_16(self.isa, panels, weights, sums, stride);
+                    }
+                    Resident::I16 { q, scales } => {
+                        for i in 0..panels {
+                            self.isa.run(weights::Widen {
+                                q: &q[at(i)..][..len * PANEL],
+                                scale: &scales.as_chunks().0[place(i)],
+                                out: &mut widened[i * BLOCK..][..len],
+                            });
                         }
-                        Resident::I16 { q, scales } if strip.tiles() <= FEW => {
-                            let weights = |i| {
-                                let scale = (chunk.start + i) * positions + position;
-                                let q = q[at(i)..][..len * PANEL].as_chunks().0;
-                                (q, &scales.as_chunks().0[scale])
-                            };
-                            let stride = positions * stride;
-                            products.run_few_16(self.isa, chunk.len(), weights, sums, stride);
-                        }
-                        Resident::I16 { q, scales } => {
-                            for i in 0..chunk.len() {
-                                let scale = (chunk.start + i) * positions + position;
-                                self.isa.run(weights::Widen {
-                                    q: &q[at(i)..][..len * PANEL],
-                                    scale: &scales.as_chunks().0[scale],
-                                    out: &mut widened[i * BLOCK..][..len],
-                                });
-                            }
-                            let weights = |i| &widened[i * BLOCK..][..len];
-                            let stride = positions * stride;
-                            products.run(self.isa, chunk.len(), weights, sums, stride);
-                        }
+                        let weights = |i| &widened[i * BLOCK..][..len];
+                        products.run(self.isa, panels, weights, sums, stride);
                     }
                 }
             }
-            for panel in chunk.clone() {
-                let (channel, lanes) = self.shape.panel_channels(first + panel);
-                let at = (panel - chunk.start) * positions * stride;
-                self.isa.run(output::Output::<K> {
-                    shape: self.shape,
-                    strip,
-                    sums: &scratch.sums[at..],
-                    stride,
-                    channels: channel..channel + lanes,
-                    rows: self.rows.clone(),
-                    out: &mut *self.out,
-                    accumulate: self.start == Start::Accumulate,
-                    epilogue: self.epilogue,
-                    buffer: &mut *scratch.buffer,
-                    size: PhantomData,
-                });
-            }
         }
     }
-}
 
-/// Panels that are transformed at a time.
-fn tile_chunk(panel_len: usize) -> usize {
-    (TILE_TARGET / panel_len.max(1)).clamp(2, 8)
-}
-
-/// Scratch of [`run_tile`].
-pub(super) fn tile_workspace(
-    size: Winograd,
-    shape: &ConvShape,
-    panels: usize,
-    rows: usize,
-) -> usize {
-    let len = panel_len(size, shape);
-    let weights = tile_chunk(len).min(panels).saturating_mul(len);
-    weights.saturating_add(workspace(size, shape, panels, rows, 0))
+    /// Transforms the sums of panels `panels` of the layer back.
+    fn finish<K: Size>(&mut self, panels: Range<usize>, strip: &Strip, scratch: &mut Scratch<'_>) {
+        let (positions, stride) = (K::T * K::T, PANEL * strip.pitch() + GAP);
+        for (i, panel) in panels.enumerate() {
+            let (channel, lanes) = self.shape.panel_channels(panel);
+            self.isa.run(output::Output::<K> {
+                shape: self.shape,
+                strip,
+                sums: &scratch.sums[i * positions * stride..],
+                stride,
+                channels: channel..channel + lanes,
+                rows: self.rows.clone(),
+                out: &mut *self.out,
+                accumulate: self.start == Start::Accumulate,
+                epilogue: self.epilogue,
+                buffer: &mut *scratch.buffer,
+                size: PhantomData,
+            });
+        }
+    }
 }
 
 /// A tile's weights are transformed, once, then used.
@@ -511,13 +605,12 @@ pub(super) fn run_tile(size: Winograd, isa: Isa, call: Call<'_, '_>) {
 fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
     let Call { shape, tile, .. } = call;
     let channels = weights::channels(shape, tile);
-    let len = K::T * K::T * weights::stride(channels.len());
-    let most = tile_chunk(K::T * K::T * weights::stride(shape.in_per_group()));
-    let (transformed, scratch) = call.scratch.split_at_mut(tile.panels.min(most) * len);
-    let parts = Parts::new::<K>(shape, tile.panels, call.rows.len(), 0);
-    let mut scratch = Scratch::new(&parts, scratch);
+    let coded = Weights::Coded {
+        panels: tile.panels,
+    };
+    let parts = fitting::<K>(shape, coded, call.rows.len(), call.scratch.len());
+    let mut scratch = Scratch::new(&parts, call.scratch);
     let strips = parts.cut.strips::<K>(shape, &call.rows);
-    let single = strips.clone().nth(1).is_none();
     let mut job = Job {
         isa,
         shape,
@@ -527,30 +620,49 @@ fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
         start: call.start,
         epilogue: call.epilogue,
     };
-    let (mut panel, mut ready) = (0, None);
+    let count = channels.len();
+    // Weights are transformed for whole chains; those of several strips, for all of them.
+    let block = if parts.single {
+        parts.channels / chain(count) * chain(count)
+    } else {
+        count
+    };
+    // The group whose input is transformed: that of one strip stays for all panels.
+    let mut ready = (call.warm && parts.single && shape.groups == 1).then_some(0);
+    let mut panel = 0;
     while panel < tile.panels {
         let first = tile.first_panel + panel;
         let (group, end) = group_of(shape, first, tile.first_panel + tile.panels);
-        let chunk = panel..(end - tile.first_panel).min(panel + most);
+        let chunk = panel..(end - tile.first_panel).min(panel + parts.panels);
         panel = chunk.end;
-        let weights = &mut transformed[..chunk.len() * len];
-        let panels = 0..chunk.len();
-        weights::transform::<K>(isa, shape, tile, chunk, channels.clone(), weights);
-        for strip in strips.clone() {
-            // The input of a map of one strip stays transformed for all panels of a group.
-            if !single || ready != Some(group) {
-                job.transform_input::<K>(group, &channels, &strip, &mut scratch);
-                ready = Some(group);
+        for part in (0..count).step_by(block.max(1)) {
+            let part = part..count.min(part + block);
+            let len = chunk.len() * K::T * K::T * weights::stride(part.len());
+            let absolute = channels.start + part.start..channels.start + part.end;
+            let weights = &mut scratch.weights[..len];
+            weights::transform::<K>(isa, shape, tile, chunk.clone(), absolute, weights);
+            for strip in strips.clone() {
+                if !parts.single || ready != Some(group) {
+                    job.transform_input::<K>(group, &channels, &strip, &mut scratch);
+                    ready = Some(group);
+                }
+                let weights = std::mem::take(&mut scratch.weights);
+                for own in (0..chunk.len()).step_by(CHUNK) {
+                    let panels = CHUNK.min(chunk.len() - own);
+                    let loaded = Loaded {
+                        weights: Resident::F32(weights),
+                        panel: own,
+                        channels: part.clone(),
+                        count,
+                    };
+                    job.multiply::<K>(loaded, panels, &strip, &mut scratch);
+                    if part.end == count {
+                        let panels = first + own..first + own + panels;
+                        job.finish::<K>(panels, &strip, &mut scratch);
+                    }
+                }
+                scratch.weights = weights;
             }
-            let weights = Resident::F32(weights);
-            job.multiply::<K>(
-                weights,
-                panels.clone(),
-                first,
-                &channels,
-                &strip,
-                &mut scratch,
-            );
         }
     }
 }

@@ -57,6 +57,12 @@ impl Cut {
         }
     }
 
+    /// Whether one strip holds any call of at most `rows` output rows.
+    pub fn is_all<K: Size>(self, shape: &ConvShape, rows: usize) -> bool {
+        let down = (rows.div_ceil(K::M) + 1).min(shape.out_h.div_ceil(K::M));
+        self.rows >= down && self.columns >= shape.out_w.div_ceil(K::M)
+    }
+
     /// The strips that cover output rows `rows`.
     pub fn strips<K: Size>(self, shape: &ConvShape, rows: &Range<usize>) -> Strips {
         let down = rows.start / K::M..rows.end.div_ceil(K::M);

@@ -1,7 +1,7 @@
 //! Weights to Winograd's positions: `[panel][position][channel][8]`, and a gap behind each position.
 
-use super::GAP;
 use super::points::{self, MOST, Size};
+use super::{BLOCK, GAP};
 use crate::conv::ConvShape;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
@@ -36,8 +36,6 @@ impl<K: Size> Work for Transform<'_, K> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Transform { shape, tile, .. } = self;
-        let rows = KRows::new(shape, tile);
-        let table = table(tile);
         let stride = stride(self.channels.len());
         let mut scales = [[[0.0; PANEL]; MOST]; MOST];
         for (i, line) in scales.iter_mut().enumerate().take(K::T) {
@@ -49,29 +47,133 @@ impl<K: Size> Work for Transform<'_, K> {
                 };
             }
         }
-        for (at, channel) in self.channels.enumerate() {
-            let mut g = [[simd.splat(0.0); 3]; 3];
-            for tap in 0..9 {
-                if let Some(row) = rows.row(channel, tap) {
-                    g[tap % 3][tap / 3] = load(simd, tile, &table, self.panel, row);
+        let rows = KRows::new(shape, tile);
+        let first = self.panel * tile.k_len;
+        let all = first..first + tile.k_len;
+        let whole = tile.k_len == shape.k();
+        let mut out = self.out;
+        match tile.values {
+            TileValues::I8 {
+                q,
+                steps: Steps::Layer(_) | Steps::Channel(_),
+            } if whole => {
+                let q = &q.as_chunks().0[all][self.channels.start * rows.channel..];
+                let taps = std::array::from_fn(|tap| &q[tap * rows.tap..]);
+                let count = self.channels.len();
+                codes::<K, S>(simd, taps, rows.channel, count, &scales, stride, out);
+            }
+            TileValues::Lut { codes: from, lut } if whole && lut.step() > 0.0 => {
+                let from = &from.as_chunks().0[all];
+                let mut channel = self.channels.start;
+                while channel < self.channels.end {
+                    let count = (self.channels.end - channel).min(BLOCK);
+                    let mut q = [[0; PANEL]; 9 * BLOCK];
+                    for tap in 0..9 {
+                        let from = &from[channel * rows.channel + tap * rows.tap..];
+                        let to = &mut q[tap * BLOCK..][..count];
+                        translate(simd, lut.multiples(), from, rows.channel, to);
+                    }
+                    let taps = std::array::from_fn(|tap| &q[tap * BLOCK..]);
+                    codes::<K, S>(simd, taps, 1, count, &scales, stride, out);
+                    out = &mut out[count * PANEL..];
+                    channel += count;
                 }
             }
-            // Columns of the kernel first, then rows.
-            let mut tall = [[simd.splat(0.0); 3]; MOST];
-            for (x, column) in g.into_iter().enumerate() {
-                let column = points::weights::<K, S>(simd, column);
-                for i in 0..K::T {
-                    tall[i][x] = column[i];
+            _ => {
+                let table = table(tile);
+                for channel in 0..self.channels.len() {
+                    let mut g = [simd.splat(0.0); 9];
+                    for (tap, g) in g.iter_mut().enumerate() {
+                        if let Some(row) = rows.row(self.channels.start + channel, tap) {
+                            *g = load(simd, tile, &table, self.panel, row);
+                        }
+                    }
+                    kernel::<K, S>(simd, g, &scales, stride, &mut out[channel * PANEL..]);
                 }
             }
-            for i in 0..K::T {
-                let line = points::weights::<K, S>(simd, tall[i]);
-                for j in 0..K::T {
-                    let to = (i * K::T + j) * stride + at * PANEL;
-                    let v = simd.mul(line[j], simd.load(&scales[i][j]));
-                    simd.store(v, &mut self.out[to..to + PANEL].as_chunks_mut().0[0]);
-                }
+        }
+    }
+}
+
+/// Looks the codes of every `step`-th row up, four rows at a time.
+#[inline(always)]
+fn translate<S: Simd>(
+    simd: S,
+    table: &[[i8; 16]],
+    from: &[[u8; PANEL]],
+    step: usize,
+    to: &mut [[i8; PANEL]],
+) {
+    for (i, to) in to.chunks_mut(4).enumerate() {
+        let mut q = [0; 4 * PANEL];
+        let neighbours = from.get(4 * i..4 * i + 4).filter(|_| step == 1);
+        if let Some(codes) = neighbours.and_then(|n| n.as_flattened().first_chunk()) {
+            simd.lookup_bytes(table, codes, &mut q);
+            for (to, q) in to.iter_mut().zip(q.as_chunks().0) {
+                *to = *q;
             }
+            continue;
+        }
+        let mut codes = [0; 4 * PANEL];
+        for (j, code) in codes
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .enumerate()
+            .take(to.len())
+        {
+            *code = from[(4 * i + j) * step];
+        }
+        simd.lookup_bytes(table, &codes, &mut q);
+        for (to, q) in to.iter_mut().zip(q.as_chunks().0) {
+            *to = *q;
+        }
+    }
+}
+
+/// Transforms `count` channels whose codes lie `step` rows apart, tap by tap.
+#[inline(always)]
+fn codes<K: Size, S: Simd>(
+    simd: S,
+    taps: [&[[i8; PANEL]]; 9],
+    step: usize,
+    count: usize,
+    scales: &[[[f32; PANEL]; MOST]; MOST],
+    stride: usize,
+    out: &mut [f32],
+) {
+    for channel in 0..count {
+        let mut g = [simd.splat(0.0); 9];
+        for (g, tap) in g.iter_mut().zip(&taps) {
+            *g = simd.widen_i8(&tap[channel * step]);
+        }
+        kernel::<K, S>(simd, g, scales, stride, &mut out[channel * PANEL..]);
+    }
+}
+
+/// Transforms eight kernels of one channel.
+#[inline(always)]
+fn kernel<K: Size, S: Simd>(
+    simd: S,
+    g: [S::V; 9],
+    scales: &[[[f32; PANEL]; MOST]; MOST],
+    stride: usize,
+    out: &mut [f32],
+) {
+    // Columns of the kernel first, then rows.
+    let mut tall = [[simd.splat(0.0); 3]; MOST];
+    for x in 0..3 {
+        let column = points::weights::<K, S>(simd, [g[x], g[3 + x], g[6 + x]]);
+        for i in 0..K::T {
+            tall[i][x] = column[i];
+        }
+    }
+    for i in 0..K::T {
+        let line = points::weights::<K, S>(simd, tall[i]);
+        for j in 0..K::T {
+            let to = (i * K::T + j) * stride;
+            let v = simd.mul(line[j], simd.load(&scales[i][j]));
+            simd.store(v, &mut out[to..to + PANEL].as_chunks_mut().0[0]);
         }
     }
 }
@@ -127,7 +229,10 @@ pub(super) fn channels(shape: &ConvShape, tile: &WeightTile<'_>) -> Range<usize>
 /// What the codes of a look-up table stand for before [`scale_of`].
 fn table(tile: &WeightTile<'_>) -> [f32; 256] {
     match tile.values {
-        TileValues::Lut { lut, .. } if lut.step() > 0.0 => lut.integers(),
+        TileValues::Lut { lut, .. } if lut.step() > 0.0 => {
+            let multiples = lut.multiples().as_flattened();
+            std::array::from_fn(|code| multiples.get(code).map_or(0.0, |&m| f32::from(m)))
+        }
         TileValues::Lut { lut, .. } => *lut.values(),
         _ => [0.0; 256],
     }
