@@ -23,6 +23,9 @@ pub struct Args {
     /// Least time spent on each measurement, in milliseconds.
     #[arg(long, default_value_t = 300)]
     millis: u64,
+    /// Decode a file instead: all layers of its first network.
+    #[arg(long, value_name = "FILE.dcz", conflicts_with_all = ["case", "portable", "check"])]
+    file: Option<std::path::PathBuf>,
     /// Only cases whose name contains this.
     #[arg(long)]
     case: Option<String>,
@@ -117,6 +120,9 @@ struct Row {
 
 /// Runs the measurements and prints them.
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
+    if let Some(file) = &args.file {
+        return crate::decode_file::run(file, args.millis, args.json);
+    }
     let (mut report, mut missed) = (Vec::new(), Vec::new());
     let wanted = |case: &&Case| {
         args.case

@@ -1,7 +1,7 @@
 //! Measurements of dcz: the `bench` command, one module per subject.
 //!
 //! * [`child`]: every figure of a network comes from a fresh process that measures itself.
-//! * [`latency`], [`memory`], [`peers`]: whole networks; [`conv`]: the table of convolution algorithms; [`decode`]: the
+//! * [`latency`], [`memory`], [`peers`]: whole networks; [`conv`]: the table of convolution algorithms; [`decode`], [`decode_file`]: the
 //!   weight decoder.
 //! * [`cases`]: what is measured, as TOML; [`record`]: dated results per machine; [`plot`]: SVG.
 //!
@@ -12,6 +12,7 @@ pub mod cases;
 pub mod child;
 pub mod conv;
 pub mod decode;
+pub mod decode_file;
 pub mod latency;
 pub mod memory;
 pub mod peers;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use dcz::{Model, Session, SessionOptions};
 use dcz_compress::encode::{CompressOptions, Stage, compress};
 use dcz_compress::error::Error;
+use dcz_compress::html::Page;
 use dcz_compress::import::{Dynamic, ImportOptions, import};
 use dcz_compress::onnx;
 use dcz_compress::preprocess::Description;
@@ -12,6 +13,7 @@ use dcz_compress::report;
 use dcz_compress::settings::{AllSettings, IndexSetting, Prune, Quantize, Settings};
 use serde_json::json;
 
+use super::report as folder;
 use super::target::{Partial, check_target};
 
 /// Compresses an ONNX model into a .dcz file and prints what that did to each layer.
@@ -59,6 +61,10 @@ pub struct Arguments {
     /// Name of the network within the file [default: the graph's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Writes report.html, one page with the table of layers and, from lines of JSON that `dcz evaluate`, `sensitivity` and
+    /// `score` printed into files of this folder, accuracy against size, sensitivity and ROC
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Prints one line of JSON on stdout and everything else on stderr
     #[arg(long)]
     json: bool,
@@ -67,6 +73,9 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
     check_target(&arguments.output)?;
+    if let Some(folder) = &arguments.report {
+        folder::prepare(folder)?;
+    }
     let options = CompressOptions {
         settings: all_settings(arguments)?,
         description: arguments
@@ -144,10 +153,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         test.output_error,
     );
     let text = format!("{}{summary}", report::table(network));
-    if !arguments.json {
-        return super::print(&text);
-    }
-    eprint!("{text}");
     let rows = report::rows(network);
     let compressed: Vec<_> = rows.iter().filter(|r| r.compressed).cloned().collect();
     let line = json!({
@@ -162,6 +167,25 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         "total_compressed": report::json(&report::total("total of compressed", &compressed)),
         "total": report::json(&report::total("total", &rows)),
     });
+    if let Some(folder) = &arguments.report {
+        let page = Page {
+            network,
+            file: &arguments
+                .output
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy(),
+            bytes,
+            float_bytes,
+            notes: &notes,
+            measured: &folder::measured(folder)?,
+        };
+        folder::write(folder, &page, &line)?;
+    }
+    if !arguments.json {
+        return super::print(&text);
+    }
+    eprint!("{text}");
     super::print(&format!("{line}\n"))
 }
 

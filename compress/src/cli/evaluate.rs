@@ -74,10 +74,12 @@ fn metric(text: &str) -> Result<Metric, String> {
 }
 
 /// A network that can be run on images.
-struct Runnable {
+pub(super) struct Runnable {
     label: String,
-    model: Model,
-    network: Option<String>,
+    /// Size of the file.
+    bytes: u64,
+    pub(super) model: Model,
+    pub(super) network: Option<String>,
     metric: Metric,
 }
 
@@ -165,6 +167,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         .map(|((one, m), e)| {
             let mut value = m.json();
             value["model"] = json!(one.label);
+            value["bytes"] = json!(one.bytes);
             value["skipped"] = json!(e.skipped);
             value
         })
@@ -178,7 +181,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     super::print(&format!("{line}\n"))
 }
 
-fn open(
+/// Opens a .dcz file, or imports an ONNX model as it is.
+pub(super) fn open(
     path: &Path,
     network: Option<&str>,
     description: Option<&Description>,
@@ -201,9 +205,11 @@ fn open(
         let description = description.cloned().unwrap_or_default();
         (float_model(float, &description)?, None)
     };
+    let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?;
     let metric = output_of(model.network(network.as_deref())?)?.1;
     Ok(Runnable {
         label,
+        bytes: bytes.len(),
         model,
         network,
         metric,
@@ -212,7 +218,7 @@ fn open(
 
 /// How images become inputs, per network; one that does not say takes what the other says, since float networks are
 /// compared with the files made from them.
-fn loaders(all: &[Runnable], landmarks: Option<&Path>) -> Result<Vec<Loader>, Error> {
+pub(super) fn loaders(all: &[Runnable], landmarks: Option<&Path>) -> Result<Vec<Loader>, Error> {
     let mut records = Vec::new();
     for one in all {
         records.push(
@@ -240,7 +246,7 @@ fn loaders(all: &[Runnable], landmarks: Option<&Path>) -> Result<Vec<Loader>, Er
 }
 
 /// Says what was skipped; an error when nothing is left.
-fn warn_skipped(embeddings: &Embeddings, all: usize) -> Result<(), Error> {
+pub(super) fn warn_skipped(embeddings: &Embeddings, all: usize) -> Result<(), Error> {
     let skipped = &embeddings.skipped;
     if let Some(first) = skipped.first() {
         let text = format!(

@@ -6,8 +6,12 @@ mod check;
 mod compare;
 mod compress;
 mod evaluate;
+mod export;
 mod images;
 mod inspect;
+mod measure;
+mod report;
+mod score;
 mod sensitivity;
 mod target;
 
@@ -38,6 +42,10 @@ enum Command {
     Compare(compare::Arguments),
     Evaluate(evaluate::Arguments),
     Sensitivity(sensitivity::Arguments),
+    Score(score::Arguments),
+    Export(export::Arguments),
+    #[command(hide = true)]
+    MeasurePeak(measure::Arguments),
 }
 
 /// Runs a sub-command.
@@ -49,6 +57,9 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
+        Command::MeasurePeak(arguments) => measure::run(&arguments),
         Command::Sensitivity(arguments) => sensitivity::run(&arguments),
     }
 }

@@ -4,7 +4,7 @@ pub mod attributes;
 pub mod proto;
 pub mod tensor;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -21,6 +21,19 @@ pub fn load(path: &Path) -> Result<ModelProto, Error> {
         Error::Malformed(text) => Error::Malformed(format!("{}: {text}", path.display())),
         other => other,
     })
+}
+
+/// The files beside a model that hold constants of its graph, each once; `folder` is the model's.
+pub fn external_files(model: &ModelProto, folder: &Path) -> Vec<PathBuf> {
+    let tensors = model.graph.iter().flat_map(|graph| &graph.initializer);
+    let entries = tensors.flat_map(|tensor| &tensor.external_data);
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.key == "location")
+        .map(|entry| folder.join(&entry.value))
+        .collect();
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// Parses an ONNX model.

@@ -19,7 +19,7 @@ use dcz_format::graph::Network;
 use dcz_format::writer::{ConstantInput, LayerInput, NetworkInput, WriteOptions, encode};
 
 pub use propose::{Proposal, propose};
-pub use show::{json, svg, table};
+pub use show::{json, svg, svg_of_json, table};
 
 use crate::accuracy::images::Loader;
 use crate::defaults::{DefaultGrid, Role};

@@ -98,36 +98,62 @@ pub fn json(curves: &[Curves], proposal: Option<&Proposal>, images: usize) -> Va
     json!({ "kind": "sensitivity", "images": images, "error": "1 - cosine to the float output", "layers": layers, "proposal": proposal })
 }
 
+/// A layer's points as they are drawn: by share of zeros, by step.
+struct Drawn {
+    name: String,
+    axes: [Vec<(f64, f64)>; 2],
+}
+
 /// Error against sparsity and against step, one line per layer; the most sensitive ones are named.
 pub fn svg(curves: &[Curves]) -> String {
-    let chart = |title: &str, x: &str, points: fn(&Curves) -> &[Point]| {
-        let mean = |c: &Curves| {
-            points(c)
-                .iter()
-                .map(|p| p.deviation.mean.max(LEAST).ln())
-                .sum::<f64>()
+    let points = |list: &[Point]| list.iter().map(|p| (p.value, p.deviation.mean)).collect();
+    let layers = curves.iter().map(|c| Drawn {
+        name: c.name.clone(),
+        axes: [points(&c.sparsity), points(&c.steps)],
+    });
+    draw(&layers.collect::<Vec<_>>())
+}
+
+/// The same from what [`json`] gives; none when it is something else.
+pub fn svg_of_json(value: &Value) -> Option<String> {
+    if value["kind"] != "sensitivity" {
+        return None;
+    }
+    let point = |p: &Value| Some((p["value"].as_f64()?, p["mean_error"].as_f64()?));
+    let points =
+        |list: &Value| -> Option<Vec<(f64, f64)>> { list.as_array()?.iter().map(point).collect() };
+    let layers = value["layers"].as_array()?.iter().map(|layer| {
+        Some(Drawn {
+            name: layer["name"].as_str()?.into(),
+            axes: [points(&layer["sparsity"])?, points(&layer["steps"])?],
+        })
+    });
+    Some(draw(&layers.collect::<Option<Vec<_>>>()?))
+}
+
+fn draw(layers: &[Drawn]) -> String {
+    let axes = [
+        ("One layer pruned", "zeros in percent"),
+        ("One layer quantised", "step in standard deviations"),
+    ];
+    let mut charts = Vec::new();
+    for (axis, (title, x)) in axes.into_iter().enumerate() {
+        let log = |error: f64| error.max(LEAST).log10();
+        let height = |layer: &Drawn| layer.axes[axis].iter().map(|p| log(p.1)).sum::<f64>();
+        let mut sorted: Vec<&Drawn> = layers.iter().collect();
+        sorted.sort_by(|a, b| height(b).total_cmp(&height(a)));
+        let series = |layer: &&Drawn| Series {
+            name: layer.name.clone(),
+            points: layer.axes[axis].iter().map(|&(x, e)| (x, log(e))).collect(),
         };
-        let mut sorted: Vec<&Curves> = curves.iter().collect();
-        sorted.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
-        let series = |c: &&Curves| Series {
-            name: c.name.clone(),
-            points: (points(c).iter())
-                .map(|p| (p.value, p.deviation.mean.max(LEAST).log10()))
-                .collect(),
-        };
-        Chart {
+        let chart = Chart {
             title: title.into(),
             x: x.into(),
             y: "log10(1 - cosine of the output)".into(),
             log_x: false,
             series: sorted.iter().map(series).collect(),
-        }
-        .svg_naming(NAMED)
-    };
-    stacked(&[
-        chart("One layer pruned", "zeros in percent", |c| &c.sparsity),
-        chart("One layer quantised", "step in standard deviations", |c| {
-            &c.steps
-        }),
-    ])
+        };
+        charts.push(chart.svg_naming(NAMED));
+    }
+    stacked(&charts)
 }

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Sizes and decoding speed beside MPEG NNC (ISO/IEC 15938-17), by the C++ core of the PyPI package nncodec.
+
+    scripts/compare_nnc.py setup VENV            # download nncodec (pinned) and build its core; needs a C++ compiler, no torch
+    VENV/bin/python scripts/compare_nnc.py integers FILE.dcz [--dcz DCZ] [--bench BENCH] [--json]
+    VENV/bin/python scripts/compare_nnc.py sweep MODEL.onnx FILE.dcz --pairs P --images D --preprocess T ... (see --help)
+
+integers: the codes of every layer of FILE that is on a grid, coded by DeepCABAC without loss; per layer with or
+without row skipping, whichever is smaller, with optimised parameters as nncodec does by default (its scans in blocks are larger
+and need entry points). Ours: the layer's tiles as in the file, and the
+code tables. Decoding: all those layers, best of some runs, one thread each.
+
+sweep: weights given to NNC's own quantiser, with dependent (trellis-coded) quantisation off and on, over quantisation parameters;
+first the weights that FILE decodes to, then MODEL's float weights; each result is measured with `dcz evaluate`.
+"""
+import argparse
+import glob
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+VERSION = "2.1.3"
+# As nncodec's defaults: unary part of a value, density of quantisation parameters, weight of rate in the trellis.
+UNARY, QP_DENSITY, LAMBDA = 10, 2, 0.0
+
+
+def setup(venv):
+    python = os.path.join(venv, "bin", "python")
+    if not os.path.exists(python):
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    pip = [python, "-m", "pip", "install", "-q"]
+    subprocess.run(pip + ["numpy", "setuptools", "wheel", "pybind11"], check=True)
+    source = os.path.join(venv, "src")
+    # Without dependencies: only the core is built, which needs neither torch nor the rest.
+    subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "--no-binary", ":all:",
+                    f"nncodec=={VERSION}", "-d", source], check=True)
+    with tarfile.open(os.path.join(source, f"nncodec-{VERSION}.tar.gz")) as archive:
+        archive.extractall(source, filter="data")
+    folder = os.path.join(source, f"nncodec-{VERSION}")
+    subprocess.run([os.path.abspath(python), "setup.py", "-q", "build_ext", "--inplace"], cwd=folder, check=True)
+    print(core_path(venv))
+
+
+def core_path(venv):
+    found = glob.glob(os.path.join(venv, "src", f"nncodec-{VERSION}", "src", "nncodec", "extensions", "deepCABAC*.so"))
+    if not found:
+        sys.exit(f"no core of nncodec {VERSION} under {venv}; run: compare_nnc.py setup {venv}")
+    return found[0]
+
+
+def load_core():
+    """The extension alone: nncodec's own __init__ would want torch."""
+    spec = importlib.util.spec_from_file_location("deepCABAC", core_path(sys.prefix))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def off(core):
+    import numpy as np
+    return core.HdspMode.AlwaysOff, np.array((0, 0), dtype=np.int8)
+
+
+def encode(core, codes, dq, profile):
+    """Bytes of one layer [outputs, k], as nncodec codes it; profile 1 skips rows of zeros."""
+    import numpy as np
+    skip = np.zeros(codes.shape[0], dtype=np.int32)
+    if profile == 1:
+        skip = (~codes.any(axis=1)).astype(np.int32)
+    encoder = core.Encoder()
+    encoder.initCtxModels(UNARY + 1, 1)
+    encoder.encodeLayer(codes, dq, 0, profile, 0, int(skip.any()), skip, *off(core), 0, 0)
+    return encoder.finish()
+
+
+def decode(core, stream, shape, dq, profile):
+    import numpy as np
+    out = np.zeros(shape, dtype=np.int32)
+    decoder = core.Decoder()
+    decoder.setStream(stream)
+    decoder.initCtxModels(UNARY + 1)
+    decoder.decodeLayer(out, dq, 0, profile, 0, *off(core), 0, 0)
+    return out
+
+
+def best_stream(core, codes, dq=0):
+    """The smaller stream of the two profiles, and which it is; checked."""
+    import numpy as np
+    stream, profile = min(((encode(core, codes, dq, profile), profile) for profile in (0, 1)), key=lambda one: len(one[0]))
+    if dq == 0 and not np.array_equal(decode(core, stream, codes.shape, dq, profile), codes):
+        sys.exit("DeepCABAC did not give back what it was given")
+    return stream, profile
+
+
+def exported(dcz, file):
+    """layers.json and the arrays of a .dcz file."""
+    import numpy as np
+    with tempfile.TemporaryDirectory() as folder:
+        target = os.path.join(folder, "arrays")
+        subprocess.run([dcz, "export", file, "-o", target], check=True, stderr=subprocess.DEVNULL)
+        with open(os.path.join(target, "layers.json")) as text:
+            index = json.load(text)
+        for layer in index["layers"]:
+            for key in ("weights", "codes"):
+                if layer[key]:
+                    layer[key] = np.load(os.path.join(target, layer[key]))
+    return index
+
+
+def integers(arguments):
+    import numpy as np
+    core = load_core()
+    layers = [layer for layer in exported(arguments.dcz, arguments.file)["layers"] if layer["values"] == "grid"]
+    if not layers:
+        sys.exit(f"{arguments.file}: no layer on a grid")
+    rows, streams = [], []
+    for layer in layers:
+        codes = np.ascontiguousarray(layer["codes"].reshape(layer["shape"][0], -1).astype(np.int32))
+        stream, profile = best_stream(core, codes)
+        streams.append((stream, codes.shape, profile))
+        ours = layer["coded_bytes"] + layer["table_bits"] / 8
+        rows.append((layer["name"], codes.size, ours, len(stream)))
+    weights, ours, theirs = (sum(row[i] for row in rows) for i in (1, 2, 3))
+    seconds = []
+    for _ in range(arguments.runs):
+        begin = time.perf_counter()
+        for stream, shape, profile in streams:
+            decode(core, stream, shape, 0, profile)
+        seconds.append(time.perf_counter() - begin)
+    result = {"file": os.path.basename(arguments.file), "nncodec": VERSION, "weights": weights, "dcz_bytes": round(ours),
+              "deepcabac_bytes": theirs, "ratio": ours / theirs, "deepcabac_mweights_per_s": weights / min(seconds) / 1e6}
+    if arguments.bench:
+        line = subprocess.run([arguments.bench, "decode", "--file", arguments.file, "--json"], check=True, capture_output=True)
+        found = json.loads(line.stdout)
+        result["dcz_mweights_per_s"] = found["mweights_per_s"]
+        result["dcz_mweights_per_s_f32"] = found["mweights_per_s_f32"]
+        result["speed_ratio"] = found["mweights_per_s"] / result["deepcabac_mweights_per_s"]
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    if arguments.layers:
+        for name, count, own, other in rows:
+            print(f"{name:<24} {count:>9} weights  {own:>10.0f} {other:>10} bytes  {own / other:.3f}")
+    print(f"{result['file']}: {weights} weights; dcz {ours:.0f} bytes, DeepCABAC {theirs}: {result['ratio']:.4f}")
+    print(f"decoding, million weights per second: DeepCABAC {result['deepcabac_mweights_per_s']:.1f}", end="")
+    if arguments.bench:
+        print(f", dcz {result['dcz_mweights_per_s']:.0f} to codes, {result['dcz_mweights_per_s_f32']:.0f} to f32:"
+              f" {result['speed_ratio']:.0f} x", end="")
+    print()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("setup")
+    one.add_argument("venv")
+    one = commands.add_parser("integers")
+    one.add_argument("file")
+    one.add_argument("--dcz", default="target/release/dcz")
+    one.add_argument("--bench", help="the program bench, to compare speed too")
+    one.add_argument("--runs", type=int, default=3)
+    one.add_argument("--layers", action="store_true", help="print every layer")
+    one.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.command == "setup":
+        setup(arguments.venv)
+    else:
+        integers(arguments)
+
+
+if __name__ == "__main__":
+    main()
