@@ -405,8 +405,8 @@ impl<'e> Exec<'e> {
     }
 }
 
-/// Bytes of a coded tile from which on its pages are given back as soon as it is decoded.
-const RELEASE: u64 = 16_384;
+/// Bytes of a file that are mapped together: pages are given back in such windows, those behind the reader.
+const WINDOW: u64 = 65_536;
 
 /// Gives the mapped pages of a layer back.
 pub(crate) fn release(container: &Container, net: usize, layer: usize, record: &Layer) {
@@ -448,14 +448,16 @@ impl Coded<'_> {
         outcome
     }
 
-    /// A tile has been read: its pages are given back if they are many. Those of small tiles go with the layer.
+    /// A tile has been read: the windows that end in it are given back. The last one goes with the layer.
     fn used(&self, tile: usize) {
         if self.release
             && let Ok((_, range)) = self.container.tile(self.net, self.id, tile)
-            && range.end.saturating_sub(range.start) >= RELEASE
         {
-            let len = range.end - range.start;
-            self.container.source().release(range.start, len);
+            let whole = |at: u64| at / WINDOW * WINDOW;
+            let (from, to) = (whole(range.start), whole(range.end));
+            if from < to {
+                self.container.source().release(from, to - from);
+            }
         }
     }
 }
