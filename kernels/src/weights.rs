@@ -86,6 +86,16 @@ impl Lut {
         }
     }
 
+    /// Codes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// No codes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// `[code]`; zero behind the last.
     pub fn values(&self) -> &[f32; 256] {
         &self.values

@@ -50,6 +50,7 @@ pub(crate) fn conv(
     let ns = slower * work(cost, shape, passes.max(1.0), density);
     let expand = match (transform(algorithm), form) {
         (Some(_), TileForm::Lut) => table::TRANSFORM_LUT,
+        (None, TileForm::Lut) if info.wide_lut() => table::EXPAND_WIDE,
         _ => extra(form),
     } * weights(layer);
     Some(ms((ns + expand) * images as f64))

@@ -38,7 +38,6 @@ mod band;
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub decoder: TileDecoder,
-    pub tile: TileBuffer,
     pub outcome: Result<()>,
     /// Decoding time of this thread in the current step, when profiling.
     pub decode_ns: u64,
@@ -269,7 +268,7 @@ impl<'e> Exec<'e> {
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let (from, to) = (at.input(0)?.map(), at.step.output.map());
         let residents = self.residents;
-        let (source, out, scratch) = at.with_scratch(self.arena, io)?;
+        let (source, out, scratch, tiles) = at.with_scratch(self.arena, io)?;
         let job = ConvJob {
             work,
             layer,
@@ -284,9 +283,23 @@ impl<'e> Exec<'e> {
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
         let kept = at.resident(residents)?;
         if work.by_panels {
-            job.by_panels(self.team, kept, &coded, out, workers, scratch)?;
+            job.by_panels(
+                self.team,
+                kept,
+                &coded,
+                out,
+                slots(workers, tiles)?,
+                scratch,
+            )?;
         } else {
-            job.by_rows(self.team, kept, &coded, out, workers, scratch)?;
+            job.by_rows(
+                self.team,
+                kept,
+                &coded,
+                out,
+                slots(workers, tiles)?,
+                scratch,
+            )?;
         }
         if kept.is_none() {
             self.release_layer(id, layer);
@@ -303,10 +316,12 @@ impl<'e> Exec<'e> {
         let (layer, info, id) = self.layer(work.layer)?;
         let coded = self.coded(id, info);
         let residents = self.residents;
-        let (x, y, scratch) = at.with_scratch(self.arena, io)?;
+        let (x, y, scratch, tiles) = at.with_scratch(self.arena, io)?;
         let kept = at.resident(residents)?;
         let y = y.get_mut(..work.rows * work.outputs).ok_or_else(mismatch)?;
         let threads = at.step.threads.clamp(1, self.workers.len().max(1));
+        let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
+        let mut slots = slots(workers, tiles)?;
         let (team, tiles) = (self.team, layer.tiles.len());
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let job = LinearJob {
@@ -322,8 +337,8 @@ impl<'e> Exec<'e> {
             let mut parts = Parts::new();
             let (mut rest, mut channel, mut tile) = (y, 0, 0);
             let own = split_scratch(scratch, threads);
-            let threads_data = self.workers.iter_mut().zip(own);
-            for (part, (worker, scratch)) in (1..=threads).zip(threads_data) {
+            let threads_data = slots.used().iter_mut().flatten().zip(own);
+            for (part, (slot, scratch)) in (1..=threads).zip(threads_data) {
                 let end = panel_start(layer, tiles * part / threads);
                 let last = layer
                     .tiles
@@ -332,24 +347,22 @@ impl<'e> Exec<'e> {
                 let own = rest
                     .split_off_mut(..last.saturating_sub(channel))
                     .ok_or_else(mismatch)?;
-                parts.push((tile..end, channel, own, worker, scratch))?;
+                parts.push((tile..end, channel, own, slot, scratch))?;
                 (channel, tile) = (last, end);
             }
             team.for_each(parts.used(), |_, part| {
-                if let Some((tiles, first, y, worker, scratch)) = part {
-                    let outcome = job.panels(&coded, tiles.clone(), x, *first, y, worker, scratch);
-                    worker.outcome = outcome;
+                if let Some((tiles, first, y, slot, scratch)) = part {
+                    let outcome = job.panels(&coded, tiles.clone(), x, *first, y, slot, scratch);
+                    slot.worker.outcome = outcome;
                 }
             });
-            for worker in self.workers.iter_mut() {
-                std::mem::replace(&mut worker.outcome, Ok(()))?;
-            }
+            outcomes(slots.used())?;
         } else {
             let group = if kept.is_some() { tiles } else { threads };
             for first in (0..tiles).step_by(group.max(1)) {
                 let count = group.min(tiles - first);
-                let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
-                let group = Group::new(team, kept, workers, &coded, first..first + count)?;
+                let tiles = first..first + count;
+                let group = Group::new(team, kept, slots.used(), &coded, tiles)?;
                 let (rows, len) = (work.rows, work.outputs);
                 split_rows(
                     team,
@@ -433,13 +446,13 @@ struct Coded<'a> {
 }
 
 impl Coded<'_> {
-    fn decode(&self, worker: &mut Worker, tile: usize) -> Result<()> {
+    fn decode(&self, slot: &mut Slot<'_>, tile: usize) -> Result<()> {
         let begin = self.timed.then(Instant::now);
-        let Worker {
-            decoder,
+        let Slot {
+            worker,
             tile: buffer,
-            ..
-        } = worker;
+        } = slot;
+        let decoder = &mut worker.decoder;
         let outcome = buffer.decode(decoder, self.container, self.net, self.id, tile, self.form);
         if let Some(begin) = begin {
             worker.decode_ns += nanos(begin);
@@ -505,38 +518,59 @@ impl<'a> From<&'a ResidentLayer> for Kept<'a> {
     }
 }
 
-/// Tiles ready for use: kept ones, or one decoded by each worker.
-struct Group<'w> {
-    kept: Option<Kept<'w>>,
-    workers: &'w [Worker],
+/// A thread within a step: its decoder, and room in the step's scratch for a decoded tile.
+struct Slot<'w> {
+    worker: &'w mut Worker,
+    tile: TileBuffer<&'w mut [f32]>,
+}
+
+/// One for each worker, from the memory for all their tiles.
+fn slots<'w>(workers: &'w mut [Worker], tiles: &'w mut [f32]) -> Result<Parts<Slot<'w>>> {
+    let mut slots = Parts::new();
+    let tiles = split_scratch(tiles, workers.len());
+    for (worker, tile) in workers.iter_mut().zip(tiles) {
+        let tile = TileBuffer::over(tile);
+        slots.push(Slot { worker, tile })?;
+    }
+    Ok(slots)
+}
+
+/// The first error of these threads.
+fn outcomes(slots: &mut [Option<Slot<'_>>]) -> Result<()> {
+    for slot in slots.iter_mut().flatten() {
+        std::mem::replace(&mut slot.worker.outcome, Ok(()))?;
+    }
+    Ok(())
+}
+
+/// Tiles ready for use: kept ones, or one decoded by each thread.
+struct Group<'g, 'w> {
+    kept: Option<Kept<'g>>,
+    slots: &'g [Option<Slot<'w>>],
     first: usize,
 }
 
-impl<'w> Group<'w> {
-    /// Decodes the tiles in parallel, at most one per worker, unless they are kept.
+impl<'g, 'w> Group<'g, 'w> {
+    /// Decodes the tiles in parallel, at most one per thread, unless they are kept.
     fn new(
         team: &Team,
-        kept: Option<Kept<'w>>,
-        workers: &'w mut [Worker],
+        kept: Option<Kept<'g>>,
+        slots: &'g mut [Option<Slot<'w>>],
         coded: &Coded<'_>,
         tiles: Range<usize>,
-    ) -> Result<Group<'w>> {
+    ) -> Result<Group<'g, 'w>> {
         let first = tiles.start;
         if kept.is_none() {
-            let deciding = workers.get_mut(..tiles.len()).ok_or_else(mismatch)?;
-            team.for_each(deciding, |i, worker| {
-                let outcome = coded.decode(worker, first + i);
-                worker.outcome = outcome;
+            let used = slots.get_mut(..tiles.len()).ok_or_else(mismatch)?;
+            team.for_each(used, |i, slot| {
+                if let Some(slot) = slot {
+                    let outcome = coded.decode(slot, first + i);
+                    slot.worker.outcome = outcome;
+                }
             });
-            for worker in deciding {
-                std::mem::replace(&mut worker.outcome, Ok(()))?;
-            }
+            outcomes(used)?;
         }
-        Ok(Group {
-            kept,
-            workers,
-            first,
-        })
+        Ok(Group { kept, slots, first })
     }
 
     /// The tile of this index in the group.
@@ -549,8 +583,8 @@ impl<'w> Group<'w> {
         match &self.kept {
             Some(kept) => kept.tile(self.first + index, layer, info),
             None => {
-                let worker = self.workers.get(index).ok_or_else(mismatch)?;
-                worker.tile.view(layer, info)
+                let slot = self.slots.get(index).and_then(Option::as_ref);
+                slot.ok_or_else(mismatch)?.tile.view(layer, info)
             }
         }
     }
@@ -576,10 +610,11 @@ impl ConvJob<'_> {
         kept: Option<Kept<'_>>,
         coded: &Coded<'_>,
         out: &mut [f32],
-        workers: &mut [Worker],
+        mut slots: Parts<Slot<'_>>,
         scratch: &mut [f32],
     ) -> Result<()> {
-        let (to, threads) = (self.to, workers.len());
+        let slots = slots.used();
+        let (to, threads) = (self.to, slots.len());
         let (rows, row_len) = (to.n * to.h, to.c * to.w);
         let unit = cost::transform(self.work.algorithm).map_or(1, Winograd::tile);
         let panels = 0..self.work.shape.panels();
@@ -616,7 +651,7 @@ impl ConvJob<'_> {
         let group = if kept.is_some() { tiles } else { threads };
         for first in (0..tiles).step_by(group.max(1)) {
             let count = group.min(tiles - first);
-            let group = Group::new(team, kept, &mut *workers, coded, first..first + count)?;
+            let group = Group::new(team, kept, slots, coded, first..first + count)?;
             split_rows(
                 team,
                 (threads, unit),
@@ -665,30 +700,29 @@ impl ConvJob<'_> {
         kept: Option<Kept<'_>>,
         coded: &Coded<'_>,
         out: &mut [f32],
-        workers: &mut [Worker],
+        mut slots: Parts<Slot<'_>>,
         scratch: &mut [f32],
     ) -> Result<()> {
         let mut parts = Parts::new();
-        let threads = workers.len();
-        for (worker, scratch) in workers.iter_mut().zip(split_scratch(scratch, threads)) {
-            parts.push((worker, scratch))?;
+        let threads = slots.used().len();
+        let scratch = split_scratch(scratch, threads);
+        for (slot, scratch) in slots.used().iter_mut().flatten().zip(scratch) {
+            parts.push((slot, scratch))?;
         }
         let out = Mutex::new(out);
         let next = AtomicUsize::new(0);
         team.for_each(parts.used(), |_, part| {
-            let Some((worker, scratch)) = part else {
+            let Some((slot, scratch)) = part else {
                 return;
             };
             let outcome = match kept {
                 Some(Kept::Winograd(kept)) => self.shares(kept, threads, &next, &out, scratch),
-                kept => self.panels(kept, coded, &next, &out, worker, scratch),
+                kept => self.panels(kept, coded, &next, &out, slot, scratch),
             };
-            worker.outcome = outcome;
+            slot.worker.outcome = outcome;
         });
-        for (worker, _) in parts.used().iter_mut().flatten() {
-            std::mem::replace(&mut worker.outcome, Ok(()))?;
-        }
-        Ok(())
+        drop(parts);
+        outcomes(slots.used())
     }
 
     /// Whether a tile differs from the one before it in its place only: what that one left in the scratch is of use.
@@ -769,7 +803,7 @@ impl ConvJob<'_> {
         coded: &Coded<'_>,
         next: &AtomicUsize,
         out: &Mutex<&mut [f32]>,
-        worker: &mut Worker,
+        slot: &mut Slot<'_>,
         scratch: &mut [f32],
     ) -> Result<()> {
         let Map { h, w, .. } = self.to;
@@ -789,8 +823,8 @@ impl ConvJob<'_> {
                         let (tile, record) = match &kept {
                             Some(kept) => kept.tile(index, self.layer, self.info)?,
                             None => {
-                                coded.decode(worker, index)?;
-                                worker.tile.view(self.layer, self.info)?
+                                coded.decode(slot, index)?;
+                                slot.tile.view(self.layer, self.info)?
                             }
                         };
                         let tile = WeightTile {
@@ -943,15 +977,15 @@ impl LinearJob<'_> {
         x: &[f32],
         first: usize,
         y: &mut [f32],
-        worker: &mut Worker,
+        slot: &mut Slot<'_>,
         scratch: &mut [f32],
     ) -> Result<()> {
         for tile in tiles {
             let decoded = match &self.kept {
                 Some(kept) => kept.tile(tile, self.layer, self.info)?,
                 None => {
-                    coded.decode(worker, tile)?;
-                    worker.tile.view(self.layer, self.info)?
+                    coded.decode(slot, tile)?;
+                    slot.tile.view(self.layer, self.info)?
                 }
             };
             self.tile(&decoded, x, 1, first, y, scratch)?;
@@ -1104,12 +1138,14 @@ impl Operands<'_> {
         self.pair(arena, io, &self.input(0)?)
     }
 
-    /// The first input, the output, and the step's scratch, all in different places.
+    /// The first input, the output, the kernels' part of the step's scratch and that of decoded tiles, all in different
+    /// places.
+    #[expect(clippy::type_complexity, reason = "taken apart by its two callers")]
     fn with_scratch<'a>(
         &self,
         arena: &'a mut [f32],
         io: &Io<'a, '_, '_, '_>,
-    ) -> Result<(&'a [f32], &'a mut [f32], &'a mut [f32])> {
+    ) -> Result<(&'a [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32])> {
         let input = self.input(0)?;
         let (caller, source) = match input.place {
             Place::Input(index) => (Some(io.input(index)?), 0..0),
@@ -1122,7 +1158,9 @@ impl Operands<'_> {
         ];
         let parts = arena.get_disjoint_mut(spans).map_err(|_| mismatch())?;
         let [source, out, scratch] = parts;
-        Ok((caller.unwrap_or(source), out, scratch))
+        let kernels = scratch.len().checked_sub(self.step.tiles);
+        let (scratch, tiles) = scratch.split_at_mut(kernels.ok_or_else(mismatch)?);
+        Ok((caller.unwrap_or(source), out, scratch, tiles))
     }
 
     /// Both inputs and the output, which lies elsewhere.

@@ -22,9 +22,9 @@ const STRIPS: [usize; 6] = [32, 16, 8, 4, 2, 1];
 /// Limits on the work of planning: strips of an image, and steps of a program (a larger one runs without bands).
 const MOST_STRIPS: usize = 1024;
 const MOST_PROGRAM: usize = 400;
-/// Most variants; each next one may use at least this much more memory.
-const MOST: usize = 12;
-const RATIO: f64 = 1.1;
+/// Most variants; each next one may use at least this much more memory, those after the first few more.
+const MOST: usize = 14;
+const RATIOS: (usize, [f64; 2]) = (5, [1.015, 1.1]);
 /// Extra time of a strip: a call of each kernel, and expanding its weights once more.
 const CALL_NS: f64 = 3000.0;
 const WEIGHT_NS: f64 = 0.35;
@@ -71,7 +71,9 @@ impl<'a> Variants<'a> {
         bands.extend(tightest.and_then(|&l| path(program, &groups, l, l - l / 32)));
         let mut last = 0.0;
         for &limit in limits.get(least..).unwrap_or_default() {
-            if (limit as f64) < last * RATIO || limit >= most || bands.len() > MOST {
+            let (few, ratios) = RATIOS;
+            let ratio = ratios[usize::from(bands.len() > few)];
+            if (limit as f64) < last * ratio || limit >= most || bands.len() > MOST {
                 continue;
             }
             if let Some(found) = path(program, &groups, limit, limit) {

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// Alignment of buffers, in f32 elements (64 bytes).
 const ALIGN: usize = 16;
+/// More buffers are not moved for the sake of scratch: it bounds the work of planning.
+const MOST_SHIFTED: usize = 200;
 
 /// A range of the arena, in f32 elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -65,8 +67,49 @@ pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) 
             best = Some((key, spans));
         }
     }
-    let ((arena, _), spans) = best.unwrap_or_default();
+    let ((arena, _), mut spans) = best.unwrap_or_default();
+    if order.len() <= MOST_SHIFTED {
+        shift(lives, overlaps, &mut spans, arena);
+        shift(lives, overlaps, &mut spans, arena);
+    }
     (spans, arena)
+}
+
+/// Moves buffers within the arena, one after the other, where that leaves larger rooms for scratch.
+fn shift(lives: &[Life], overlaps: &[Overlap], spans: &mut [Span], arena: usize) {
+    for (i, life) in lives.iter().enumerate() {
+        let need = round(life.len);
+        if need == 0 || overlaps.iter().any(|o| o.output == i || o.input == i) {
+            continue;
+        }
+        let beside = |j: usize| {
+            let other = &lives[j];
+            j != i && other.len > 0 && other.first <= life.last && life.first <= other.last
+        };
+        let busy: Vec<Span> = (0..lives.len())
+            .filter(|&j| beside(j))
+            .map(|j| spans[j])
+            .collect();
+        let ends = busy.iter().flat_map(|s| {
+            let before = s.offset.checked_sub(need);
+            before.into_iter().chain([round(s.offset + s.len)])
+        });
+        let room = |spans: &[Span]| -> usize {
+            let steps = life.first..=life.last;
+            steps
+                .map(|step| Room::at(lives, spans, step).within(arena))
+                .sum()
+        };
+        let mut best = (room(spans), spans[i].offset);
+        for offset in ends.chain(arena.checked_sub(need)).chain([0]) {
+            let free = |s: &Span| s.offset + s.len <= offset || offset + need <= s.offset;
+            if offset + need <= arena && busy.iter().all(free) {
+                spans[i].offset = offset;
+                best = best.max((room(spans), offset));
+            }
+        }
+        spans[i].offset = best.1;
+    }
 }
 
 /// Places buffers one after the other, at the lower or the upper end of their gap.

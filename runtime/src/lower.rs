@@ -102,6 +102,7 @@ impl Lowering<'_> {
                     source: Source::default(),
                     threads: 1,
                     scratch: Span::default(),
+                    tiles: 0,
                     output: value,
                 })?;
             }
@@ -447,6 +448,7 @@ impl Lowering<'_> {
             source: Source::default(),
             threads: 1,
             scratch: Span::default(),
+            tiles: 0,
             output: out,
         })?;
         self.define(tail.tensor, out)
@@ -530,6 +532,7 @@ impl Lowering<'_> {
             source: Source::default(),
             threads: 1,
             scratch: Span::default(),
+            tiles: 0,
             output,
         })?;
         Ok(output)
@@ -565,6 +568,7 @@ impl Lowering<'_> {
                 source: Source::default(),
                 threads: 1,
                 scratch: Span::default(),
+                tiles: 0,
                 output: value,
             })?;
         }

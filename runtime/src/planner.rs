@@ -19,7 +19,7 @@ use crate::liveness::{self, Room, Span};
 use crate::plan::Memory;
 use crate::program::{self, ConvWork, LinearWork, Program, Source, Step, Work};
 use crate::resident::{self, ResidentForm};
-use crate::weights::{LayerInfo, TileBuffer};
+use crate::weights::{self, LayerInfo};
 use dcz_format::TileForm;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
@@ -241,7 +241,9 @@ fn candidates(
                         return false;
                     };
                     total.0 += ms + if form.is_none() { decode } else { 0.0 };
-                    let place = job.room.place(of_threads(scratch, job.parts));
+                    let tiles = decoded(form, job.strips, layer);
+                    let need = of_threads(scratch, job.parts) + of_threads(tiles, job.parts);
+                    let place = job.room.place(need);
                     let beyond = place.range().end.saturating_sub(arena);
                     total.1 = total.1.max(f32s(beyond));
                     true
@@ -314,6 +316,14 @@ fn conv_needs(
     };
     let with = (algorithm, form, level);
     Some((ms, conv_scratch(work, with, layer, job.parts, job.strips)))
+}
+
+/// Elements of the tile that a thread decodes while it computes; bands have decoded theirs before.
+fn decoded(form: Option<ResidentForm>, strips: Option<Strips>, layer: &Layer) -> usize {
+    match (form, strips) {
+        (None, None) => weights::tile_len(layer),
+        _ => 0,
+    }
 }
 
 /// Elements of the scratch of all threads.
@@ -668,10 +678,11 @@ fn kernel_scratch(
 ) -> usize {
     if let Some(size) = form.and_then(ResidentForm::transform) {
         let run = winograd::workspace(size, shape, panels, rows, level);
+        // When they are made: a decoded tile, and a panel before it is narrowed.
+        let tile = liveness::round(weights::tile_len(layer));
         return match form {
-            // One panel before it is narrowed.
-            Some(ResidentForm::Winograd16(_)) => run.max(winograd::panel_len(size, shape)),
-            _ => run,
+            Some(ResidentForm::Winograd16(_)) => run.max(tile + winograd::panel_len(size, shape)),
+            _ => run.max(tile),
         };
     }
     let tile = |t: &dcz_format::layer::Tile| match cost::transform(algorithm) {
@@ -693,24 +704,28 @@ fn linear_scratch(layer: &Layer) -> usize {
     scratch.max().unwrap_or(0)
 }
 
-/// The scratch of every step when steps run on at most `threads` threads.
-fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<Span> {
+/// The scratch of every step when steps run on at most `threads` threads, and how much of it is for decoded tiles.
+fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<(Span, usize)> {
     let rooms = program.rooms();
     let places = rooms.iter().zip(program.steps.iter().enumerate());
     let places = places.map(|(room, (index, step))| {
         let parts = step.threads.min(threads).max(1);
         let strips = Strips::of(program, index);
         let layer = |index: usize| network.layers.get(index);
+        let resident = step.source.resident.and_then(|r| program.residents.get(r));
+        let form = resident.map(|r| r.form);
         let need = match &step.work {
             Work::Conv(work) => layer(work.layer).map_or(0, |layer| {
-                let resident = step.source.resident.and_then(|r| program.residents.get(r));
-                let with = (work.algorithm, resident.map(|r| r.form), work.level);
+                let with = (work.algorithm, form, work.level);
                 conv_scratch(work, with, layer, parts, strips)
             }),
             Work::Linear(work) => layer(work.layer).map_or(0, linear_scratch),
             _ => 0,
         };
-        room.place(of_threads(need, parts))
+        let layer = layer_of(&step.work).and_then(layer);
+        let tiles = layer.map_or(0, |layer| decoded(form, strips, layer));
+        let tiles = of_threads(tiles, parts);
+        (room.place(of_threads(need, parts) + tiles), tiles)
     });
     places.collect()
 }
@@ -718,7 +733,7 @@ fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<Span> {
 /// f32 elements that scratch needs behind the arena when steps run on at most `threads` threads.
 pub(crate) fn tail(program: &Program, network: &Network, threads: usize) -> usize {
     let places = scratch(program, network, threads);
-    let beyond = places.into_iter().map(|place| program.beyond(place));
+    let beyond = places.into_iter().map(|(place, _)| program.beyond(place));
     beyond.max().unwrap_or(0)
 }
 
@@ -726,7 +741,7 @@ pub(crate) fn tail(program: &Program, network: &Network, threads: usize) -> usiz
 pub(crate) fn assign_scratch(program: &mut Program, network: &Network, threads: usize) {
     let places = scratch(program, network, threads);
     for (step, place) in program.steps.iter_mut().zip(places) {
-        step.scratch = place;
+        (step.scratch, step.tiles) = place;
     }
     program.tail = tail(program, network, threads);
 }
@@ -739,16 +754,11 @@ pub(crate) struct Fixed {
     pub tables: u64,
     /// Programs and plans in the cache.
     pub plans: u64,
-    /// One decoder and one decoded tile.
+    /// One decoder.
     pub decoder: u64,
-    pub tile: u64,
 }
 
 impl Fixed {
-    pub(crate) fn tile_bytes(network: &Network) -> u64 {
-        TileBuffer::bytes(network) as u64
-    }
-
     /// Memory with `threads` threads, `resident` bytes of weights, and `tail` elements of scratch behind the arena.
     pub(crate) fn memory(
         &self,
@@ -760,7 +770,7 @@ impl Fixed {
         let n = threads as u64;
         Memory {
             arena: f32s(arena),
-            decode: (self.decoder + self.tile) * n,
+            decode: self.decoder * n,
             workspace: f32s(tail),
             resident,
             constants: self.constants,

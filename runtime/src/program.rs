@@ -246,6 +246,8 @@ pub(crate) struct Step {
     pub threads: usize,
     /// Scratch of all its threads, in equal parts (set by the planner; how large it is changes no bit).
     pub scratch: Span,
+    /// How much of it, at its end, is for decoded tiles.
+    pub tiles: usize,
     /// The output; for `Export` the value exported.
     pub output: Value,
 }

@@ -5,7 +5,8 @@
 //! references: the last session that lets go of a layer frees it.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{LayerInfo, TileBuffer};
+use crate::liveness;
+use crate::weights::{self, LayerInfo, TileBuffer};
 use dcz_format::graph::LayerId;
 use dcz_format::layer::Layer;
 use dcz_format::{Container, TileDecoder, TileForm};
@@ -97,8 +98,7 @@ pub(crate) struct Loader<'a> {
     pub net: usize,
     pub isa: Isa,
     pub decoder: &'a mut TileDecoder,
-    pub buffer: &'a mut TileBuffer,
-    /// As much as a plan with [`ResidentForm::Winograd16`] has.
+    /// As much as a plan with transformed weights has: room for a tile, and for a panel.
     pub scratch: &'a mut [f32],
 }
 
@@ -191,10 +191,12 @@ impl Loader<'_> {
     ) -> Result<()> {
         for tile in 0..layer.tiles.len() {
             let (decoder, net) = (&mut *self.decoder, self.net);
-            let buffer = &mut *self.buffer;
+            let room = liveness::round(weights::tile_len(layer));
+            let (buffer, scratch) = self.scratch.split_at_mut_checked(room).ok_or_else(panels)?;
+            let mut buffer = TileBuffer::over(buffer);
             buffer.decode(decoder, self.container, net, id, tile, info.form)?;
             let (tile, _) = buffer.view(layer, info)?;
-            f(self.isa, &tile, self.scratch)?;
+            f(self.isa, &tile, scratch)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::program::{Program, Resident};
 use crate::resident::{Loader, ResidentLayer};
 use crate::shape::{self, Dims};
 use crate::threads::{Team, Threads};
-use crate::weights::{LayerInfo, TileBuffer};
+use crate::weights::LayerInfo;
 use dcz_format::TileDecoder;
 use dcz_format::graph::{ConstId, Network};
 pub use dcz_format::selftest::generate;
@@ -664,10 +664,8 @@ impl Session {
     }
 
     fn worker(&self) -> Result<Worker> {
-        let network = &self.model.networks()[self.net];
         Ok(Worker {
             decoder: TileDecoder::new(self.model.container(), self.net)?,
-            tile: TileBuffer::new(network),
             outcome: Ok(()),
             decode_ns: 0,
         })
@@ -714,7 +712,6 @@ impl Session {
             net: self.net,
             isa: self.isa,
             decoder: &mut worker.decoder,
-            buffer: &mut worker.tile,
             // Nothing runs now.
             scratch: arena,
         };
@@ -744,7 +741,6 @@ impl Session {
             tables: (tables + size_of_val(&*resources.spans) + orders) as u64,
             plans,
             decoder: (worker.decoder.bytes() + size_of::<Worker>()) as u64,
-            tile: Fixed::tile_bytes(self.network()),
         })
     }
 

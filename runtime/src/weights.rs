@@ -2,15 +2,16 @@
 //!
 //! A [`TileBuffer`] belongs to one thread and holds one decoded tile: i8 codes with their steps spread over the lanes of
 //! the panels, u8 codes with the layer's look-up table, or f32. The one of a thread is
-//! sized by the largest tile of the network, those that stay resident by their own. A [`Bank`] holds all tiles of a layer
+//! lies in the step's scratch, those that stay resident have memory of their own. A [`Bank`] holds all tiles of a layer
 //! in memory of the arena while a band runs.
 
 use crate::error::{Error, Result};
-use dcz_format::graph::{LayerId, Network};
+use dcz_format::graph::LayerId;
 use dcz_format::layer::{self, Layer, PANEL, Steps, Tile, Values};
 
 use dcz_format::{Container, Occupancy, TileDecoder, TileForm, TileOut};
 use dcz_kernels::{KOrder, Lut, TileValues, WeightTile, weights};
+use std::ops::DerefMut;
 
 /// What a session keeps about a layer.
 #[derive(Debug)]
@@ -63,6 +64,11 @@ impl LayerInfo {
         }
     }
 
+    /// Whether a look-up in the layer's table is a gather.
+    pub(crate) fn wide_lut(&self) -> bool {
+        self.lut.as_ref().is_some_and(|lut| lut.len() > 16)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         size_of::<LayerInfo>()
             + if self.lut.is_some() {
@@ -73,71 +79,54 @@ impl LayerInfo {
     }
 }
 
-/// One decoded tile.
+/// One decoded tile, in memory of its own or of the arena: f32 weights, or codes in the same memory, and steps behind them.
 #[derive(Debug)]
-pub(crate) struct TileBuffer {
-    /// f32 weights, or codes in the same memory.
-    words: Box<[f32]>,
-    steps: Box<[f32]>,
+pub(crate) struct TileBuffer<M = Box<[f32]>> {
+    memory: M,
     tile: Option<Tile>,
-    /// What `words` hold.
+    /// What the memory holds.
     form: TileForm,
 }
 
 impl TileBuffer {
-    /// For any tile of the network.
-    pub(crate) fn new(network: &Network) -> TileBuffer {
-        let (words, steps) = TileBuffer::sizes(network);
-        TileBuffer {
-            words: vec![0.0; words].into(),
-            steps: vec![0.0; steps].into(),
-            tile: None,
-            form: TileForm::F32,
-        }
-    }
-
     /// For one tile, decoded to `form`.
     pub(crate) fn for_tile(layer: &Layer, tile: &Tile, form: TileForm) -> TileBuffer {
-        let (words, steps) = TileBuffer::tile_sizes(layer, tile, form);
-        TileBuffer {
-            words: vec![0.0; words].into(),
-            steps: vec![0.0; steps].into(),
-            tile: None,
-            form,
-        }
+        let (words, steps) = tile_sizes(layer, tile, form);
+        TileBuffer::over(vec![0.0; words + steps].into())
     }
 
     /// Bytes of [`TileBuffer::for_tile`], itself included.
     pub(crate) fn tile_bytes(layer: &Layer, tile: &Tile, form: TileForm) -> usize {
-        let (words, steps) = TileBuffer::tile_sizes(layer, tile, form);
+        let (words, steps) = tile_sizes(layer, tile, form);
         (words + steps) * size_of::<f32>() + size_of::<TileBuffer>()
     }
+}
 
-    /// Bytes that [`TileBuffer::new`] allocates.
-    pub(crate) fn bytes(network: &Network) -> usize {
-        let (words, steps) = TileBuffer::sizes(network);
-        (words + steps) * size_of::<f32>()
+/// f32 elements for any tile of a layer, decoded to its own form.
+pub(crate) fn tile_len(layer: &Layer) -> usize {
+    let tiles = layer.tiles.iter();
+    tiles.map(|t| bank_part(layer, t)).max().unwrap_or(0)
+}
+
+/// Elements of the weights of a tile, and of its steps.
+fn tile_sizes(layer: &Layer, tile: &Tile, form: TileForm) -> (usize, usize) {
+    match form {
+        TileForm::F32 => (tile.weights(), 0),
+        TileForm::Lut => (tile.weights().div_ceil(4), 0),
+        TileForm::I8 => (
+            tile.weights().div_ceil(4),
+            tile.panels as usize * step_rows(layer) * PANEL,
+        ),
     }
+}
 
-    fn sizes(network: &Network) -> (usize, usize) {
-        let (mut words, mut steps) = (0, 0);
-        for layer in &network.layers {
-            for tile in &layer.tiles {
-                let sizes = TileBuffer::tile_sizes(layer, tile, layer.form());
-                (words, steps) = (words.max(sizes.0), steps.max(sizes.1));
-            }
-        }
-        (words, steps)
-    }
-
-    fn tile_sizes(layer: &Layer, tile: &Tile, form: TileForm) -> (usize, usize) {
-        match form {
-            TileForm::F32 => (tile.weights(), 0),
-            TileForm::Lut => (tile.weights().div_ceil(4), 0),
-            TileForm::I8 => (
-                tile.weights().div_ceil(4),
-                tile.panels as usize * step_rows(layer) * PANEL,
-            ),
+impl<M: DerefMut<Target = [f32]>> TileBuffer<M> {
+    /// In this memory.
+    pub(crate) fn over(memory: M) -> TileBuffer<M> {
+        TileBuffer {
+            memory,
+            tile: None,
+            form: TileForm::F32,
         }
     }
 
@@ -153,7 +142,11 @@ impl TileBuffer {
     ) -> Result<()> {
         self.tile = None;
         self.form = form;
-        let memory = (&mut *self.words, &mut *self.steps);
+        let layer = container.layer(net, id)?;
+        let record = layer.tiles.get(index).ok_or_else(short)?;
+        let (words, _) = tile_sizes(layer, record, form);
+        let memory = self.memory.split_at_mut_checked(words);
+        let memory = memory.ok_or_else(short)?;
         let tile = decode(decoder, container, (net, id, index), form, memory)?;
         self.tile = Some(tile);
         Ok(())
@@ -168,8 +161,9 @@ impl TileBuffer {
         let tile = self
             .tile
             .ok_or_else(|| Error::internal("no tile decoded"))?;
-        let view = view(layer, info, &tile, self.form, (&self.words, &self.steps))?;
-        Ok((view, tile))
+        let (words, _) = tile_sizes(layer, &tile, self.form);
+        let memory = self.memory.split_at_checked(words).ok_or_else(short)?;
+        Ok((view(layer, info, &tile, self.form, memory)?, tile))
     }
 }
 
@@ -209,7 +203,7 @@ impl Bank<'_> {
         let tile = *layer.tiles.get(index).ok_or_else(short)?;
         let before = layer.tiles.iter().take(index);
         let before: usize = before.map(|t| bank_part(layer, t)).sum();
-        let (words, steps) = TileBuffer::tile_sizes(layer, &tile, info.form);
+        let (words, steps) = tile_sizes(layer, &tile, info.form);
         let data = self.data.get(before..).ok_or_else(short)?;
         let (words, rest) = data.split_at_checked(words).ok_or_else(short)?;
         let steps = rest.get(..steps).ok_or_else(short)?;
@@ -220,7 +214,7 @@ impl Bank<'_> {
 
 /// f32 elements of one tile of a bank.
 pub(crate) fn bank_part(layer: &Layer, tile: &Tile) -> usize {
-    let (words, steps) = TileBuffer::tile_sizes(layer, tile, layer.form());
+    let (words, steps) = tile_sizes(layer, tile, layer.form());
     words + steps
 }
 
@@ -238,7 +232,7 @@ pub(crate) fn decode_part(
 ) -> Result<()> {
     let layer = container.layer(net, id)?;
     let tile = layer.tiles.get(index).ok_or_else(short)?;
-    let (words, _) = TileBuffer::tile_sizes(layer, tile, layer.form());
+    let (words, _) = tile_sizes(layer, tile, layer.form());
     let memory = part.split_at_mut_checked(words).ok_or_else(short)?;
     decode(decoder, container, (net, id, index), layer.form(), memory)?;
     Ok(())

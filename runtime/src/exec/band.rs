@@ -2,7 +2,7 @@
 
 use super::{
     Coded, ConvJob, Exec, Io, Kept, StepTime, image_of, kernel_epilogue, kernel_function, mismatch,
-    nanos,
+    nanos, slots,
 };
 use crate::band::{self, Band, Progress};
 use crate::error::Result;
@@ -313,7 +313,14 @@ impl Exec<'_> {
         };
         let threads = step.threads.clamp(1, self.workers.len().max(1));
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
-        job.by_rows(self.team, Some(kept), &coded, data, workers, scratch)
+        job.by_rows(
+            self.team,
+            Some(kept),
+            &coded,
+            data,
+            slots(workers, &mut [])?,
+            scratch,
+        )
     }
 }
 
