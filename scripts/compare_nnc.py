@@ -10,13 +10,16 @@ without row skipping, whichever is smaller, with optimised parameters as nncodec
 and need entry points). Ours: the layer's tiles as in the file, and the
 code tables. Decoding: all those layers, best of some runs, one thread each.
 
-sweep: weights given to NNC's own quantiser, with dependent (trellis-coded) quantisation off and on, over quantisation parameters;
-first the weights that FILE decodes to, then MODEL's float weights; each result is measured with `dcz evaluate`.
+sweep: weights given to NNC's own quantiser, with dependent (trellis-coded) quantisation off and on, over steps: multiples of the
+steps that FILE has per layer, so that NNC gets our division of the error among layers. First the weights that FILE decodes to,
+then MODEL's float weights. NNC's bytes are its streams and whatever FILE holds besides grids. Each result is measured with `dcz evaluate`;
+one line of JSON per row.
 """
 import argparse
 import glob
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -154,6 +157,96 @@ def integers(arguments):
     print()
 
 
+def qp_of(step):
+    """The quantisation parameter whose step is nearest, and that step."""
+    def value(qp):
+        k = 1 << QP_DENSITY
+        return (k + (qp & (k - 1))) * 2.0 ** ((qp >> QP_DENSITY) - QP_DENSITY)
+    guess = int(round(math.log2(step) * (1 << QP_DENSITY)))
+    qp = min(range(guess - 6, guess + 7), key=lambda qp: abs(math.log(value(qp) / step)))
+    return qp, value(qp)
+
+
+def quantised(core, weights, step, dq):
+    """NNC's quantiser and coder on a layer: bytes, and what a decoder gets."""
+    import numpy as np
+    flat = np.ascontiguousarray(weights.reshape(weights.shape[0], -1), dtype=np.float32)
+    codes = np.zeros(flat.shape, dtype=np.int32)
+    encoder = core.Encoder()
+    encoder.initCtxModels(UNARY, 0)
+    qp = encoder.quantLayer(flat, codes, dq, QP_DENSITY, qp_of(step)[0], LAMBDA, UNARY, 0, 0)
+    stream, profile = best_stream(core, codes.copy(), dq)
+    found = decode(core, stream, codes.shape, dq, profile)
+    out = np.zeros(flat.shape, dtype=np.float32)
+    core.Decoder().dequantLayer(out, found, QP_DENSITY, qp, 0)
+    return len(stream), out.reshape(weights.shape)
+
+
+def steps_of(layer):
+    """One step per layer, as the file has it; the mean where channels have their own."""
+    meaning = layer["meaning"]
+    return meaning["step"] if "step" in meaning else sum(meaning["step_per_channel"]) / len(meaning["step_per_channel"])
+
+
+def measure(arguments, folder, layers, name):
+    """Mean cosine and figures of these weights: put into the network, stored as float, and evaluated."""
+    import numpy as np
+    arrays = os.path.join(folder, name)
+    os.mkdir(arrays)
+    index = []
+    for i, (layer, weights) in enumerate(layers):
+        np.save(os.path.join(arrays, f"{i}.npy"), weights.astype(np.float32))
+        index.append({"name": layer["name"], "weights": f"{i}.npy"})
+    with open(os.path.join(arrays, "layers.json"), "w") as text:
+        json.dump({"layers": index}, text)
+    file = os.path.join(folder, name + ".dcz")
+    subprocess.run([arguments.dcz, "compress", arguments.model, "--weights", arrays, "--quantize", "none", "--preprocess",
+                    arguments.preprocess, "-o", file], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return evaluate(arguments, file)
+
+
+def evaluate(arguments, file):
+    command = [arguments.dcz, "evaluate", file, "--against", arguments.model, "--preprocess", arguments.preprocess, "--pairs",
+               arguments.pairs, "--images", arguments.images, "--json"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    own = found["networks"][0]
+    tpr = {rate["fpr"]: rate["tpr"] for rate in own["all"]["tpr"]}
+    return {"cosine": found["agreement"]["mean_cosine"], "accuracy": own["listed"]["accuracy"]["accuracy"],
+            "tpr_1e-3": tpr[1e-3], "tpr_1e-4": tpr[1e-4]}
+
+
+def sweep(arguments):
+    """NNC on the weights of a file and on the float weights, over steps; everything else of the file is added to its bytes."""
+    core = load_core()
+    layers = exported(arguments.dcz, arguments.file)["layers"]
+    with tempfile.TemporaryDirectory() as folder:
+        float_file = os.path.join(folder, "float.dcz")
+        subprocess.run([arguments.dcz, "compress", arguments.model, "--quantize", "none", "--preprocess", arguments.preprocess,
+                        "-o", float_file], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        floats = exported(arguments.dcz, float_file)["layers"]
+        grids = [i for i, layer in enumerate(layers) if layer["values"] == "grid"]
+        ours = sum(layers[i]["coded_bytes"] + layers[i]["table_bits"] / 8 for i in grids)
+        rest = os.path.getsize(arguments.file) - ours
+        rows = [{"what": "dcz", "bytes": os.path.getsize(arguments.file), **evaluate(arguments, arguments.file)}]
+        print(json.dumps(rows[0]), flush=True)
+        for what, source in (("weights of the file", layers), ("float weights", floats)):
+            for dq in (0, 1):
+                for factor in arguments.factors:
+                    size, changed = 0, []
+                    for i, layer in enumerate(layers):
+                        if i not in grids:
+                            changed.append((layer, layer["weights"]))
+                            continue
+                        length, weights = quantised(core, source[i]["weights"], factor * steps_of(layer), dq)
+                        size += length
+                        changed.append((layer, weights))
+                    name = f"{what[:5]}{dq}{factor}"
+                    row = {"what": f"NNC of {what}, dq={dq}", "factor": factor, "bytes": round(size + rest),
+                           **measure(arguments, folder, changed, name)}
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -166,9 +259,20 @@ def main():
     one.add_argument("--runs", type=int, default=3)
     one.add_argument("--layers", action="store_true", help="print every layer")
     one.add_argument("--json", action="store_true")
+    one = commands.add_parser("sweep")
+    one.add_argument("model", help="the ONNX model")
+    one.add_argument("file", help="the .dcz file made from it")
+    one.add_argument("--preprocess", required=True)
+    one.add_argument("--pairs", required=True)
+    one.add_argument("--images", required=True)
+    one.add_argument("--dcz", default="target/release/dcz")
+    one.add_argument("--factors", type=lambda text: [float(one) for one in text.split(",")], default=[0.5, 0.7, 1.0, 1.4],
+                     help="steps, as multiples of those in the file [0.5,0.7,1,1.4]")
     arguments = parser.parse_args()
     if arguments.command == "setup":
         setup(arguments.venv)
+    elif arguments.command == "sweep":
+        sweep(arguments)
     else:
         integers(arguments)
 

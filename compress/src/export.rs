@@ -15,7 +15,10 @@ use npyz::WriterBuilder;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::import::FloatNetwork;
+use crate::npy;
 use crate::report::values_name;
+use crate::settings::read_text;
 
 /// Writes all layers and constants of network `net` into a folder that exists. `progress(done, all)` counts layers.
 ///
@@ -70,6 +73,41 @@ pub fn export(
     let index = json!({ "network": network.name, "layers": layers, "constants": constants });
     let path = folder.join("layers.json");
     fs::write(&path, format!("{index:#}\n")).map_err(|e| Error::io(&path, &e))
+}
+
+/// The other way: puts the weights that `layers.json` of a folder names (float32 or float64 arrays, OIHW) into a network, so that
+/// what another program made of them can be compressed and measured. Layers that are not listed stay.
+///
+/// Errors: [`Error::Io`]; [`Error::Input`] for layers that the network does not have, or of another shape.
+pub fn import(network: &mut FloatNetwork, folder: &Path) -> Result<(), Error> {
+    let path = folder.join("layers.json");
+    let wrong = |why: String| Error::Input(format!("{}: {why}", path.display()));
+    let index: Value =
+        serde_json::from_str(&read_text(&path)?).map_err(|e| wrong(e.to_string()))?;
+    let listed = index["layers"].as_array();
+    let listed = listed.ok_or_else(|| wrong("no list 'layers'".into()))?;
+    for entry in listed {
+        let (Some(name), Some(file)) = (entry["name"].as_str(), entry["weights"].as_str()) else {
+            return Err(wrong("a layer without 'name' or 'weights'".into()));
+        };
+        let layer = network.layers.iter_mut().find(|layer| layer.name == name);
+        let layer = layer.ok_or_else(|| wrong(format!("the network has no layer '{name}'")))?;
+        // Only files of this folder.
+        if Path::new(file).file_name() != Some(file.as_ref()) {
+            return Err(wrong(format!("'{file}' is not a file name")));
+        }
+        let (dims, weights) = npy::read(&folder.join(file))?;
+        let shape = &layer.shape;
+        let [height, width] = shape.kernel;
+        let wanted = [shape.out_channels, shape.in_per_group, height, width].map(|d| d as usize);
+        if dims != wanted {
+            return Err(wrong(format!(
+                "layer '{name}' has weights of {wanted:?}, '{file}' of {dims:?}"
+            )));
+        }
+        layer.weights = weights;
+    }
+    Ok(())
 }
 
 fn write<T: npyz::AutoSerialize + Copy>(

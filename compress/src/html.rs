@@ -32,7 +32,7 @@ pub struct Page<'a> {
 const STYLE: &str = "body{font:15px/1.45 sans-serif;max-width:72em;margin:2em auto;padding:0 1em;color:#222}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}\
 th,td{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}th{border-bottom:2px solid #888;vertical-align:bottom}\
-th:first-child,td:first-child{text-align:left}tr.total td{border-top:2px solid #888;font-weight:bold}\
+td{white-space:nowrap}th:first-child,td:first-child{text-align:left}tr.total td{border-top:2px solid #888;font-weight:bold}\
 svg{max-width:46em;width:100%;height:auto}.from{color:#666;font-size:13px}";
 
 /// The page as HTML.
@@ -58,8 +58,8 @@ fn head(out: &mut String, page: &Page<'_>) {
         "<h1>{}</h1>\n<p>Network {}: {} bytes, {ratio:.2} times smaller than {} bytes of float32 (rate {:.2} %). Made by {}{}.</p>",
         escape(page.file),
         escape(&page.network.name),
-        page.bytes,
-        page.float_bytes,
+        grouped(page.bytes as f64),
+        grouped(page.float_bytes as f64),
         100.0 * (1.0 - 1.0 / ratio),
         escape(&page.network.provenance.producer),
         match page.network.provenance.source.as_str() {
@@ -115,7 +115,7 @@ fn layer(out: &mut String, row: &Row, class: &str) {
     let dash = || "-".to_string();
     let bits = |bits: Option<u8>| bits.map_or_else(String::new, |b| b.to_string());
     let (name, values, index) = (escape(&row.name), escape(&row.values), escape(&row.index));
-    let mut cells = vec![name, row.weights.to_string(), values, index];
+    let mut cells = vec![name, grouped(row.weights as f64), values, index];
     if row.compressed {
         cells.push(format!("{:.2}", row.sparsity()));
         cells.push(bits(row.weight_bits));
@@ -131,6 +131,22 @@ fn layer(out: &mut String, row: &Row, class: &str) {
     }
     cells.push(row.cosine.map_or_else(String::new, |c| format!("{c:.6}")));
     cell_row(out, &cells, class);
+}
+
+/// `12 345 678`, with spaces that do not break; a question mark for what is not a number.
+fn grouped(number: f64) -> String {
+    if !number.is_finite() {
+        return "?".into();
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && digit.is_ascii_digit() && (digits.len() - i).is_multiple_of(3) {
+            text.push('\u{a0}');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn table(out: &mut String, heads: &[&str]) {
@@ -170,7 +186,7 @@ fn scores(out: &mut String, measured: &[(String, Value)]) {
     for (name, value) in list {
         let number = |key: &str| value[key].as_f64().unwrap_or(f64::NAN);
         let mut cells = vec![escape(value["compressed"].as_str().unwrap_or(name))];
-        cells.extend(["M", "m", "S", "s"].map(|key| format!("{}", number(key))));
+        cells.extend(["M", "m", "S", "s"].map(|key| grouped(number(key))));
         cells.push(format!("{:.4}", number("z")));
         cells.extend(["A", "B"].map(|key| format!("{}", number(key))));
         cells.push(format!("{:.2}", number("score")));
@@ -230,7 +246,7 @@ fn accuracy(out: &mut String, page: &Page<'_>) {
     let bytes = |network: &Value| network["bytes"].as_f64().unwrap_or(f64::NAN);
     sorted.sort_by(|a, b| bytes(a.1).total_cmp(&bytes(b.1)));
     for (name, network) in &sorted {
-        let mut cells = vec![escape(name), format!("{}", bytes(network))];
+        let mut cells = vec![escape(name), grouped(bytes(network))];
         cells.push(format!("{:.2}", 100.0 * of(network)));
         cells.extend([1e-2, 1e-3, 1e-4].map(|fpr| format!("{:.2}", 100.0 * tpr(network, fpr))));
         let z = network["contest"]["z"].as_f64();

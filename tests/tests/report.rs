@@ -18,6 +18,10 @@ fn compress(folder: &Path, model: Vec<u8>, more: &[&str]) -> dcz_tests::Ran {
     run("dcz", &arguments)
 }
 
+fn model_of(path: &Path) -> Model {
+    Model::open(path).unwrap()
+}
+
 /// Every element is closed in its turn, and nothing is fetched or run.
 #[track_caller]
 fn check_page(html: &str) {
@@ -194,6 +198,26 @@ fn exported_arrays_are_the_weights_and_their_integers() {
             assert_eq!(w, value, "{} at {at}", layer["name"]);
         }
     }
+    // Put back, they give the same weights.
+    let again = folder.path().join("again.dcz");
+    let (model, path) = (folder.path().join("m.onnx"), out.to_str().unwrap());
+    let base = [
+        "compress",
+        model.to_str().unwrap(),
+        "-o",
+        again.to_str().unwrap(),
+    ];
+    let more = ["--weights", path, "--quantize", "none"];
+    run("dcz", &[&base[..], &more].concat()).expect_code(0);
+    let other = Model::open(&again).unwrap();
+    for id in (0..5).map(LayerId) {
+        let weights = |m: &Model| m.container().dense_weights(0, id).unwrap();
+        assert_eq!(weights(&model_of(&file)), weights(&other));
+    }
+    let text = text.replacen("embedding", "no such layer", 1);
+    std::fs::write(out.join("layers.json"), text).unwrap();
+    let ran = run("dcz", &[&base[..], &more].concat()).expect_code(5);
+    assert!(ran.stderr.contains("no such layer"), "{}", ran.stderr);
     // Nothing is overwritten.
     run("dcz", &arguments).expect_code(7);
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use dcz::{Model, Session, SessionOptions};
 use dcz_compress::encode::{CompressOptions, Stage, compress};
 use dcz_compress::error::Error;
+use dcz_compress::export;
 use dcz_compress::html::Page;
 use dcz_compress::import::{Dynamic, ImportOptions, import};
 use dcz_compress::onnx;
@@ -55,6 +56,10 @@ pub struct Arguments {
     /// How an image becomes the input and what the outputs mean (TOML)
     #[arg(long, value_name = "FILE.toml")]
     preprocess: Option<PathBuf>,
+    /// Takes weights from a folder of .npy files with a layers.json as `dcz export` writes it: what another program made of
+    /// them
+    #[arg(long, value_name = "DIR")]
+    weights: Option<PathBuf>,
     /// Keeps a dimension open. NAME is an input or a symbolic dimension of the model. Repeatable
     #[arg(long, value_name = "NAME=AXIS[:MIN..MAX[:MULTIPLE]]")]
     dynamic: Vec<Dynamic>,
@@ -94,6 +99,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         },
     )?;
     drop(model);
+    if let Some(folder) = &arguments.weights {
+        export::import(&mut float, folder)?;
+    }
     let file_name = arguments
         .model
         .file_name()
