@@ -39,7 +39,7 @@ pub(crate) const TILES: &[TileCost] = &[
     TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0014, strided: 0.0008, present: 0.0349, weight: 1.00, few: 0.0, input: 0.300, output: 0.37, pixel: 0.5, group: (4, 3.0) },
     TileCost { algorithm: ConvAlgo::BlockSparse2, product: 0.0010, strided: 0.0004, present: 0.0206, weight: 1.70, few: 0.0, input: 0.341, output: 0.29, pixel: 2.3, group: (4, 3.0) },
     TileCost { algorithm: ConvAlgo::BlockSparse4, product: 0.0003, strided: 0.0003, present: 0.0183, weight: 1.20, few: 0.0, input: 0.338, output: 0.29, pixel: 2.0, group: (3, 2.0) },
-    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0219, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 3.2, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0234, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 3.2, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0385, strided: 0.115,  present: 0.0,    weight: 1.19, few: 0.0, input: 0.0,   output: 0.50, pixel: 0.0, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.204, few: 0.311, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.229, few: 0.252, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
