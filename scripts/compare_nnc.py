@@ -229,7 +229,8 @@ def sweep(arguments):
         rest = os.path.getsize(arguments.file) - ours
         rows = [{"what": "dcz", "bytes": os.path.getsize(arguments.file), **evaluate(arguments, arguments.file)}]
         print(json.dumps(rows[0]), flush=True)
-        for what, source in (("weights of the file", layers), ("float weights", floats)):
+        sources = {"file": ("weights of the file", layers), "float": ("float weights", floats)}
+        for what, source in (sources[name] for name in arguments.sources):
             for dq in (0, 1):
                 for factor in arguments.factors:
                     size, changed = 0, []
@@ -268,6 +269,8 @@ def main():
     one.add_argument("--dcz", default="target/release/dcz")
     one.add_argument("--factors", type=lambda text: [float(one) for one in text.split(",")], default=[0.5, 0.7, 1.0, 1.4],
                      help="steps, as multiples of those in the file [0.5,0.7,1,1.4]")
+    one.add_argument("--sources", nargs="+", choices=["file", "float"], default=["file", "float"],
+                     help="which weights NNC gets")
     arguments = parser.parse_args()
     if arguments.command == "setup":
         setup(arguments.venv)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dcz_compress::accuracy::images::{Loader, list};
+use dcz_compress::accuracy::images::{Alignment, Loader, list};
 use dcz_compress::error::Error;
 use dcz_compress::import::{ImportOptions, import};
 use dcz_compress::onnx;
@@ -27,6 +27,9 @@ pub struct Arguments {
     /// How an image becomes the input (TOML, as for `dcz compress`; ready files: compress/presets)
     #[arg(long, value_name = "FILE.toml")]
     preprocess: PathBuf,
+    /// Five points per image by which it is cut first, as for `dcz evaluate`
+    #[arg(long, value_name = "FILE")]
+    landmarks: Option<PathBuf>,
     /// At most so many images, evenly spread over the folder
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -145,10 +148,12 @@ fn subject(arguments: &Arguments, description: &Description) -> Result<Subject, 
             arguments.preprocess.display()
         ))
     })?;
-    let loader = Loader {
-        record,
-        alignment: None,
-    };
+    let alignment = arguments
+        .landmarks
+        .as_deref()
+        .map(|path| Alignment::load(path, &record))
+        .transpose()?;
+    let loader = Loader { record, alignment };
     let (mut images, mut skipped) = (Vec::new(), Vec::new());
     let wanted = (arguments.limit as usize).min(paths.len());
     for path in (0..wanted).map(|i| &paths[i * paths.len() / wanted]) {
