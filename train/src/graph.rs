@@ -1,0 +1,549 @@
+//! A network's records as differentiable tensor operations, for a whole batch.
+//!
+//! The records describe one image (batch 1); here the first dimension becomes the batch. Maps are `[C, N H W]` matrices
+//! ([`crate::ops`]), everything else is `[N, ...]`. The same walk serves the teacher (constant tensors, nothing is
+//! recorded) and the student (variables).
+
+use candle_core::{D, Tensor};
+use dcz_format::graph::{BinaryKind, Network, Node, Op, PoolKind, ReshapeDim, SliceRange, TensorId};
+use dcz_format::layer::LayerShape;
+
+use crate::error::Error;
+use crate::ops::activation::Elementwise;
+use crate::ops::conv::Conv;
+use crate::ops::depthwise::Depthwise;
+use crate::ops::geometry::Window;
+use crate::ops::pool::Pooling;
+use crate::ops::rows::{RowKind, Rows};
+
+/// An activation.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// `[C, N H W]`
+    Map {
+        /// The matrix.
+        t: Tensor,
+        /// Height and width.
+        size: [usize; 2],
+    },
+    /// `[N, ...]`
+    Plain(Tensor),
+}
+
+/// Weights and constants as tensors: `[O, K]` per layer, flat per constant.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    /// By layer id.
+    pub layers: Vec<Tensor>,
+    /// By constant id.
+    pub constants: Vec<Tensor>,
+}
+
+/// What the walk needs to know beside the tensors.
+#[derive(Clone, Debug)]
+pub struct Graph<'a> {
+    /// The records.
+    pub network: &'a Network,
+    /// By layer id.
+    pub shapes: Vec<LayerShape>,
+    /// Dimensions by constant id.
+    pub constant_dims: Vec<Vec<usize>>,
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+fn refuse(node: &Node, why: impl std::fmt::Display) -> Error {
+    Error::Unsupported(format!("'{}' cannot be trained: {why}", node.name))
+}
+
+/// A batch of images `[C, N H W]` from one `[C, H, W]` array each.
+///
+/// Errors: [`Error::Input`] when an array has another length.
+pub fn batch(images: &[Vec<f32>], dims: [usize; 3]) -> Result<Value> {
+    let [channels, height, width] = dims;
+    let plane = height * width;
+    let mut values = Vec::with_capacity(images.len() * channels * plane);
+    for c in 0..channels {
+        for image in images {
+            let part = image
+                .get(c * plane..(c + 1) * plane)
+                .filter(|_| image.len() == channels * plane)
+                .ok_or_else(|| {
+                    Error::Input(format!(
+                        "an image has {} values, the network takes {}",
+                        image.len(),
+                        channels * plane
+                    ))
+                })?;
+            values.extend_from_slice(part);
+        }
+    }
+    Ok(Value::Map {
+        t: crate::ops::tensor(values, &[channels, images.len() * plane])?,
+        size: [height, width],
+    })
+}
+
+impl Value {
+    /// `[N, C, H, W]`, or what a plain value is.
+    fn plain(&self) -> Result<Tensor> {
+        Ok(match self {
+            Value::Plain(t) => t.clone(),
+            Value::Map { t, size } => {
+                let c = t.dim(0)?;
+                let [h, w] = *size;
+                t.reshape((c, (), h, w))?.permute((1, 0, 2, 3))?.contiguous()?
+            }
+        })
+    }
+
+    /// The matrix, height and width.
+    fn map(&self, node: &Node) -> Result<(Tensor, [usize; 2])> {
+        match self {
+            Value::Map { t, size } => Ok((t.clone(), *size)),
+            Value::Plain(t) => {
+                let (n, c, h, w) = t
+                    .dims4()
+                    .map_err(|_| refuse(node, "its input is not an image map"))?;
+                let t = t.permute((1, 0, 2, 3))?.contiguous()?;
+                Ok((t.reshape((c, n * h * w))?, [h, w]))
+            }
+        }
+    }
+
+    /// The same kind of value with other elements.
+    fn with(&self, t: Tensor) -> Value {
+        match self {
+            Value::Map { size, .. } => Value::Map { t, size: *size },
+            Value::Plain(_) => Value::Plain(t),
+        }
+    }
+
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Value::Map { t, .. } | Value::Plain(t) => t,
+        }
+    }
+}
+
+impl Graph<'_> {
+    /// Runs the network; every graph output as `[N, D]`.
+    ///
+    /// Errors: [`Error::Unsupported`] naming the node.
+    pub fn run(&self, input: &Value, parameters: &Parameters) -> Result<Vec<Tensor>> {
+        let mut values: Vec<Option<Value>> = vec![None; self.network.tensors.len()];
+        let first = self.network.inputs.first().map(|id| id.0 as usize);
+        match (first.and_then(|i| values.get_mut(i)), self.network.inputs.len()) {
+            (Some(slot), 1) => *slot = Some(input.clone()),
+            _ => {
+                return Err(Error::Unsupported(format!(
+                    "retraining is for networks with one input, '{}' has {}",
+                    self.network.name,
+                    self.network.inputs.len()
+                )));
+            }
+        }
+        let mut last_use = vec![usize::MAX; self.network.tensors.len()];
+        for (i, node) in self.network.nodes.iter().enumerate() {
+            for id in &node.inputs {
+                last_use[id.0 as usize] = i;
+            }
+        }
+        for output in &self.network.outputs {
+            last_use[output.tensor.0 as usize] = usize::MAX;
+        }
+        for (i, node) in self.network.nodes.iter().enumerate() {
+            let get = |id: &TensorId| {
+                values
+                    .get(id.0 as usize)
+                    .and_then(Option::as_ref)
+                    .ok_or_else(|| refuse(node, "an input is not computed"))
+            };
+            let inputs: Vec<&Value> = node.inputs.iter().map(get).collect::<Result<_>>()?;
+            let result = self.node(node, &inputs, parameters).map_err(|e| match e {
+                Error::Numeric(text) => refuse(node, text),
+                other => other,
+            })?;
+            values[node.output.0 as usize] = Some(result);
+            for id in &node.inputs {
+                if last_use[id.0 as usize] == i {
+                    values[id.0 as usize] = None;
+                }
+            }
+        }
+        self.network
+            .outputs
+            .iter()
+            .map(|output| {
+                let value = values
+                    .get(output.tensor.0 as usize)
+                    .and_then(Option::as_ref)
+                    .ok_or_else(|| Error::Unsupported("an output is not computed".into()))?;
+                Ok(value.plain()?.flatten_from(1)?)
+            })
+            .collect()
+    }
+
+    fn node(&self, node: &Node, inputs: &[&Value], p: &Parameters) -> Result<Value> {
+        let x = *inputs.first().ok_or_else(|| refuse(node, "no input"))?;
+        match &node.op {
+            Op::Conv(conv) => {
+                let layer = conv.layer.0 as usize;
+                let y = self.conv(node, x, layer, conv, &p.layers[layer])?;
+                match conv.bias {
+                    Some(id) => rows(&y, &p.constants[id.0 as usize], RowKind::Bias),
+                    None => Ok(y),
+                }
+            }
+            Op::Linear { layer, bias } => {
+                let y = linear(node, x, &p.layers[layer.0 as usize])?;
+                match bias {
+                    Some(id) => {
+                        let b = &p.constants[id.0 as usize];
+                        Ok(Value::Plain(y.tensor().broadcast_add(b)?))
+                    }
+                    None => Ok(y),
+                }
+            }
+            Op::Activation(kind) => {
+                Ok(x.with(x.tensor().contiguous()?.apply_op1(Elementwise(*kind))?))
+            }
+            Op::Prelu { slope } => rows(x, &p.constants[slope.0 as usize], RowKind::Prelu),
+            Op::Binary(kind) => {
+                let y = inputs.get(1).ok_or_else(|| refuse(node, "one input"))?;
+                let same = matches!((x, y), (Value::Map { t: a, size: s }, Value::Map { t: b, size: r })
+                    if a.dims() == b.dims() && s == r);
+                if same {
+                    return Ok(x.with(binary(*kind, x.tensor(), y.tensor())?));
+                }
+                Ok(Value::Plain(binary(*kind, &x.plain()?, &y.plain()?)?))
+            }
+            Op::BinaryConst {
+                kind,
+                constant,
+                constant_first,
+            } => self.binary_const(x, *kind, constant.0 as usize, *constant_first, p),
+            Op::Pool(pool) => {
+                let (t, size) = x.map(node)?;
+                let window = Window::new(
+                    size,
+                    pool.kernel,
+                    pool.strides,
+                    pool.dilations,
+                    pool.pads,
+                    pool.ceil_mode,
+                )
+                .ok_or_else(|| refuse(node, "the window does not fit"))?;
+                if pool.count_include_pad && pool.ceil_mode {
+                    return Err(refuse(node, "count_include_pad with ceil_mode"));
+                }
+                let op = Pooling {
+                    window,
+                    kind: pool.kind,
+                    count_padding: pool.count_include_pad,
+                };
+                Ok(Value::Map {
+                    t: t.contiguous()?.apply_op1(op)?,
+                    size: [window.y.output, window.x.output],
+                })
+            }
+            Op::GlobalPool(kind) => {
+                let (t, [h, w]) = x.map(node)?;
+                let t = t.reshape((t.dim(0)?, (), h * w))?;
+                let t = match kind {
+                    PoolKind::Average => t.mean(2)?,
+                    PoolKind::Max => t.max(2)?,
+                };
+                Ok(Value::Map { t, size: [1, 1] })
+            }
+            Op::Pad { amounts, value } => pad(node, x, amounts, *value),
+            Op::Concat { axis } => concat(node, inputs, usize::from(*axis)),
+            Op::Reshape { dims } => reshape(node, x, dims),
+            Op::Transpose { perm } => {
+                if perm.first() != Some(&0) {
+                    return Err(refuse(node, "it moves the batch"));
+                }
+                let perm: Vec<usize> = perm.iter().map(|&a| usize::from(a)).collect();
+                Ok(Value::Plain(x.plain()?.permute(perm)?.contiguous()?))
+            }
+            Op::Slice { ranges } => slice(node, x, ranges),
+            Op::Resize(_) => Err(refuse(node, "Resize has no gradient here")),
+            Op::Softmax { axis, axis_end } => softmax(node, x, usize::from(*axis), usize::from(*axis_end)),
+            Op::LpNormalize { axis, p, epsilon } => {
+                let t = x.plain()?;
+                let axis = usize::from(*axis);
+                let norm = match p {
+                    1 => t.abs()?.sum_keepdim(axis)?,
+                    2 => t.sqr()?.sum_keepdim(axis)?.sqrt()?,
+                    _ => return Err(refuse(node, "a norm other than 1 and 2")),
+                };
+                let norm = norm.maximum(f64::from(epsilon.max(1e-12)))?;
+                Ok(Value::Plain(t.broadcast_div(&norm)?))
+            }
+        }
+    }
+
+    fn conv(
+        &self,
+        node: &Node,
+        x: &Value,
+        layer: usize,
+        conv: &dcz_format::graph::Conv,
+        w: &Tensor,
+    ) -> Result<Value> {
+        let shape = self.shapes[layer];
+        let (t, size) = x.map(node)?;
+        let t = t.contiguous()?;
+        let window = Window::new(
+            size,
+            shape.kernel,
+            conv.strides,
+            conv.dilations,
+            conv.pads,
+            false,
+        )
+        .ok_or_else(|| refuse(node, "the window does not fit"))?;
+        let channels = t.dim(0)?;
+        let groups = shape.groups as usize;
+        if channels != shape.in_per_group as usize * groups {
+            return Err(refuse(node, format!("{channels} input channels")));
+        }
+        let images = t.dim(1)? / window.plane().max(1);
+        let dense = |t: &Tensor, w: &Tensor, channels: usize| -> Result<Tensor> {
+            if window.is_pointwise() {
+                return Ok(w.matmul(t)?);
+            }
+            let op = Conv {
+                window,
+                channels,
+                images,
+            };
+            Ok(t.apply_op2(w, op)?)
+        };
+        let t = if groups == 1 {
+            dense(&t, w, channels)?
+        } else if shape.is_depthwise() {
+            let op = Depthwise {
+                window,
+                channels,
+                multiplier: shape.out_channels as usize / groups,
+                images,
+            };
+            t.apply_op2(w, op)?
+        } else {
+            let (input, output) = (channels / groups, shape.out_channels as usize / groups);
+            let parts: Vec<Tensor> = (0..groups)
+                .map(|g| {
+                    let t = t.narrow(0, g * input, input)?.contiguous()?;
+                    dense(&t, &w.narrow(0, g * output, output)?.contiguous()?, input)
+                })
+                .collect::<Result<_>>()?;
+            Tensor::cat(&parts, 0)?
+        };
+        Ok(Value::Map {
+            t,
+            size: [window.y.output, window.x.output],
+        })
+    }
+
+    fn binary_const(
+        &self,
+        x: &Value,
+        kind: BinaryKind,
+        constant: usize,
+        constant_first: bool,
+        p: &Parameters,
+    ) -> Result<Value> {
+        let dims = &self.constant_dims[constant];
+        let c = &p.constants[constant];
+        let per_channel = dims.iter().product::<usize>() == 1
+            || (dims.len() >= 3 && dims[dims.len() - 3] == c.elem_count());
+        let (a, c) = match x {
+            Value::Map { t, .. } if per_channel => (t.clone(), c.reshape(((), 1))?),
+            _ => (x.plain()?, c.reshape(dims.as_slice())?),
+        };
+        let y = if constant_first {
+            binary(kind, &c, &a)?
+        } else {
+            binary(kind, &a, &c)?
+        };
+        Ok(if y.dims() == x.tensor().dims() {
+            x.with(y)
+        } else {
+            Value::Plain(y)
+        })
+    }
+}
+
+fn binary(kind: BinaryKind, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok(match kind {
+        BinaryKind::Add => a.broadcast_add(b)?,
+        BinaryKind::Sub => a.broadcast_sub(b)?,
+        BinaryKind::Mul => a.broadcast_mul(b)?,
+        BinaryKind::Div => a.broadcast_div(b)?,
+    })
+}
+
+fn rows(x: &Value, parameter: &Tensor, kind: RowKind) -> Result<Value> {
+    let t = x.tensor().contiguous()?;
+    let channels = match x {
+        Value::Map { .. } => t.dim(0)?,
+        Value::Plain(_) => t.dim(1)?,
+    };
+    let inner = match x {
+        Value::Map { .. } => t.dim(1)?,
+        Value::Plain(_) => t.dims()[2..].iter().product(),
+    };
+    let op = Rows {
+        kind,
+        channels,
+        inner,
+    };
+    Ok(x.with(t.apply_op2(&parameter.contiguous()?, op)?))
+}
+
+/// `y = x W^T`, as `(W x^T)^T`: the gradient of the weights then comes out in their own order.
+fn linear(node: &Node, x: &Value, w: &Tensor) -> Result<Value> {
+    let x = x.plain()?;
+    let mut dims = x.dims().to_vec();
+    let (outputs, k) = w.dims2()?;
+    match dims.last_mut() {
+        Some(last) if *last == k => *last = outputs,
+        _ => return Err(refuse(node, format!("its input is not {k} long"))),
+    }
+    let x = x.reshape(((), k))?;
+    let y = w.matmul(&x.t()?)?.t()?.contiguous()?;
+    Ok(Value::Plain(y.reshape(dims)?))
+}
+
+fn pad(node: &Node, x: &Value, amounts: &[(u32, u32)], value: f32) -> Result<Value> {
+    if value != 0.0 || amounts.first().is_some_and(|a| *a != (0, 0)) {
+        return Err(refuse(node, "padding of the batch or with another value than 0"));
+    }
+    let mut t = x.plain()?;
+    for (axis, &(before, after)) in amounts.iter().enumerate() {
+        if (before, after) != (0, 0) {
+            t = t.pad_with_zeros(axis, before as usize, after as usize)?;
+        }
+    }
+    to_map(t, x)
+}
+
+/// A plain value as a map again when `like` is one.
+fn to_map(t: Tensor, like: &Value) -> Result<Value> {
+    if !matches!(like, Value::Map { .. }) || t.rank() != 4 {
+        return Ok(Value::Plain(t));
+    }
+    let (n, c, h, w) = t.dims4()?;
+    let t = t.permute((1, 0, 2, 3))?.contiguous()?;
+    Ok(Value::Map {
+        t: t.reshape((c, n * h * w))?,
+        size: [h, w],
+    })
+}
+
+fn concat(node: &Node, inputs: &[&Value], axis: usize) -> Result<Value> {
+    if axis == 0 {
+        return Err(refuse(node, "it joins batches"));
+    }
+    if let (1, Some(Value::Map { size, .. })) = (axis, inputs.first()) {
+        let maps: Option<Vec<&Tensor>> = inputs
+            .iter()
+            .map(|v| match v {
+                Value::Map { t, size: s } if s == size => Some(t),
+                _ => None,
+            })
+            .collect();
+        if let Some(maps) = maps {
+            return Ok(Value::Map {
+                t: Tensor::cat(&maps, 0)?,
+                size: *size,
+            });
+        }
+    }
+    let parts: Vec<Tensor> = inputs.iter().map(|v| v.plain()).collect::<Result<_>>()?;
+    Ok(Value::Plain(Tensor::cat(&parts, axis)?))
+}
+
+fn reshape(node: &Node, x: &Value, dims: &[ReshapeDim]) -> Result<Value> {
+    let t = x.plain()?;
+    let input = t.dims();
+    let batch = input.first().copied().unwrap_or(1);
+    // The records are for one image: a leading 1 is the batch.
+    let size = |i: usize, dim: &ReshapeDim| match *dim {
+        ReshapeDim::Fixed(1) if i == 0 => Some(batch),
+        ReshapeDim::Fixed(d) => Some(d as usize),
+        ReshapeDim::Input { from, to } => Some(
+            input
+                .get(usize::from(from)..usize::from(to))
+                .map_or(0, |d| d.iter().product()),
+        ),
+        ReshapeDim::Rest => None,
+    };
+    let mut out: Vec<Option<usize>> = dims.iter().enumerate().map(|(i, d)| size(i, d)).collect();
+    if out.first() == Some(&None) && !dims[1..].contains(&ReshapeDim::Rest) {
+        out[0] = Some(batch);
+    }
+    let known: usize = out.iter().flatten().product();
+    let out: Vec<usize> = out
+        .iter()
+        .map(|d| d.unwrap_or(t.elem_count() / known.max(1)))
+        .collect();
+    if out.iter().product::<usize>() != t.elem_count() || out.first() != Some(&batch) {
+        return Err(refuse(node, "it reshapes the batch"));
+    }
+    Ok(Value::Plain(t.reshape(out)?))
+}
+
+fn slice(node: &Node, x: &Value, ranges: &[SliceRange]) -> Result<Value> {
+    let mut t = x.plain()?;
+    for range in ranges {
+        let axis = usize::from(range.axis);
+        if axis == 0 || range.step == 0 {
+            return Err(refuse(node, "it cuts the batch"));
+        }
+        let len = t.dim(axis)?;
+        let place = |at: u32, from_end: bool| {
+            let at = (at as usize).min(len);
+            if from_end { len - at } else { at }
+        };
+        let (start, end) = (
+            place(range.start, range.start_from_end),
+            place(range.end, range.end_from_end),
+        );
+        if start >= end {
+            return Err(refuse(node, "an empty range"));
+        }
+        t = if range.step == 1 {
+            t.narrow(axis, start, end - start)?
+        } else {
+            let picks: Vec<u32> = (start..end)
+                .step_by(range.step as usize)
+                .map(|i| i as u32)
+                .collect();
+            let picks = Tensor::new(picks, t.device())?;
+            t.contiguous()?.index_select(&picks, axis)?
+        };
+    }
+    to_map(t.contiguous()?, x)
+}
+
+fn softmax(node: &Node, x: &Value, axis: usize, end: usize) -> Result<Value> {
+    let t = x.plain()?;
+    let dims = t.dims().to_vec();
+    if axis == 0 || axis >= end || end > dims.len() {
+        return Err(refuse(node, "a softmax over the batch"));
+    }
+    let outer: usize = dims[..axis].iter().product();
+    let middle: usize = dims[axis..end].iter().product();
+    let t = t.reshape((outer, middle, ()))?;
+    let t = t.broadcast_sub(&t.max_keepdim(1)?.detach())?.exp()?;
+    let t = t.broadcast_div(&t.sum_keepdim(1)?)?;
+    Ok(Value::Plain(t.reshape(dims)?))
+}
+
+/// Logarithm of the softmax over the last axis.
+pub(crate) fn log_softmax(t: &Tensor) -> Result<Tensor> {
+    let t = t.broadcast_sub(&t.max_keepdim(D::Minus1)?.detach())?;
+    Ok(t.broadcast_sub(&t.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
+}
