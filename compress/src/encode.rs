@@ -1,6 +1,6 @@
 //! From a float network to a coded container: prune, quantise, encode, self-test.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use dcz::Model;
@@ -61,6 +61,28 @@ pub fn compress(
     options: &CompressOptions,
     progress: &mut Progress,
 ) -> Result<Encoded, Error> {
+    compress_ready(float, options, &BTreeMap::new(), progress)
+}
+
+/// Weights of a layer that pruning and training are done with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ready {
+    /// OIHW.
+    pub weights: Vec<f32>,
+    /// The grid on which every weight lies; without it they are quantised as the settings say.
+    pub steps: Option<Steps>,
+}
+
+/// [`compress`] for a network some of whose layers, by name, have new weights: these are not pruned again, and where they
+/// lie on a grid only coded.
+///
+/// Errors: as [`compress`].
+pub fn compress_ready(
+    float: FloatNetwork,
+    options: &CompressOptions,
+    ready: &BTreeMap<String, Ready>,
+    progress: &mut Progress,
+) -> Result<Encoded, Error> {
     let FloatNetwork {
         mut network,
         layers,
@@ -89,7 +111,10 @@ pub fn compress(
         }
         let coded: Vec<_> = batch
             .into_par_iter()
-            .map(|(layer, (role, default))| quantise_layer(layer, role, default, &options.settings))
+            .map(|(layer, (role, default))| {
+                let ready = ready.get(&layer.name);
+                quantise_layer(layer, role, default, &options.settings, ready)
+            })
             .collect::<Result<_, Error>>()?;
         inputs.extend(coded);
         progress(Stage::Quantise, inputs.len(), total);
@@ -192,12 +217,13 @@ pub fn roles(network: &Network, layers: &[FloatLayer]) -> Vec<Role> {
     roles
 }
 
-/// Prunes and quantises a layer as the settings say.
+/// Prunes and quantises a layer as the settings say, or codes weights that are ready.
 pub(crate) fn quantise_layer(
     layer: FloatLayer,
     role: Role,
     default: DefaultGrid,
     all: &AllSettings,
+    ready: Option<&Ready>,
 ) -> Result<LayerInput, Error> {
     let settings = all.of(&layer.name);
     settings
@@ -216,12 +242,24 @@ pub(crate) fn quantise_layer(
             layer.name
         )));
     }
-    let mut weights = layer.weights.clone();
-    let prune = settings.prune.unwrap_or_default();
-    let prune = by_role(prune, role, own.prune.is_some());
-    let block = settings.prune_block.unwrap_or(1);
-    prune::prune_layer(&mut weights, &layer.shape, prune, block);
-    let quantised = quantise(&layer, weights, role, default, settings)?;
+    let quantised = match ready {
+        Some(Ready {
+            weights,
+            steps: Some(steps),
+        }) => quantize::grid(weights, &layer.shape, steps.clone(), 0.0, 127),
+        Some(Ready {
+            weights,
+            steps: None,
+        }) => quantise(&layer, weights.clone(), role, default, settings)?,
+        None => {
+            let mut weights = layer.weights.clone();
+            let prune = settings.prune.unwrap_or_default();
+            let prune = by_role(prune, role, own.prune.is_some());
+            let block = settings.prune_block.unwrap_or(1);
+            prune::prune_layer(&mut weights, &layer.shape, prune, block);
+            quantise(&layer, weights, role, default, settings)?
+        }
+    };
     Ok(LayerInput {
         cosine: quantize::cosine(&layer.weights, &quantised.decoded),
         max_error: quantize::largest_difference(&layer.weights, &quantised.decoded),
@@ -237,7 +275,7 @@ pub(crate) fn quantise_layer(
 }
 
 /// A general sensitivity spares the first layer and is doubled for the last linear one, as in the contest entry.
-fn by_role(prune: Prune, role: Role, own: bool) -> Prune {
+pub(crate) fn by_role(prune: Prune, role: Role, own: bool) -> Prune {
     match (prune, role) {
         (Prune::Sensitivity(_), Role::First) if !own => Prune::None,
         (Prune::Sensitivity(s), Role::LastLinear) if !own => Prune::Sensitivity(2.0 * s),

@@ -21,6 +21,8 @@ pub mod exit {
     pub const IO: u8 = 7;
     /// Some of many inputs failed.
     pub const SOME_FAILED: u8 = 8;
+    /// Stopped by the user; the work so far was kept where that was asked for.
+    pub const INTERRUPTED: u8 = 130;
 }
 
 /// What went wrong, who is at fault, and the exit code.
@@ -43,6 +45,8 @@ pub enum Error {
     SelfTest(String),
     /// Some of many inputs failed; the others were processed.
     SomeFailed(String),
+    /// The user asked to stop; the text says where the work so far lies.
+    Interrupted(String),
     /// An error of the runtime or the container, with the exit code it means.
     Runtime {
         /// The exit code.
@@ -86,6 +90,7 @@ impl Error {
             Error::Budget(_) => exit::BUDGET,
             Error::Io(_) => exit::IO,
             Error::SomeFailed(_) => exit::SOME_FAILED,
+            Error::Interrupted(_) => exit::INTERRUPTED,
             Error::Runtime { code, .. } => *code,
         }
     }
@@ -106,6 +111,7 @@ impl fmt::Display for Error {
             | Error::Io(text)
             | Error::SelfTest(text)
             | Error::SomeFailed(text)
+            | Error::Interrupted(text)
             | Error::Runtime { text, .. } => f.write_str(text),
             Error::Unsupported(list) => {
                 write!(

@@ -35,6 +35,7 @@ pub mod preprocess;
 pub mod prune;
 pub mod quantize;
 pub mod report;
+pub mod retrain;
 pub mod score;
 pub mod sensitivity;
 pub mod settings;

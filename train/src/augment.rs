@@ -95,7 +95,12 @@ impl Augment {
     /// A variant of a picture; variant 0 is the picture.
     ///
     /// Errors: [`Error::Input`] for a picture whose bytes do not fit its size.
-    pub fn apply(&self, picture: &Picture, random: &mut Random, variant: u32) -> Result<Picture, Error> {
+    pub fn apply(
+        &self,
+        picture: &Picture,
+        random: &mut Random,
+        variant: u32,
+    ) -> Result<Picture, Error> {
         let (width, height) = (picture.width as usize, picture.height as usize);
         if width * height * 3 != picture.rgb.len() || picture.rgb.is_empty() {
             return Err(Error::Input("a picture's bytes do not fit its size".into()));
@@ -107,7 +112,10 @@ impl Augment {
         let scale = 1.0 + self.zoom * random.signed();
         let shift_x = self.shift * width as f32 * random.signed();
         let shift_y = self.shift * height as f32 * random.signed();
-        let (light, contrast) = (self.colour * random.signed(), 1.0 + self.colour * random.signed());
+        let (light, contrast) = (
+            self.colour * random.signed(),
+            1.0 + self.colour * random.signed(),
+        );
         let saturation = 1.0 + self.colour * random.signed();
         let mut rgb = Vec::with_capacity(picture.rgb.len());
         let (cx, cy) = (0.5 * (width as f32 - 1.0), 0.5 * (height as f32 - 1.0));
@@ -165,7 +173,11 @@ mod tests {
     fn variants_repeat_and_differ() {
         let make = |seed, variant| {
             Augment::default()
-                .apply(&picture(), &mut Random::new(&[seed, 3, u64::from(variant)]), variant)
+                .apply(
+                    &picture(),
+                    &mut Random::new(&[seed, 3, u64::from(variant)]),
+                    variant,
+                )
                 .unwrap()
         };
         assert_eq!(make(1, 0), picture());
@@ -181,7 +193,11 @@ mod tests {
             ..Augment::NONE
         };
         let flipped = (0..20u64)
-            .map(|seed| only_flip.apply(&picture(), &mut Random::new(&[seed]), 1).unwrap())
+            .map(|seed| {
+                only_flip
+                    .apply(&picture(), &mut Random::new(&[seed]), 1)
+                    .unwrap()
+            })
             .filter(|p| p.rgb != picture().rgb)
             .collect::<Vec<_>>();
         assert!(!flipped.is_empty() && flipped.len() < 20);

@@ -37,7 +37,12 @@ fn path(folder: &Path) -> PathBuf {
 /// Writes a checkpoint.
 ///
 /// Errors: [`Error::Io`]; the old checkpoint is still there.
-pub fn save(folder: &Path, student: &Student, progress: &Progress, fingerprint: u64) -> Result<(), Error> {
+pub fn save(
+    folder: &Path,
+    student: &Student,
+    progress: &Progress,
+    fingerprint: u64,
+) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let device = Device::Cpu;
     let mut all: HashMap<String, Tensor> = HashMap::new();
@@ -80,9 +85,15 @@ pub fn save(folder: &Path, student: &Student, progress: &Progress, fingerprint: 
         .flat_map(|r| [r.step as f64, r.loss, r.held_out, r.bytes, r.zeros])
         .collect();
     if !curve.is_empty() {
-        all.insert("curve".into(), Tensor::from_slice(&curve, curve.len(), &device)?);
+        all.insert(
+            "curve".into(),
+            Tensor::from_slice(&curve, curve.len(), &device)?,
+        );
     }
-    all.insert("fingerprint".into(), Tensor::new(&fingerprint.to_le_bytes(), &device)?);
+    all.insert(
+        "fingerprint".into(),
+        Tensor::new(&fingerprint.to_le_bytes(), &device)?,
+    );
 
     let target = path(folder);
     let partial = folder.join(format!("{FILE}.partial"));
@@ -96,12 +107,17 @@ pub fn save(folder: &Path, student: &Student, progress: &Progress, fingerprint: 
 /// Reads a checkpoint into a student of the same task; none when there is none.
 ///
 /// Errors: [`Error::Input`] when it belongs to another network or other options, [`Error::Io`] when it cannot be read.
-pub fn load(folder: &Path, student: &mut Student, fingerprint: u64) -> Result<Option<Progress>, Error> {
+pub fn load(
+    folder: &Path,
+    student: &mut Student,
+    fingerprint: u64,
+) -> Result<Option<Progress>, Error> {
     let file = path(folder);
     if !file.exists() {
         return Ok(None);
     }
-    let all = candle_core::safetensors::load(&file, &Device::Cpu).map_err(|e| Error::io(&file, e))?;
+    let all =
+        candle_core::safetensors::load(&file, &Device::Cpu).map_err(|e| Error::io(&file, e))?;
     let other = |what: &str| {
         Error::Input(format!(
             "{}: a checkpoint of {what}; name another folder or remove the file",
@@ -119,7 +135,10 @@ pub fn load(folder: &Path, student: &mut Student, fingerprint: u64) -> Result<Op
         if target.is_empty() {
             return Ok(());
         }
-        let values: Vec<f32> = all.get(&name).ok_or_else(|| other("another network"))?.to_vec1()?;
+        let values: Vec<f32> = all
+            .get(&name)
+            .ok_or_else(|| other("another network"))?
+            .to_vec1()?;
         if values.len() != target.len() {
             return Err(other("another network"));
         }
@@ -135,7 +154,10 @@ pub fn load(folder: &Path, student: &mut Student, fingerprint: u64) -> Result<Op
         fill(format!("layer.{i}.step_v"), &mut layer.step_moments.v)?;
         if !layer.mask.is_empty() {
             let name = format!("layer.{i}.mask");
-            let mask: Vec<u8> = all.get(&name).ok_or_else(|| other("another network"))?.to_vec1()?;
+            let mask: Vec<u8> = all
+                .get(&name)
+                .ok_or_else(|| other("another network"))?
+                .to_vec1()?;
             if mask.len() != layer.mask.len() {
                 return Err(other("another network"));
             }

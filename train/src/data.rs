@@ -133,15 +133,17 @@ impl<'a> Batches<'a> {
             .iter()
             .map(|&(image, variant)| {
                 let picture = self.source.picture(image as usize)?;
-                let mut random =
-                    Random::new(&[self.seed, 3, u64::from(image), u64::from(variant)]);
+                let mut random = Random::new(&[self.seed, 3, u64::from(image), u64::from(variant)]);
                 let picture = self.augment.apply(&picture, &mut random, variant)?;
                 self.source.input(&picture)
             })
             .collect::<Result<_, Error>>()?;
         let input = batch(&inputs, self.dims)?;
         let teacher = self.teacher(keys, &input)?;
-        let labels = keys.iter().map(|k| self.source.label(k.0 as usize)).collect();
+        let labels = keys
+            .iter()
+            .map(|k| self.source.label(k.0 as usize))
+            .collect();
         Ok(Batch {
             input,
             teacher,
@@ -157,7 +159,10 @@ impl<'a> Batches<'a> {
             return (0..first.len())
                 .map(|output| {
                     let width = first[output].len();
-                    let values = rows.iter().flat_map(|r| r[output].iter().copied()).collect();
+                    let values = rows
+                        .iter()
+                        .flat_map(|r| r[output].iter().copied())
+                        .collect();
                     Ok(tensor(values, &[keys.len(), width])?)
                 })
                 .collect();

@@ -84,7 +84,9 @@ impl FromStr for Losses {
                 .into_iter()
                 .find(|k| k.name() == name.trim())
                 .ok_or_else(|| {
-                    format!("'{name}': expected ce, l2, cosine, kl or relational, each with =WEIGHT")
+                    format!(
+                        "'{name}': expected ce, l2, cosine, kl or relational, each with =WEIGHT"
+                    )
                 })?;
             let weight: f64 = weight
                 .trim()
@@ -225,10 +227,16 @@ mod tests {
     #[test]
     fn hand_values() {
         // (1 - 0)^2 + (2 - 0)^2 = 5 over 3^2 + 4^2 = 25 ...
-        near(value(LossKind::L2, 1.0, &[4.0, 6.0], &[3.0, 4.0], &[0]), 5.0 / 25.0);
+        near(
+            value(LossKind::L2, 1.0, &[4.0, 6.0], &[3.0, 4.0], &[0]),
+            5.0 / 25.0,
+        );
         // ... and their cosine.
         let cosine = (4.0 * 3.0 + 6.0 * 4.0) / (52f64.sqrt() * 5.0);
-        near(value(LossKind::Cosine, 1.0, &[4.0, 6.0], &[3.0, 4.0], &[0]), 1.0 - cosine);
+        near(
+            value(LossKind::Cosine, 1.0, &[4.0, 6.0], &[3.0, 4.0], &[0]),
+            1.0 - cosine,
+        );
         // Logits ln 1 and ln 3 are probabilities 1/4 and 3/4.
         let (a, b) = (0.0, 3f32.ln());
         near(value(LossKind::Ce, 1.0, &[a, b], &[a, b], &[0]), 4f64.ln());
@@ -236,7 +244,10 @@ mod tests {
         near(value(LossKind::Kl, 1.0, &[b, a], &[a, b], &[0]), kl);
         near(value(LossKind::Kl, 1.0, &[a, b], &[a, b], &[0]), 0.0);
         // Temperature 2 with doubled logits: the same distributions, times 4.
-        near(value(LossKind::Kl, 2.0, &[2.0 * b, a], &[a, 2.0 * b], &[0]), 4.0 * kl);
+        near(
+            value(LossKind::Kl, 2.0, &[2.0 * b, a], &[a, 2.0 * b], &[0]),
+            4.0 * kl,
+        );
     }
 
     #[test]
@@ -283,7 +294,10 @@ mod tests {
         let x = tensor(vec![0.0; 4], &[2, 2]).unwrap();
         let none = losses.compute(&x, &x, None).unwrap_err().to_string();
         assert!(none.contains("one folder per class"), "{none}");
-        let many = losses.compute(&x, &x, Some(&[0, 2])).unwrap_err().to_string();
+        let many = losses
+            .compute(&x, &x, Some(&[0, 2]))
+            .unwrap_err()
+            .to_string();
         assert!(many.contains("class 3"), "{many}");
     }
 }

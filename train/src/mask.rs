@@ -1,29 +1,42 @@
 //! Which weights are kept.
 //!
 //! A unit is one weight, or with blocks the weights of `block` consecutive output channels at the same place of the kernel;
-//! units of the smallest sum of squares go first. A weight that is gone does not come back: sparsity only grows.
+//! units of the smallest mean square go first. A weight that is gone does not come back: sparsity only grows.
 
+use dcz_format::layer::LayerShape;
 use rayon::prelude::*;
 
-/// Output channels and inputs per output channel of a layer, and the channels pruned together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The units of a layer. Blocks lie within the panels of the file, so that a kernel can skip them whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Units {
+    /// First channel and number of channels of each block.
+    rows: Vec<(usize, usize)>,
     /// Inputs of one output channel.
-    pub k: usize,
-    /// Channels of a unit.
-    pub block: usize,
+    k: usize,
 }
 
 impl Units {
-    /// Magnitude of every unit, units in the order of their first weight.
+    /// Units of `block` output channels (1: single weights) of a layer.
+    pub fn new(shape: &LayerShape, block: usize) -> Units {
+        let block = block.max(1);
+        let mut rows = Vec::new();
+        for panel in 0..shape.panels() {
+            let (first, channels) = shape.panel_channels(panel);
+            let starts = (0..channels).step_by(block);
+            rows.extend(starts.map(|at| (first + at, block.min(channels - at))));
+        }
+        Units { rows, k: shape.k() }
+    }
+
+    /// Mean square of every unit, units in the order of their channels, then of k.
     fn magnitudes(&self, weights: &[f32]) -> Vec<f32> {
-        let rows = self.k * self.block;
-        weights
-            .par_chunks(rows.max(1))
-            .flat_map_iter(|block| {
-                (0..self.k.min(block.len())).map(|i| {
+        self.rows
+            .par_iter()
+            .flat_map_iter(|&(first, channels)| {
+                let block = &weights[first * self.k..(first + channels) * self.k];
+                (0..self.k).map(move |i| {
                     let squares = block[i..].iter().step_by(self.k).map(|w| w * w);
-                    squares.sum::<f32>()
+                    squares.sum::<f32>() / channels as f32
                 })
             })
             .collect()
@@ -45,10 +58,9 @@ impl Units {
                 .then(a.cmp(&b))
         });
         for &unit in &order[..=place] {
-            let (block, i) = (unit as usize / self.k, unit as usize % self.k);
-            let first = block * self.k * self.block + i;
-            let end = (first + self.k * self.block).min(weights.len());
-            for at in (first..end).step_by(self.k) {
+            let (first, channels) = self.rows[unit as usize / self.k];
+            for channel in first..first + channels {
+                let at = channel * self.k + unit as usize % self.k;
                 weights[at] = 0.0;
                 mask[at] = 0;
             }
@@ -60,11 +72,20 @@ impl Units {
 mod tests {
     use super::*;
 
+    fn shape(out_channels: u32, k: u32, groups: u32) -> LayerShape {
+        LayerShape {
+            out_channels,
+            in_per_group: k,
+            kernel: [1, 1],
+            groups,
+        }
+    }
+
     #[test]
     fn single_weights() {
         let mut w = [3.0, -1.0, 0.5, 2.0, -4.0, 0.0];
         let mut mask = [1; 6];
-        let units = Units { k: 3, block: 1 };
+        let units = Units::new(&shape(2, 3, 1), 1);
         units.prune(&mut w, &mut mask, 0.5);
         assert_eq!(w, [3.0, 0.0, 0.0, 2.0, -4.0, 0.0]);
         assert_eq!(mask, [1, 0, 0, 1, 1, 0]);
@@ -77,8 +98,15 @@ mod tests {
         // Two blocks of two channels and a half one; k = 2.
         let mut w = [1.0, 9.0, 1.0, 0.0, 5.0, 0.1, 5.0, 0.1, 0.5, 7.0];
         let mut mask = [1; 10];
-        Units { k: 2, block: 2 }.prune(&mut w, &mut mask, 0.5);
+        Units::new(&shape(5, 2, 1), 2).prune(&mut w, &mut mask, 0.5);
         assert_eq!(w, [0.0, 9.0, 0.0, 0.0, 5.0, 0.0, 5.0, 0.0, 0.0, 7.0]);
-        assert_eq!(mask, [0, 1, 0, 1, 1, 0, 1, 0, 0, 1]);
+        assert_eq!(mask, [0, 1, 0, 0, 1, 0, 1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn blocks_stay_within_groups() {
+        // Six channels in two groups of three: blocks 0..2, 2..3, 3..5, 5..6.
+        let units = Units::new(&shape(6, 1, 2), 2);
+        assert_eq!(units.rows, [(0, 2), (2, 1), (3, 2), (5, 1)]);
     }
 }

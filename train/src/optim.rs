@@ -29,7 +29,14 @@ impl Moments {
     }
 
     /// One step of size `rate`; `step` counts from 1. `mask` is empty or 0 where a value stays zero.
-    pub fn step(&mut self, values: &mut [f32], gradient: &[f32], mask: &[u8], rate: f32, step: u64) {
+    pub fn step(
+        &mut self,
+        values: &mut [f32],
+        gradient: &[f32],
+        mask: &[u8],
+        rate: f32,
+        step: u64,
+    ) {
         let t = step.min(100_000) as i32;
         let correct1 = 1.0 / (1.0 - BETA1.powi(t));
         let correct2 = 1.0 / (1.0 - BETA2.powi(t));
@@ -37,11 +44,17 @@ impl Moments {
         values
             .par_chunks_mut(CHUNK)
             .zip(gradient.par_chunks(CHUNK))
-            .zip(self.m.par_chunks_mut(CHUNK).zip(self.v.par_chunks_mut(CHUNK)))
+            .zip(
+                self.m
+                    .par_chunks_mut(CHUNK)
+                    .zip(self.v.par_chunks_mut(CHUNK)),
+            )
             .enumerate()
             .for_each(|(chunk, ((values, gradient), (m, v)))| {
                 arch.dispatch(|| {
-                    for (((w, g), m), v) in values.iter_mut().zip(gradient).zip(&mut *m).zip(&mut *v) {
+                    for (((w, g), m), v) in
+                        values.iter_mut().zip(gradient).zip(&mut *m).zip(&mut *v)
+                    {
                         *m = BETA1 * *m + (1.0 - BETA1) * g;
                         *v = BETA2 * *v + (1.0 - BETA2) * g * g;
                         *w -= rate * (*m * correct1) / ((*v * correct2).sqrt() + EPSILON);

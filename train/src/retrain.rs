@@ -55,12 +55,23 @@ fn fingerprint(task: &Task, source: &dyn Source, options: &Options) -> u64 {
         for w in layer.weights.iter().step_by(place) {
             add(&w.to_bits().to_le_bytes());
         }
+        for w in layer.start.iter().flatten().step_by(place) {
+            add(&w.to_bits().to_le_bytes());
+        }
         add(format!("{:?} {} {}", layer.grid, layer.sparsity, layer.block).as_bytes());
     }
     let o = options;
     let text = format!(
         "{:?} {} {} {} {} {:?} {:?} {} {}",
-        o.losses, o.batch, o.learning_rate, o.seed, o.variants, o.augment, o.size, o.prune_every, source.len()
+        o.losses,
+        o.batch,
+        o.learning_rate,
+        o.seed,
+        o.variants,
+        o.augment,
+        o.size,
+        o.prune_every,
+        source.len()
     );
     add(text.as_bytes());
     hash
@@ -114,7 +125,12 @@ pub fn retrain(
     run.all(report)?;
     Ok(Outcome {
         layers: run.student.rounded(),
-        constants: run.student.constants.iter().map(|c| c.values.clone()).collect(),
+        constants: run
+            .student
+            .constants
+            .iter()
+            .map(|c| c.values.clone())
+            .collect(),
         steps: run.progress.step,
         seconds: run.progress.seconds,
         bytes: run.student.bytes(),
@@ -127,7 +143,9 @@ fn teacher(task: &Task) -> Result<Parameters, Error> {
     let mut parameters = Parameters::default();
     for layer in &task.layers {
         let dims = [layer.shape.out_channels as usize, layer.shape.k()];
-        parameters.layers.push(tensor(layer.weights.clone(), &dims)?);
+        parameters
+            .layers
+            .push(tensor(layer.weights.clone(), &dims)?);
     }
     for constant in &task.constants {
         parameters
@@ -167,7 +185,7 @@ impl Run<'_> {
             let start = Instant::now();
             let before = self.share();
             let loss = self.step(before)?;
-            let mut took = start.elapsed().as_secs_f64();
+            let took = start.elapsed().as_secs_f64();
             self.progress.seconds += took;
             self.speed = Some(self.speed.map_or(took, |s| 0.9 * s + 0.1 * took));
             let recorded =
@@ -177,11 +195,8 @@ impl Run<'_> {
                 self.progress.pending = (0.0, 0);
                 self.student.measure();
                 self.record(sum / count.max(1) as f64)?;
-                let whole = start.elapsed().as_secs_f64();
-                self.progress.seconds += whole - took;
-                took = whole;
+                self.progress.seconds += start.elapsed().as_secs_f64() - took;
             }
-            let _ = took;
             let control = report(&self.event(loss, recorded));
             let due = saved.elapsed().as_secs_f64() >= self.options.checkpoint_seconds;
             let ends = self.share() >= 1.0 || control == Control::Stop;
@@ -250,7 +265,10 @@ impl Run<'_> {
             None => Controller::new(loss),
         };
         // Slightly below: rounding to tiles and tables is only estimated.
-        let multiplier = controller.update(self.student.bytes(), size as f64 * (1.0 - SIZE_SLACK * 0.25));
+        let multiplier = controller.update(
+            self.student.bytes(),
+            size as f64 * (1.0 - SIZE_SLACK * 0.25),
+        );
         self.progress.integral = Some(controller.integral);
         multiplier
     }

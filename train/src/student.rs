@@ -24,6 +24,8 @@ const COARSEST: f64 = 2.5;
 /// From this many standard deviations on, a step gets a dead zone (as in the compressor's quantiser).
 const COARSE: f64 = 0.3;
 const DEAD_ZONE: f32 = 0.12;
+/// A start that is larger than wanted by no more than this is not made coarser first.
+const STARTED_SLACK: f64 = 1.2;
 /// Steps are learnt so much more slowly than weights, as a relative change.
 const STEP_RATE: f64 = 0.5;
 
@@ -46,7 +48,7 @@ pub struct Layer {
     k: usize,
     scale: f64,
     sparsity: (f64, f64),
-    block: usize,
+    units: Units,
     dead_zone: f32,
     limit: u8,
 }
@@ -83,7 +85,11 @@ pub struct Leaves {
 fn spread(values: &[f32]) -> f64 {
     let n = values.len().max(1) as f64;
     let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+    let variance = values
+        .iter()
+        .map(|&v| (f64::from(v) - mean).powi(2))
+        .sum::<f64>()
+        / n;
     variance.sqrt()
 }
 
@@ -109,13 +115,17 @@ impl Layer {
         Layer {
             moments: Moments::new(weights.len()),
             step_moments: Moments::new(log_steps.len()),
-            mask: if pruned { vec![1; weights.len()] } else { Vec::new() },
+            mask: if pruned {
+                vec![1; weights.len()]
+            } else {
+                Vec::new()
+            },
             costs: Costs::default(),
             outputs: layer.shape.out_channels as usize,
             k: layer.shape.k(),
             scale: if scale > 0.0 { scale } else { 1e-3 },
             sparsity: (first.min(layer.sparsity), layer.sparsity),
-            block: layer.block.max(1),
+            units: Units::new(&layer.shape, if pruned { layer.block } else { 1 }),
             weights,
             log_steps,
             dead_zone,
@@ -184,11 +194,16 @@ impl Student {
             .map(|id| id.0 as usize)
             .collect();
         let constants = task.constants.iter().enumerate().map(|(i, c)| {
-            let power = c.values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+            let values = c.start.as_ref().unwrap_or(&c.values);
+            let power = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
             let scale = (power / c.values.len().max(1) as f64).sqrt();
             Constant {
-                values: c.values.clone(),
-                moments: Moments::new(if trained.contains(&i) { c.values.len() } else { 0 }),
+                values: values.clone(),
+                moments: Moments::new(if trained.contains(&i) {
+                    c.values.len()
+                } else {
+                    0
+                }),
                 scale: if scale > 0.0 { scale } else { 1e-2 },
             }
         });
@@ -199,7 +214,12 @@ impl Student {
         };
         student.measure();
         if let Some(size) = options.size {
-            student.coarsen(size as f64);
+            // Weights that are rounded already would be rounded twice: what is a little too large is left to training.
+            let started = task.layers.iter().any(|l| l.start.is_some());
+            let slack = if started { STARTED_SLACK } else { 1.0 };
+            if student.bytes() > slack * size as f64 {
+                student.coarsen(size as f64);
+            }
         }
         student
     }
@@ -207,9 +227,6 @@ impl Student {
     /// Multiplies the steps of all layers that have one by a common factor until the estimate fits: training then only has to
     /// move bytes between layers.
     fn coarsen(&mut self, wanted: f64) {
-        if self.bytes() <= wanted {
-            return;
-        }
         let original = self.layers.clone();
         let (mut low, mut high) = (0.0f64, 4.0f64);
         for _ in 0..9 {
@@ -218,7 +235,9 @@ impl Student {
                 if !layer.scalable() {
                     continue;
                 }
-                let most = (COARSEST * layer.scale).ln().max(f64::from(original.log_steps[0]));
+                let most = (COARSEST * layer.scale)
+                    .ln()
+                    .max(f64::from(original.log_steps[0]));
                 let step = (f64::from(original.log_steps[0]) + factor).min(most);
                 layer.log_steps[0] = step as f32;
                 layer.dead_zone = if step.exp() >= COARSE * layer.scale {
@@ -269,12 +288,10 @@ impl Student {
                 continue;
             }
             let (first, last) = layer.sparsity;
-            let units = Units {
-                k: layer.k,
-                block: layer.block,
-            };
             let share = schedule::sparsity(first, last, progress);
-            units.prune(&mut layer.weights, &mut layer.mask, share);
+            layer
+                .units
+                .prune(&mut layer.weights, &mut layer.mask, share);
         }
     }
 
@@ -351,21 +368,32 @@ impl Student {
             if let Some(var) = &leaves.log_steps[i] {
                 let steps = layer.steps();
                 let mut ds = values(gradients, var)?.unwrap_or_else(|| vec![0.0; steps.len()]);
-                layer
-                    .costs
-                    .add_gradient(&layer.weights, layer.k, &steps, per_bit, &mut dw, &mut ds);
+                layer.costs.add_gradient(
+                    &layer.weights,
+                    layer.k,
+                    &steps,
+                    per_bit,
+                    &mut dw,
+                    &mut ds,
+                );
                 let rate = (rate * STEP_RATE) as f32;
-                layer.step_moments.step(&mut layer.log_steps, &ds, &[], rate, step);
+                layer
+                    .step_moments
+                    .step(&mut layer.log_steps, &ds, &[], rate, step);
             }
             let rate = (rate * layer.scale) as f32;
-            layer.moments.step(&mut layer.weights, &dw, &layer.mask, rate, step);
+            layer
+                .moments
+                .step(&mut layer.weights, &dw, &layer.mask, rate, step);
         }
         for (constant, var) in self.constants.iter_mut().zip(&leaves.constants) {
             if let Some(var) = var
                 && let Some(d) = values(gradients, var)?
             {
                 let rate = (rate * constant.scale) as f32;
-                constant.moments.step(&mut constant.values, &d, &[], rate, step);
+                constant
+                    .moments
+                    .step(&mut constant.values, &d, &[], rate, step);
             }
         }
         Ok(())

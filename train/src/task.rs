@@ -46,8 +46,10 @@ pub struct TrainConstant {
     pub name: String,
     /// Dimensions; empty for a scalar.
     pub dims: Vec<usize>,
-    /// Values.
+    /// Values: the teacher's, and where the student begins.
     pub values: Vec<f32>,
+    /// Where the student begins instead.
+    pub start: Option<Vec<f32>>,
 }
 
 /// A network to retrain. Batch normalisations are folded into its layers before, so there are no statistics to keep.

@@ -107,38 +107,65 @@ impl Loader {
     ///
     /// Errors: [`Error::Io`], and [`Error::Input`] for a file that is no image or has no landmarks.
     pub fn load(&self, path: &Path) -> Result<Vec<f32>, Error> {
-        let wrong = |why: String| Error::Input(format!("{}: {why}", path.display()));
+        let picture = self.picture(path)?;
+        preprocess(&self.record, picture.view(), None).map_err(|e| wrong(path, e))
+    }
+
+    /// The pixels of a file, aligned when there are landmarks, before preprocessing.
+    ///
+    /// Errors: as [`Loader::load`].
+    pub fn picture(&self, path: &Path) -> Result<Pixels, Error> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
         let image = image::load_from_memory(&bytes)
-            .map_err(|e| wrong(e.to_string()))?
+            .map_err(|e| wrong(path, e))?
             .into_rgb8();
-        let whole = ImageRef {
-            width: image.width(),
-            height: image.height(),
-            pixels: image.as_raw(),
-        };
         let Some(Alignment {
             landmarks,
             template,
         }) = &self.alignment
         else {
-            return preprocess(&self.record, whole, None).map_err(|e| wrong(e.to_string()));
+            return Ok(Pixels {
+                width: image.width(),
+                height: image.height(),
+                rgb: image.into_raw(),
+            });
         };
         let points = landmarks
             .get(&name(path))
-            .ok_or_else(|| wrong("no landmarks".into()))?;
-        let face = dcz_face::Image::new(whole.width, whole.height, whole.pixels)
-            .map_err(|e| wrong(e.to_string()))?;
-        let mut pixels = Vec::new();
-        crop(&face, points, template, &mut pixels).map_err(|e| wrong(e.to_string()))?;
+            .ok_or_else(|| wrong(path, "no landmarks"))?;
+        let face = dcz_face::Image::new(image.width(), image.height(), image.as_raw())
+            .map_err(|e| wrong(path, e))?;
+        let mut rgb = Vec::new();
+        crop(&face, points, template, &mut rgb).map_err(|e| wrong(path, e))?;
         let [width, height] = template.size;
-        let cut = ImageRef {
-            width,
-            height,
-            pixels: &pixels,
-        };
-        preprocess(&self.record, cut, None).map_err(|e| wrong(e.to_string()))
+        Ok(Pixels { width, height, rgb })
     }
+}
+
+/// An RGB image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pixels {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Three bytes a pixel, rows from the top.
+    pub rgb: Vec<u8>,
+}
+
+impl Pixels {
+    /// As the preprocessing takes it.
+    pub fn view(&self) -> ImageRef<'_> {
+        ImageRef {
+            width: self.width,
+            height: self.height,
+            pixels: &self.rgb,
+        }
+    }
+}
+
+fn wrong(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::Input(format!("{}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dcz::{Model, Session, SessionOptions};
-use dcz_compress::encode::{CompressOptions, Stage, compress};
+use dcz_compress::encode::{CompressOptions, Stage, compress_ready};
 use dcz_compress::error::Error;
 use dcz_compress::export;
 use dcz_compress::html::Page;
@@ -15,6 +15,7 @@ use dcz_compress::settings::{AllSettings, IndexSetting, Prune, Quantize, Setting
 use serde_json::json;
 
 use super::report as folder;
+use super::retrain::RetrainArguments;
 use super::target::{Partial, check_target};
 
 /// Compresses an ONNX model into a .dcz file and prints what that did to each layer.
@@ -70,6 +71,8 @@ pub struct Arguments {
     /// `score` printed into files of this folder, accuracy against size, sensitivity and ROC
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    retraining: RetrainArguments,
     /// Prints one line of JSON on stdout and everything else on stderr
     #[arg(long)]
     json: bool,
@@ -118,8 +121,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         eprintln!("note: {note}");
     }
 
+    let ready = arguments.retraining.run(&mut float, &options)?;
     let bar = super::progress_bar();
-    let encoded = compress(float, &options, &mut |stage, done, total| {
+    let encoded = compress_ready(float, &options, &ready, &mut |stage, done, total| {
         bar.set_message(match stage {
             Stage::Quantise => "quantising",
             Stage::Encode => "encoding",

@@ -11,6 +11,7 @@ mod images;
 mod inspect;
 mod measure;
 mod report;
+mod retrain;
 mod score;
 mod sensitivity;
 mod target;

@@ -253,7 +253,7 @@ impl Subject {
         all.layers.insert(layer.name.clone(), settings);
         // Only settings without bits and step look at the default.
         let default = DefaultGrid::PerChannel;
-        quantise_layer(layer.clone(), self.roles[index], default, &all)
+        quantise_layer(layer.clone(), self.roles[index], default, &all, None)
     }
 
     /// The float network with some layers changed.

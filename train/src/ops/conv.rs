@@ -93,10 +93,8 @@ impl Conv {
                                 continue;
                             };
                             let line = &mut target[iy * w.x.input + x_first..(iy + 1) * w.x.input];
-                            for (i, o) in line
-                                .iter_mut()
-                                .step_by(w.x.stride)
-                                .zip(&row[x_from..x_to])
+                            for (i, o) in
+                                line.iter_mut().step_by(w.x.stride).zip(&row[x_from..x_to])
                             {
                                 *i += *o;
                             }

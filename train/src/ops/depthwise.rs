@@ -84,7 +84,10 @@ impl Depthwise {
             dw[tap] += if stride == 1 {
                 dot(dy, &x[..len])
             } else {
-                dy.iter().zip(x.iter().step_by(stride)).map(|(a, b)| a * b).sum()
+                dy.iter()
+                    .zip(x.iter().step_by(stride))
+                    .map(|(a, b)| a * b)
+                    .sum()
             };
         });
     }

@@ -75,8 +75,8 @@ impl Window {
             let (before, after) = match pads {
                 Pads::Explicit(p) => (p[i] as usize, p[i + 2] as usize),
                 Pads::SameUpper | Pads::SameLower => {
-                    let total =
-                        ((input[i].div_ceil(stride).max(1) - 1) * stride + span).saturating_sub(input[i]);
+                    let total = ((input[i].div_ceil(stride).max(1) - 1) * stride + span)
+                        .saturating_sub(input[i]);
                     match pads {
                         Pads::SameLower => (total - total / 2, total / 2),
                         _ => (total / 2, total - total / 2),
@@ -148,8 +148,9 @@ mod tests {
             )
             .unwrap();
             for k in 0..w.x.kernel {
-                let inside: Vec<usize> =
-                    (0..w.x.output).filter(|&o| w.x.source(o, k).is_some()).collect();
+                let inside: Vec<usize> = (0..w.x.output)
+                    .filter(|&o| w.x.source(o, k).is_some())
+                    .collect();
                 let (from, to, first) = w.x.range(k);
                 assert_eq!((from..to).collect::<Vec<_>>(), inside);
                 if from < to {

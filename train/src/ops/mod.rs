@@ -28,10 +28,7 @@ pub(crate) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
 }
 
 /// Reads a tensor's values without a copy.
-pub(crate) fn with_floats<R>(
-    tensor: &Tensor,
-    work: impl FnOnce(&[f32]) -> Result<R>,
-) -> Result<R> {
+pub(crate) fn with_floats<R>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {

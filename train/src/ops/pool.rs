@@ -24,8 +24,7 @@ impl Pooling {
         let w = &self.window;
         (0..w.y.kernel).flat_map(move |ky| {
             let iy = w.y.source(oy, ky);
-            (0..w.x.kernel)
-                .filter_map(move |kx| Some(iy? * w.x.input + w.x.source(ox, kx)?))
+            (0..w.x.kernel).filter_map(move |kx| Some(iy? * w.x.input + w.x.source(ox, kx)?))
         })
     }
 

@@ -15,7 +15,9 @@ use super::{floats, tensor, with_floats};
 pub fn code(u: f32, dead_zone: f32, limit: f32) -> f32 {
     let magnitude = u.abs();
     let bias = dead_zone * ((10.0 - magnitude) * 0.125).clamp(0.0, 1.0);
-    (magnitude + 0.5 - bias).floor().min(limit).copysign(u)
+    // Truncation is the floor of what is not negative, and needs no call where rounding instructions are missing.
+    let whole = (magnitude + 0.5 - bias).min(limit) as i32;
+    (whole as f32).copysign(u)
 }
 
 /// Rounds `w [O, K]` to the grid of `log_step [1]` or `[O]`.

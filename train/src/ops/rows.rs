@@ -123,9 +123,7 @@ impl CustomOp2 for Rows {
             }
             RowKind::Prelu => {
                 let (dx, rows) = with_floats(dy, |dy| {
-                    with_floats(x, |x| {
-                        with_floats(p, |p| Ok(self.prelu_backward(x, p, dy)))
-                    })
+                    with_floats(x, |x| with_floats(p, |p| Ok(self.prelu_backward(x, p, dy))))
                 })?;
                 (tensor(dx, x.dims())?, rows)
             }

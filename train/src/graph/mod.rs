@@ -4,8 +4,12 @@
 //! ([`crate::ops`]), everything else is `[N, ...]`. The same walk serves the teacher (constant tensors, nothing is
 //! recorded) and the student (variables).
 
+mod shapes;
+
 use candle_core::{D, Tensor};
-use dcz_format::graph::{BinaryKind, Network, Node, Op, PoolKind, ReshapeDim, SliceRange, TensorId};
+use dcz_format::graph::{
+    BinaryKind, Network, Node, Op, PoolKind, ReshapeDim, SliceRange, TensorId,
+};
 use dcz_format::layer::LayerShape;
 
 use crate::error::Error;
@@ -92,7 +96,9 @@ impl Value {
             Value::Map { t, size } => {
                 let c = t.dim(0)?;
                 let [h, w] = *size;
-                t.reshape((c, (), h, w))?.permute((1, 0, 2, 3))?.contiguous()?
+                t.reshape((c, (), h, w))?
+                    .permute((1, 0, 2, 3))?
+                    .contiguous()?
             }
         })
     }
@@ -133,7 +139,10 @@ impl Graph<'_> {
     pub fn run(&self, input: &Value, parameters: &Parameters) -> Result<Vec<Tensor>> {
         let mut values: Vec<Option<Value>> = vec![None; self.network.tensors.len()];
         let first = self.network.inputs.first().map(|id| id.0 as usize);
-        match (first.and_then(|i| values.get_mut(i)), self.network.inputs.len()) {
+        match (
+            first.and_then(|i| values.get_mut(i)),
+            self.network.inputs.len(),
+        ) {
             (Some(slot), 1) => *slot = Some(input.clone()),
             _ => {
                 return Err(Error::Unsupported(format!(
@@ -256,9 +265,9 @@ impl Graph<'_> {
                 };
                 Ok(Value::Map { t, size: [1, 1] })
             }
-            Op::Pad { amounts, value } => pad(node, x, amounts, *value),
-            Op::Concat { axis } => concat(node, inputs, usize::from(*axis)),
-            Op::Reshape { dims } => reshape(node, x, dims),
+            Op::Pad { amounts, value } => shapes::pad(node, x, amounts, *value),
+            Op::Concat { axis } => shapes::concat(node, inputs, usize::from(*axis)),
+            Op::Reshape { dims } => shapes::reshape(node, x, dims),
             Op::Transpose { perm } => {
                 if perm.first() != Some(&0) {
                     return Err(refuse(node, "it moves the batch"));
@@ -266,9 +275,11 @@ impl Graph<'_> {
                 let perm: Vec<usize> = perm.iter().map(|&a| usize::from(a)).collect();
                 Ok(Value::Plain(x.plain()?.permute(perm)?.contiguous()?))
             }
-            Op::Slice { ranges } => slice(node, x, ranges),
+            Op::Slice { ranges } => shapes::slice(node, x, ranges),
             Op::Resize(_) => Err(refuse(node, "Resize has no gradient here")),
-            Op::Softmax { axis, axis_end } => softmax(node, x, usize::from(*axis), usize::from(*axis_end)),
+            Op::Softmax { axis, axis_end } => {
+                shapes::softmax(node, x, usize::from(*axis), usize::from(*axis_end))
+            }
             Op::LpNormalize { axis, p, epsilon } => {
                 let t = x.plain()?;
                 let axis = usize::from(*axis);
@@ -414,132 +425,6 @@ fn linear(node: &Node, x: &Value, w: &Tensor) -> Result<Value> {
     let x = x.reshape(((), k))?;
     let y = w.matmul(&x.t()?)?.t()?.contiguous()?;
     Ok(Value::Plain(y.reshape(dims)?))
-}
-
-fn pad(node: &Node, x: &Value, amounts: &[(u32, u32)], value: f32) -> Result<Value> {
-    if value != 0.0 || amounts.first().is_some_and(|a| *a != (0, 0)) {
-        return Err(refuse(node, "padding of the batch or with another value than 0"));
-    }
-    let mut t = x.plain()?;
-    for (axis, &(before, after)) in amounts.iter().enumerate() {
-        if (before, after) != (0, 0) {
-            t = t.pad_with_zeros(axis, before as usize, after as usize)?;
-        }
-    }
-    to_map(t, x)
-}
-
-/// A plain value as a map again when `like` is one.
-fn to_map(t: Tensor, like: &Value) -> Result<Value> {
-    if !matches!(like, Value::Map { .. }) || t.rank() != 4 {
-        return Ok(Value::Plain(t));
-    }
-    let (n, c, h, w) = t.dims4()?;
-    let t = t.permute((1, 0, 2, 3))?.contiguous()?;
-    Ok(Value::Map {
-        t: t.reshape((c, n * h * w))?,
-        size: [h, w],
-    })
-}
-
-fn concat(node: &Node, inputs: &[&Value], axis: usize) -> Result<Value> {
-    if axis == 0 {
-        return Err(refuse(node, "it joins batches"));
-    }
-    if let (1, Some(Value::Map { size, .. })) = (axis, inputs.first()) {
-        let maps: Option<Vec<&Tensor>> = inputs
-            .iter()
-            .map(|v| match v {
-                Value::Map { t, size: s } if s == size => Some(t),
-                _ => None,
-            })
-            .collect();
-        if let Some(maps) = maps {
-            return Ok(Value::Map {
-                t: Tensor::cat(&maps, 0)?,
-                size: *size,
-            });
-        }
-    }
-    let parts: Vec<Tensor> = inputs.iter().map(|v| v.plain()).collect::<Result<_>>()?;
-    Ok(Value::Plain(Tensor::cat(&parts, axis)?))
-}
-
-fn reshape(node: &Node, x: &Value, dims: &[ReshapeDim]) -> Result<Value> {
-    let t = x.plain()?;
-    let input = t.dims();
-    let batch = input.first().copied().unwrap_or(1);
-    // The records are for one image: a leading 1 is the batch.
-    let size = |i: usize, dim: &ReshapeDim| match *dim {
-        ReshapeDim::Fixed(1) if i == 0 => Some(batch),
-        ReshapeDim::Fixed(d) => Some(d as usize),
-        ReshapeDim::Input { from, to } => Some(
-            input
-                .get(usize::from(from)..usize::from(to))
-                .map_or(0, |d| d.iter().product()),
-        ),
-        ReshapeDim::Rest => None,
-    };
-    let mut out: Vec<Option<usize>> = dims.iter().enumerate().map(|(i, d)| size(i, d)).collect();
-    if out.first() == Some(&None) && !dims[1..].contains(&ReshapeDim::Rest) {
-        out[0] = Some(batch);
-    }
-    let known: usize = out.iter().flatten().product();
-    let out: Vec<usize> = out
-        .iter()
-        .map(|d| d.unwrap_or(t.elem_count() / known.max(1)))
-        .collect();
-    if out.iter().product::<usize>() != t.elem_count() || out.first() != Some(&batch) {
-        return Err(refuse(node, "it reshapes the batch"));
-    }
-    Ok(Value::Plain(t.reshape(out)?))
-}
-
-fn slice(node: &Node, x: &Value, ranges: &[SliceRange]) -> Result<Value> {
-    let mut t = x.plain()?;
-    for range in ranges {
-        let axis = usize::from(range.axis);
-        if axis == 0 || range.step == 0 {
-            return Err(refuse(node, "it cuts the batch"));
-        }
-        let len = t.dim(axis)?;
-        let place = |at: u32, from_end: bool| {
-            let at = (at as usize).min(len);
-            if from_end { len - at } else { at }
-        };
-        let (start, end) = (
-            place(range.start, range.start_from_end),
-            place(range.end, range.end_from_end),
-        );
-        if start >= end {
-            return Err(refuse(node, "an empty range"));
-        }
-        t = if range.step == 1 {
-            t.narrow(axis, start, end - start)?
-        } else {
-            let picks: Vec<u32> = (start..end)
-                .step_by(range.step as usize)
-                .map(|i| i as u32)
-                .collect();
-            let picks = Tensor::new(picks, t.device())?;
-            t.contiguous()?.index_select(&picks, axis)?
-        };
-    }
-    to_map(t.contiguous()?, x)
-}
-
-fn softmax(node: &Node, x: &Value, axis: usize, end: usize) -> Result<Value> {
-    let t = x.plain()?;
-    let dims = t.dims().to_vec();
-    if axis == 0 || axis >= end || end > dims.len() {
-        return Err(refuse(node, "a softmax over the batch"));
-    }
-    let outer: usize = dims[..axis].iter().product();
-    let middle: usize = dims[axis..end].iter().product();
-    let t = t.reshape((outer, middle, ()))?;
-    let t = t.broadcast_sub(&t.max_keepdim(1)?.detach())?.exp()?;
-    let t = t.broadcast_div(&t.sum_keepdim(1)?)?;
-    Ok(Value::Plain(t.reshape(dims)?))
 }
 
 /// Logarithm of the softmax over the last axis.
