@@ -14,13 +14,13 @@ impl Random {
         let mut random = Random(0x5851_f42d_4c95_7f2d);
         for part in parts {
             random.0 ^= *part;
-            random.0 = random.next();
+            random.0 = random.number();
         }
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,12 +30,12 @@ impl Random {
 
     /// Uniform in -1..1.
     pub fn signed(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        (self.number() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
     /// Below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        ((u128::from(self.number()) * n as u128) >> 64) as usize
     }
 
     /// A permutation of `0..n`.
@@ -108,7 +108,7 @@ impl Augment {
         if variant == 0 {
             return Ok(picture.clone());
         }
-        let flip = self.flip && random.next() & 1 == 1;
+        let flip = self.flip && random.number() & 1 == 1;
         let scale = 1.0 + self.zoom * random.signed();
         let shift_x = self.shift * width as f32 * random.signed();
         let shift_y = self.shift * height as f32 * random.signed();

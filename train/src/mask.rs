@@ -100,13 +100,13 @@ mod tests {
         let mut mask = [1; 10];
         Units::new(&shape(5, 2, 1), 2).prune(&mut w, &mut mask, 0.5);
         assert_eq!(w, [0.0, 9.0, 0.0, 0.0, 5.0, 0.0, 5.0, 0.0, 0.0, 7.0]);
-        assert_eq!(mask, [0, 1, 0, 0, 1, 0, 1, 0, 0, 1]);
+        assert_eq!(mask, [0, 1, 0, 1, 1, 0, 1, 0, 0, 1]);
     }
 
     #[test]
     fn blocks_stay_within_groups() {
         // Six channels in two groups of three: blocks 0..2, 2..3, 3..5, 5..6.
-        let units = Units::new(&shape(6, 1, 2), 2);
+        let units = Units::new(&shape(6, 2, 2), 2);
         assert_eq!(units.rows, [(0, 2), (2, 1), (3, 2), (5, 1)]);
     }
 }

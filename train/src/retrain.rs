@@ -16,8 +16,6 @@ use crate::schedule;
 use crate::student::Student;
 use crate::task::{Budget, Control, Event, Options, Outcome, Record, Source, Task};
 
-/// Steps between counts of the codes.
-const MEASURE_EVERY: u64 = 4;
 /// Points of the curve.
 const POINTS: f64 = 20.0;
 /// Share of the training over which the wanted size is approached when pruning shrinks the network anyway.
@@ -229,9 +227,7 @@ impl Run<'_> {
         if step.is_multiple_of(self.options.prune_every.max(1)) {
             self.student.prune(share);
         }
-        if step.is_multiple_of(MEASURE_EVERY) {
-            self.student.measure();
-        }
+        self.student.measure();
         let batch = self.batches.training(step, self.options.batch)?;
         let leaves = self.student.leaves()?;
         let outputs = self.graph.run(&batch.input, &leaves.parameters)?;

@@ -1,5 +1,7 @@
 //! Custom operations against slow f64 oracles: values, and gradients by central differences.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use candle_core::{Device, Tensor, Var};
 use dcz_format::graph::{Activation, Pads, PoolKind};
 use dcz_train::augment::Random;

@@ -7,9 +7,7 @@
 mod shapes;
 
 use candle_core::{D, Tensor};
-use dcz_format::graph::{
-    BinaryKind, Network, Node, Op, PoolKind, ReshapeDim, SliceRange, TensorId,
-};
+use dcz_format::graph::{BinaryKind, Network, Node, Op, PoolKind, TensorId};
 use dcz_format::layer::LayerShape;
 
 use crate::error::Error;
