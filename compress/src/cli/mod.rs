@@ -36,7 +36,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Compress(compress::Arguments),
+    Compress(Box<compress::Arguments>),
     Bundle(bundle::Arguments),
     Inspect(inspect::Arguments),
     Check(check::Arguments),

@@ -1,6 +1,6 @@
 //! Dense convolution as patches times weights: `Y = W * im2col(X)` for the whole batch.
 //!
-//! Patches of a few images at a time (at most [`PATCHES`] values), and again in the backward pass instead of keeping them:
+//! Patches of a few images at a time (at most 32 MiB), and again in the backward pass instead of keeping them:
 //! copying a patch is far cheaper than its product with the weights, and they would be nine times as large as the maps.
 //! Gradients: `dW = dY * im2col(X)^T`, `dX = col2im(W^T * dY)`.
 
