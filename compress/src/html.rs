@@ -25,6 +25,8 @@ pub struct Page<'a> {
     pub float_bytes: u64,
     /// Remarks of the importer.
     pub notes: &'a [String],
+    /// The run's own line of JSON; of it only what calibration walked is shown.
+    pub run: &'a Value,
     /// Measurements, with the names of the files they come from.
     pub measured: &'a [(String, Value)],
 }
@@ -44,6 +46,7 @@ pub fn page(page: &Page<'_>) -> String {
     head(&mut out, page);
     layers(&mut out, page.network);
     scores(&mut out, page.measured);
+    frontier(&mut out, page.run);
     accuracy(&mut out, page);
     curves(&mut out, page.measured);
     roc(&mut out, page.measured);
@@ -195,6 +198,35 @@ fn scores(out: &mut String, measured: &[(String, Value)]) {
     out.push_str("</table>\n");
 }
 
+/// The files that a calibrated run tried on its way to a target.
+fn frontier(out: &mut String, run: &Value) {
+    let calibration = &run["calibration"];
+    let point = |p: &Value| Some((p["bytes"].as_f64()? / 1e6, p["cosine"].as_f64()?));
+    let points = calibration["frontier"].as_array().into_iter().flatten();
+    let mut points: Vec<(f64, f64)> = points.filter_map(point).collect();
+    if points.is_empty() {
+        return;
+    }
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let target = calibration["target"].as_str().unwrap_or("none");
+    let _ = writeln!(
+        out,
+        "<h2>Files tried</h2>\n<p>Target: {}.</p>",
+        escape(target)
+    );
+    let chart = Chart {
+        title: "Cosine against size".into(),
+        x: "size of the file in MB".into(),
+        y: "mean cosine to the float output".into(),
+        log_x: false,
+        series: vec![Series {
+            name: "tried".into(),
+            points,
+        }],
+    };
+    out.push_str(&chart.svg());
+}
+
 /// The networks of all measurements of `dcz evaluate`.
 fn evaluated(measured: &[(String, Value)]) -> Vec<(&str, &Value)> {
     let mut list = Vec::new();
@@ -307,4 +339,31 @@ fn roc(out: &mut String, measured: &[(String, Value)]) {
     };
     out.push_str("<h2>ROC</h2>\n");
     out.push_str(&chart.svg());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn files_that_calibration_tried_are_drawn() {
+        let mut out = String::new();
+        frontier(&mut out, &json!({ "bytes": 1 }));
+        assert!(out.is_empty());
+        let tried = json!([{ "bytes": 2e6, "cosine": 0.99 }, { "bytes": 1e6, "cosine": 0.9 }, { "cosine": 1.0 }]);
+        let run = json!({ "calibration": { "target": "size < 2MB", "frontier": tried } });
+        frontier(&mut out, &run);
+        assert!(out.contains("size &lt; 2MB") && out.matches("<circle").count() == 2);
+    }
+
+    #[test]
+    fn digits_in_threes() {
+        let space = '\u{a0}';
+        assert_eq!(grouped(1234567.0), format!("1{space}234{space}567"));
+        assert_eq!(
+            (grouped(12.0), grouped(f64::NAN)),
+            ("12".into(), "?".into())
+        );
+    }
 }

@@ -190,6 +190,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
             bytes,
             float_bytes,
             notes: &notes,
+            run: &line,
             measured: &folder::measured(folder)?,
         };
         folder::write(folder, &page, &line)?;
