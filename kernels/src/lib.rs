@@ -28,8 +28,10 @@ mod simd;
 pub mod weights;
 
 pub use activation::{Activation, Epilogue};
+#[cfg(feature = "fft")]
+pub use conv::fft;
 pub use conv::{
-    ALGOS, Algo, ConvAlgo, ConvShape, Start, Sums, conv_tile, fft, kernel_name, supports, winograd,
+    ALGOS, Algo, ConvAlgo, ConvShape, Start, Sums, conv_tile, kernel_name, supports, winograd,
     workspace,
 };
 pub use linear::{linear_tile, linear_workspace};

@@ -79,6 +79,11 @@ pub(crate) fn level_factor(level: usize) -> f64 {
     table::LEVELS.get(level).copied().unwrap_or(1.0)
 }
 
+/// A convolution by FFT of so many operations per image.
+pub(crate) fn fft(operations: f64, images: usize) -> f64 {
+    ms(table::FFT_OPERATION * operations * images as f64)
+}
+
 fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
     let pixels = (shape.out_h * shape.out_w) as f64;
     let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);

@@ -11,6 +11,7 @@
 
 use crate::cost;
 use crate::error::{Error, Result};
+use crate::fft;
 use crate::input::{Feed, Inputs};
 use crate::parts::{Parts, each_rows, split_rows, split_scratch};
 use crate::program::{
@@ -484,6 +485,8 @@ enum Kept<'a> {
     Bank(Bank<'a>),
     /// Resident and transformed.
     Winograd(&'a ResidentLayer),
+    /// Resident in the frequency domain.
+    Fft(&'a fft::Transformed),
 }
 
 impl<'a> Kept<'a> {
@@ -491,7 +494,7 @@ impl<'a> Kept<'a> {
     fn transformed(self, first: usize, panels: usize) -> Option<winograd::Resident<'a>> {
         match self {
             Kept::Winograd(layer) => layer.transformed(first, panels),
-            Kept::Tiles(_) | Kept::Bank(_) => None,
+            _ => None,
         }
     }
 
@@ -504,7 +507,7 @@ impl<'a> Kept<'a> {
         match self {
             Kept::Tiles(tiles) => tiles.get(index).ok_or_else(mismatch)?.view(layer, info),
             Kept::Bank(bank) => bank.view(layer, info, index),
-            Kept::Winograd(_) => Err(mismatch()),
+            _ => Err(mismatch()),
         }
     }
 }
@@ -513,6 +516,7 @@ impl<'a> From<&'a ResidentLayer> for Kept<'a> {
     fn from(layer: &'a ResidentLayer) -> Kept<'a> {
         match layer {
             ResidentLayer::Tiles(tiles) => Kept::Tiles(tiles),
+            ResidentLayer::Fft(weights) => Kept::Fft(weights),
             layer => Kept::Winograd(layer),
         }
     }
@@ -616,8 +620,36 @@ impl ConvJob<'_> {
         let slots = slots.used();
         let (to, threads) = (self.to, slots.len());
         let (rows, row_len) = (to.n * to.h, to.c * to.w);
-        let unit = cost::transform(self.work.algorithm).map_or(1, Winograd::tile);
         let panels = 0..self.work.shape.panels();
+        if let Some(Kept::Fft(weights)) = kept {
+            let work = (threads, weights.rows());
+            return split_rows(
+                team,
+                work,
+                rows,
+                row_len,
+                out,
+                scratch,
+                |range, out, scratch| {
+                    per_image(range, to, out, |image, rows, data| {
+                        let map = rows_of(to, rows.len());
+                        let input = image_of(self.source, self.from, image);
+                        let out = &mut ViewMut { data, map };
+                        let epilogue = &self.epilogue;
+                        weights.run(
+                            panels.clone(),
+                            input,
+                            rows,
+                            out,
+                            self.start(),
+                            epilogue,
+                            scratch,
+                        );
+                    })
+                },
+            );
+        }
+        let unit = cost::transform(self.work.algorithm).map_or(1, Winograd::tile);
         if let Some(weights) = kept.and_then(|kept| kept.transformed(0, panels.end)) {
             return split_rows(
                 team,
@@ -703,8 +735,8 @@ impl ConvJob<'_> {
         mut slots: Parts<Slot<'_>>,
         scratch: &mut [f32],
     ) -> Result<()> {
-        let mut parts = Parts::new();
         let threads = slots.used().len();
+        let mut parts = Parts::new();
         let scratch = split_scratch(scratch, threads);
         for (slot, scratch) in slots.used().iter_mut().flatten().zip(scratch) {
             parts.push((slot, scratch))?;
@@ -721,7 +753,6 @@ impl ConvJob<'_> {
             };
             slot.worker.outcome = outcome;
         });
-        drop(parts);
         outcomes(slots.used())
     }
 
@@ -730,6 +761,15 @@ impl ConvJob<'_> {
         let tile = |index: usize| self.layer.tiles.get(index);
         let like = |index| tile(index).map(|t| (t.panels, t.k, t.k_len));
         index > 0 && like(index) == like(index - 1)
+    }
+
+    /// Whether the sums of the layer are added to what is there.
+    fn start(&self) -> Start {
+        if self.work.accumulate {
+            Start::Accumulate
+        } else {
+            Start::Zero
+        }
     }
 
     /// Whether a tile begins the sums or adds to them, and whether it ends them.
@@ -926,11 +966,6 @@ impl ConvJob<'_> {
         let Some(size) = cost::transform(self.work.algorithm) else {
             return;
         };
-        let start = if self.work.accumulate {
-            Start::Accumulate
-        } else {
-            Start::Zero
-        };
         winograd::run(
             self.isa,
             size,
@@ -940,7 +975,7 @@ impl ConvJob<'_> {
             image_of(self.source, self.from, image),
             rows,
             out,
-            start,
+            self.start(),
             Some(epilogue),
             scratch,
         );

@@ -25,6 +25,11 @@ mod cost;
 mod cost_table;
 pub mod error;
 mod exec;
+#[cfg(feature = "fft")]
+mod fft;
+#[cfg(not(feature = "fft"))]
+#[path = "no_fft.rs"]
+mod fft;
 mod fuse;
 mod input;
 mod liveness;

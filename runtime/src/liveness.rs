@@ -47,7 +47,7 @@ pub(crate) struct Life {
 pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) {
     let mut order: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].len > 0).collect();
     let last = lives.iter().map(|l| l.last).max().unwrap_or(0);
-    let mut best: Option<((usize, std::cmp::Reverse<usize>), Vec<Span>)> = None;
+    let mut best: Option<(usize, usize, Vec<Span>)> = None;
     // Largest first; in order of time; those that live through the fullest times first. Each from below and from above.
     for (rule, high) in [0, 1, 2].into_iter().flat_map(|r| [(r, false), (r, true)]) {
         order.sort_unstable_by_key(|&i| {
@@ -62,12 +62,13 @@ pub(crate) fn place(lives: &[Life], overlaps: &[Overlap]) -> (Vec<Span>, usize) 
         let (spans, arena) = place_in(&order, lives, overlaps, high);
         // Of equal arenas the one that leaves scratch the largest rooms.
         let room = |step| Room::at(lives, &spans, step).within(arena);
-        let key = (arena, std::cmp::Reverse((0..=last).map(room).sum()));
-        if best.as_ref().is_none_or(|b| key < b.0) {
-            best = Some((key, spans));
+        let rooms: usize = (0..=last).map(room).sum();
+        let better = |b: &(usize, usize, _)| arena < b.0 || arena == b.0 && rooms > b.1;
+        if best.as_ref().is_none_or(better) {
+            best = Some((arena, rooms, spans));
         }
     }
-    let ((arena, _), mut spans) = best.unwrap_or_default();
+    let (arena, _, mut spans) = best.unwrap_or_default();
     if order.len() <= MOST_SHIFTED {
         shift(lives, overlaps, &mut spans, arena);
         shift(lives, overlaps, &mut spans, arena);

@@ -54,6 +54,8 @@ pub enum Tier {
     Winograd,
     /// Kept in 16 bits, transformed for Winograd.
     Winograd16,
+    /// Kept in the frequency domain.
+    Fft,
 }
 
 impl Tier {
@@ -65,6 +67,7 @@ impl Tier {
             Tier::Float => "float",
             Tier::Winograd => "winograd",
             Tier::Winograd16 => "winograd16",
+            Tier::Fft => "fft",
         }
     }
 }
@@ -314,6 +317,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         Some(ResidentForm::Float) => Tier::Float,
         Some(ResidentForm::Winograd(_)) => Tier::Winograd,
         Some(ResidentForm::Winograd16(_)) => Tier::Winograd16,
+        Some(ResidentForm::Fft(_)) => Tier::Fft,
     };
     PlanStep {
         name,

@@ -15,6 +15,7 @@
 use crate::band;
 use crate::cost;
 use crate::error::{Error, ErrorKind};
+use crate::fft;
 use crate::liveness::{self, Room, Span};
 use crate::plan::Memory;
 use crate::program::{self, ConvWork, LinearWork, Program, Source, Step, Work};
@@ -80,18 +81,26 @@ pub(crate) fn units(
             list.push(index);
         }
     }
-    let transformable = |layer: usize| {
+    let whole = |layer: usize| {
         let whole = |l: &Layer| {
             l.tiles
                 .iter()
                 .all(|t| t.k == 0 && t.k_len as usize == l.shape.k())
         };
         network.layers.get(layer).is_some_and(whole)
-            && steps[layer].iter().all(|&step| {
-                let work = program.steps.get(step).map(|s| &s.work);
-                matches!(work, Some(Work::Conv(w)) if winograd::supports(&w.shape))
-            })
     };
+    let steps_support = |layer: usize, supports: fn(&ConvShape) -> bool| {
+        steps[layer].iter().all(|&step| {
+            let work = program.steps.get(step).map(|s| &s.work);
+            matches!(work, Some(Work::Conv(w)) if supports(&w.shape))
+        })
+    };
+    let winograd = |layer| whole(layer) && steps_support(layer, winograd::supports);
+    // Transformed for one size of map.
+    let by_fft = |layer: usize| {
+        whole(layer) && steps[layer].len() == 1 && steps_support(layer, fft::supports)
+    };
+    let transformable = |layer| winograd(layer) || by_fft(layer);
     let rooms = program.rooms();
     let used = |layer: &usize| !steps[*layer].is_empty();
     let sharing = (0..steps.len()).filter(used).filter(|&l| transformable(l));
@@ -113,10 +122,13 @@ pub(crate) fn units(
             })
         };
         let works: Vec<Job<'_>> = steps[index].iter().filter_map(job).collect();
-        let transformable = transformable(index);
+        let (winograd, by_fft) = (winograd(index), by_fft(index));
         let allowed = |algorithm: ConvAlgo| {
-            cost::transform(algorithm).is_none()
-                || transformable && legal(algorithm, sharing, max_error)
+            let possible = match algorithm {
+                ConvAlgo::Fft => by_fft,
+                other => cost::transform(other).is_none() || winograd,
+            };
+            possible && legal(algorithm, sharing, max_error)
         };
         units.push(Unit {
             layer: index,
@@ -200,7 +212,8 @@ fn candidates(
 ) -> Vec<Candidate> {
     let any_conv = works.iter().any(|j| matches!(j.work, Work::Conv(_)));
     let algorithms: Vec<Option<ConvAlgo>> = if any_conv {
-        ALGOS.iter().map(|a| Some(a.algo)).collect()
+        let all = ALGOS.iter().map(|a| a.algo).chain([ConvAlgo::Fft]);
+        all.map(Some).collect()
     } else {
         vec![None]
     };
@@ -219,6 +232,19 @@ fn candidates(
             if resident::fits_16(size, layer, info) {
                 forms.push(Some(ResidentForm::Winograd16(size)));
             }
+        }
+        if let (
+            Some(ConvAlgo::Fft),
+            [
+                Job {
+                    work: Work::Conv(work),
+                    strips: None,
+                    ..
+                },
+            ],
+        ) = (algorithm, works)
+        {
+            forms = vec![Some(ResidentForm::Fft(work.shape))];
         }
         let levels = match algorithm.and_then(cost::transform) {
             Some(_) => winograd::LEVELS,
@@ -290,10 +316,12 @@ fn conv_needs(
         shape = Strips::shape(work.shape.out_h.div_ceil(strips.calls), &work.shape);
         images *= strips.calls;
     }
-    if !dcz_kernels::supports(algorithm, &shape) {
+    if algorithm != ConvAlgo::Fft && !dcz_kernels::supports(algorithm, &shape) {
         return None;
     }
     let ms = match form {
+        Some(ResidentForm::Fft(shape)) => cost::fft(fft::needs(&shape)?.operations, images),
+        _ if algorithm == ConvAlgo::Fft => return None,
         Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
             cost::transformed(algorithm, &shape, images, narrow, level)?
@@ -602,6 +630,9 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
 /// the rows fills register tiles badly, and every thread would expand all weights. Each thread
 /// then computes whole panels into its scratch. Changes no bit.
 fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads: usize) -> bool {
+    if matches!(form, Some(ResidentForm::Fft(_))) {
+        return false;
+    }
     let pixels = work.shape.out_h * work.shape.out_w;
     let (panels, most) = match form.and_then(ResidentForm::transform) {
         Some(_) => (work.shape.panels(), SHARE_SCRATCH),
@@ -676,6 +707,10 @@ fn kernel_scratch(
     panels: usize,
     rows: usize,
 ) -> usize {
+    if let Some(ResidentForm::Fft(shape)) = form {
+        let tile = liveness::round(weights::tile_len(layer));
+        return fft::needs(&shape).map_or(0, |needs| needs.run.max(tile + needs.load));
+    }
     if let Some(size) = form.and_then(ResidentForm::transform) {
         let run = winograd::workspace(size, shape, panels, rows, level);
         // When they are made: a decoded tile, and a panel before it is narrowed.

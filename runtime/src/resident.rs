@@ -5,6 +5,7 @@
 //! references: the last session that lets go of a layer frees it.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fft;
 use crate::liveness;
 use crate::weights::{self, LayerInfo, TileBuffer};
 use dcz_format::graph::LayerId;
@@ -26,6 +27,8 @@ pub(crate) enum ResidentForm {
     Winograd(Winograd),
     /// Transformed, in 16 bits: only where that loses nothing ([`fits_16`]).
     Winograd16(Winograd),
+    /// In the frequency domain, for maps of this size.
+    Fft(ConvShape),
 }
 
 impl ResidentForm {
@@ -33,7 +36,7 @@ impl ResidentForm {
     pub(crate) fn transform(self) -> Option<Winograd> {
         match self {
             ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => Some(size),
-            ResidentForm::Codes | ResidentForm::Float => None,
+            ResidentForm::Codes | ResidentForm::Float | ResidentForm::Fft(_) => None,
         }
     }
 }
@@ -47,6 +50,8 @@ pub(crate) enum ResidentLayer {
     Winograd(Box<[f32]>),
     /// The same in 16 bits.
     Winograd16 { q: Box<[i16]>, scales: Box<[f32]> },
+    /// In the frequency domain.
+    Fft(Box<fft::Transformed>),
 }
 
 impl ResidentLayer {
@@ -59,6 +64,7 @@ impl ResidentLayer {
         let from = |len: usize| first * (len / panels.max(1));
         match self {
             ResidentLayer::Tiles(_) => None,
+            ResidentLayer::Fft(_) => None,
             ResidentLayer::Winograd(weights) => {
                 let weights = weights.get(from(weights.len())..)?;
                 Some(winograd::Resident::F32(weights))
@@ -144,6 +150,13 @@ impl Loader<'_> {
             ResidentForm::Codes => return self.tiles(id, layer, info.form),
             ResidentForm::Float => return self.tiles(id, layer, TileForm::F32),
             ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => size,
+            ResidentForm::Fft(shape) => {
+                let mut weights = fft::Transformed::new(self.isa, &shape)?;
+                self.each_tile(id, layer, info, |_, tile, scratch| {
+                    weights.add(tile, scratch)
+                })?;
+                return Ok(ResidentLayer::Fft(Box::new(weights)));
+            }
         };
         let shape = geometry(layer);
         let (panel, scales) = (
@@ -232,6 +245,7 @@ pub(crate) fn bytes(layer: &Layer, form: ResidentForm) -> u64 {
             let scales = winograd::scales_len(size) * size_of::<f32>();
             codes.saturating_add(scales).saturating_mul(shape.panels())
         }
+        ResidentForm::Fft(shape) => fft::needs(&shape).map_or(usize::MAX, |n| n.resident),
     };
     // The shared handle: two counters beside the enum.
     (bytes + size_of::<ResidentLayer>() + 2 * size_of::<usize>()) as u64

@@ -815,7 +815,7 @@ impl Session {
 }
 
 /// Memory for `len` values; a size that a file asks for must not abort the process.
-fn zeros(len: usize) -> Result<Vec<f32>> {
+pub(crate) fn zeros(len: usize) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     let reserved = values.try_reserve_exact(len);
     reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(len as u64 * 4)))?;

@@ -1,6 +1,8 @@
 //! Holds the planner to the figures of `docs/memory-model.md`: the smallest arenas of networks built like the ones named
 //! there, with 8-bit codes. Weights are random, fully connected layers narrower: neither is alive at the fullest step.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Coding, Net};

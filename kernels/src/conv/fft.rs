@@ -68,13 +68,13 @@ pub fn supports(shape: &ConvShape) -> bool {
 }
 
 impl FftPlan {
-    /// A plan, none where [`supports`] says no.
-    pub fn new(isa: Isa, shape: &ConvShape) -> Option<FftPlan> {
+    /// Lengths of the transforms, and operations of a run: those of the transforms of both sides, and the products, 8 at
+    /// a time. None where [`supports`] says no.
+    pub fn operations(shape: &ConvShape) -> Option<([usize; 2], f64)> {
         if !supports(shape) {
             return None;
         }
-        // Operations: the transforms of both sides, and 4 multiply-adds per frequency, of which a
-        // vector does 8.
+        // 4 multiply-adds per frequency.
         let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
         let products = 4.0 * inputs.max(outputs) * shape.in_per_group() as f64;
         let cost = |n: [usize; 2]| {
@@ -99,7 +99,12 @@ impl FftPlan {
                 }
             }
         }
-        let (n, _) = best?;
+        best
+    }
+
+    /// A plan, none where [`supports`] says no.
+    pub fn new(isa: Isa, shape: &ConvShape) -> Option<FftPlan> {
+        let (n, _) = FftPlan::operations(shape)?;
         let plan = |len: usize, direction: FftDirection| -> Arc<dyn Fft<f32>> {
             match isa {
                 Isa::Portable => FftPlannerScalar::new().plan_fft(len, direction),

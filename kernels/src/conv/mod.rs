@@ -12,6 +12,7 @@ mod block_sparse;
 pub mod blocks;
 mod depthwise;
 mod direct;
+#[cfg(feature = "fft")]
 pub mod fft;
 mod gemm;
 mod kn2;
@@ -30,7 +31,7 @@ use std::ops::Range;
 use winograd::Winograd;
 
 /// Geometry of a convolution of one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
     /// Input channels, all groups together.
     pub in_channels: usize,
@@ -143,6 +144,8 @@ pub enum ConvAlgo {
     Winograd4,
     /// F(6x6, 3x3), weights transformed in the call.
     Winograd6,
+    /// Through the frequency domain: not by tiles of weights, see `fft`.
+    Fft,
 }
 
 /// What the output holds before the call.
@@ -302,7 +305,8 @@ fn entry(algo: ConvAlgo) -> Option<&'static Algo> {
 
 /// Full name of a kernel.
 pub fn kernel_name(algo: ConvAlgo, isa: Isa) -> String {
-    format!("{}_{}", entry(algo).map_or("", |a| a.name), isa.name())
+    let name = entry(algo).map_or("conv_fft_f32", |a| a.name);
+    format!("{name}_{}", isa.name())
 }
 
 /// Whether an algorithm can compute a shape.

@@ -348,7 +348,10 @@ fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize
 fn fitting<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, scratch: usize) -> Parts {
     let all = (0..LEVELS).map(|level| parts::<K>(shape, weights, rows, level));
     let mut fitting = all.filter(|parts| parts.len() <= scratch);
-    fitting.next().expect("scratch shorter than the workspace")
+    let Some(parts) = fitting.next() else {
+        panic!("{scratch} elements of scratch are fewer than any level's");
+    };
+    parts
 }
 
 impl Parts {
