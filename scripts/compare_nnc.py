@@ -11,9 +11,9 @@ and need entry points). Ours: the layer's tiles as in the file, and the
 code tables. Decoding: all those layers, best of some runs, one thread each.
 
 sweep: weights given to NNC's own quantiser, with dependent (trellis-coded) quantisation off and on, over steps: multiples of the
-steps that FILE has per layer, so that NNC gets our division of the error among layers. First the weights that FILE decodes to,
-then MODEL's float weights. NNC's bytes are its streams and whatever FILE holds besides grids. Each result is measured with `dcz evaluate`;
-one line of JSON per row.
+steps that FILE has per layer or channel, so that NNC gets our division of the error (steps are counted as FILE stores them). First
+the weights that FILE decodes to, then MODEL's float weights. NNC's bytes are its streams and whatever FILE holds besides grids. Each
+result is measured with `dcz evaluate`; one line of JSON per row.
 """
 import argparse
 import glob
@@ -183,9 +183,14 @@ def quantised(core, weights, step, dq):
 
 
 def steps_of(layer):
-    """One step per layer, as the file has it; the mean where channels have their own."""
+    """The steps that the file has, shaped to divide the layer's weights; NNC then works in units of them."""
+    import numpy as np
     meaning = layer["meaning"]
-    return meaning["step"] if "step" in meaning else sum(meaning["step_per_channel"]) / len(meaning["step_per_channel"])
+    if "step" in meaning:
+        return np.float32(meaning["step"])
+    if "step_per_channel" in meaning:
+        return np.array(meaning["step_per_channel"], dtype=np.float32).reshape(-1, 1, 1, 1)
+    sys.exit(f"layer {layer['name']}: steps per block are not compared")
 
 
 def measure(arguments, folder, layers, name):
@@ -238,7 +243,9 @@ def sweep(arguments):
                         if i not in grids:
                             changed.append((layer, layer["weights"]))
                             continue
-                        length, weights = quantised(core, source[i]["weights"], factor * steps_of(layer), dq)
+                        steps = steps_of(layer)
+                        length, weights = quantised(core, source[i]["weights"] / steps, factor, dq)
+                        weights = weights * steps
                         size += length
                         changed.append((layer, weights))
                     name = f"{what[:5]}{dq}{factor}"
