@@ -48,49 +48,56 @@ impl<K: Size> Work for Transform<'_, K> {
             }
         }
         let rows = KRows::new(shape, tile);
+        let table = table(tile);
         let first = self.panel * tile.k_len;
         let all = first..first + tile.k_len;
-        let whole = tile.k_len == shape.k();
+        let fast = S::FAST && tile.k_len == shape.k();
         let mut out = self.out;
-        match tile.values {
-            TileValues::I8 {
-                q,
-                steps: Steps::Layer(_) | Steps::Channel(_),
-            } if whole => {
-                let q = &q.as_chunks().0[all][self.channels.start * rows.channel..];
-                let taps = std::array::from_fn(|tap| &q[tap * rows.tap..]);
-                let count = self.channels.len();
-                codes::<K, S>(simd, taps, rows.channel, count, &scales, stride, out);
-            }
-            TileValues::Lut { codes: from, lut } if whole && lut.step() > 0.0 => {
-                let from = &from.as_chunks().0[all];
-                let mut channel = self.channels.start;
-                while channel < self.channels.end {
-                    let count = (self.channels.end - channel).min(BLOCK);
-                    let mut q = [[0; PANEL]; 9 * BLOCK];
-                    for tap in 0..9 {
-                        let from = &from[channel * rows.channel + tap * rows.tap..];
-                        let to = &mut q[tap * BLOCK..][..count];
-                        translate(simd, lut.multiples(), from, rows.channel, to);
-                    }
-                    let taps = std::array::from_fn(|tap| &q[tap * BLOCK..]);
-                    codes::<K, S>(simd, taps, 1, count, &scales, stride, out);
-                    out = &mut out[count * PANEL..];
-                    channel += count;
+        let mut channel = self.channels.start;
+        let mut translated = [[0; PANEL]; 9 * BLOCK];
+        while channel < self.channels.end {
+            let count = (self.channels.end - channel).min(BLOCK);
+            let at = |tap: usize| channel * rows.channel + tap * rows.tap;
+            let codes = match tile.values {
+                TileValues::I8 {
+                    q,
+                    steps: Steps::Layer(_) | Steps::Channel(_),
+                } if fast => {
+                    let q = &q.as_chunks().0[all.clone()];
+                    let taps: [&[_]; 9] = std::array::from_fn(|tap| &q[at(tap)..]);
+                    Some((taps, rows.channel))
                 }
-            }
-            _ => {
-                let table = table(tile);
-                for channel in 0..self.channels.len() {
-                    let mut g = [simd.splat(0.0); 9];
-                    for (tap, g) in g.iter_mut().enumerate() {
-                        if let Some(row) = rows.row(self.channels.start + channel, tap) {
-                            *g = load(simd, tile, &table, self.panel, row);
+                TileValues::Lut { codes, lut } if fast && lut.step() > 0.0 => {
+                    let codes = &codes.as_chunks().0[all.clone()];
+                    for tap in 0..9 {
+                        let to = &mut translated[tap * BLOCK..][..count];
+                        translate(simd, lut.multiples(), &codes[at(tap)..], rows.channel, to);
+                    }
+                    let taps: [&[_]; 9] = std::array::from_fn(|tap| &translated[tap * BLOCK..]);
+                    Some((taps, 1))
+                }
+                _ => None,
+            };
+            for i in 0..count {
+                let mut g = [simd.splat(0.0); 9];
+                match &codes {
+                    Some((taps, step)) => {
+                        for (g, tap) in g.iter_mut().zip(taps) {
+                            *g = simd.widen_i8(&tap[i * step]);
                         }
                     }
-                    kernel::<K, S>(simd, g, &scales, stride, &mut out[channel * PANEL..]);
+                    None => {
+                        for (tap, g) in g.iter_mut().enumerate() {
+                            if let Some(row) = rows.row(channel + i, tap) {
+                                *g = load(simd, tile, &table, self.panel, row);
+                            }
+                        }
+                    }
                 }
+                kernel::<K, S>(simd, g, &scales, stride, &mut out[i * PANEL..]);
             }
+            out = &mut out[count * PANEL..];
+            channel += count;
         }
     }
 }
@@ -128,26 +135,6 @@ fn translate<S: Simd>(
         for (to, q) in to.iter_mut().zip(q.as_chunks().0) {
             *to = *q;
         }
-    }
-}
-
-/// Transforms `count` channels whose codes lie `step` rows apart, tap by tap.
-#[inline(always)]
-fn codes<K: Size, S: Simd>(
-    simd: S,
-    taps: [&[[i8; PANEL]]; 9],
-    step: usize,
-    count: usize,
-    scales: &[[[f32; PANEL]; MOST]; MOST],
-    stride: usize,
-    out: &mut [f32],
-) {
-    for channel in 0..count {
-        let mut g = [simd.splat(0.0); 9];
-        for (g, tap) in g.iter_mut().zip(&taps) {
-            *g = simd.widen_i8(&tap[channel * step]);
-        }
-        kernel::<K, S>(simd, g, scales, stride, &mut out[channel * PANEL..]);
     }
 }
 
