@@ -4,6 +4,7 @@
 //! a sum in window order, top-down and left to right, divided once.
 
 use crate::shape::{View, ViewMut};
+use crate::simd::{Isa, Simd, Work};
 use std::ops::Range;
 
 /// The function of a window.
@@ -34,7 +35,13 @@ pub struct PoolShape {
 
 /// Output rows `rows` of every image and channel: `out.map.h == rows.len()`, `out.data` starts at
 /// row `rows.start`.
-pub fn pool(shape: &PoolShape, input: View<'_>, rows: Range<usize>, out: &mut ViewMut<'_>) {
+pub fn pool(
+    isa: Isa,
+    shape: &PoolShape,
+    input: View<'_>,
+    rows: Range<usize>,
+    out: &mut ViewMut<'_>,
+) {
     let (im, om) = (input.map, out.map);
     for n in 0..om.n {
         for (i, oy) in rows.clone().enumerate() {
@@ -42,22 +49,44 @@ pub fn pool(shape: &PoolShape, input: View<'_>, rows: Range<usize>, out: &mut Vi
             for c in 0..om.c {
                 let to = om.at(n, c, i);
                 let line = &mut out.data[to..to + om.w];
-                let lines = taps.clone().map(|ky| {
-                    let y = oy * shape.stride[0] + ky * shape.dilation[0] - shape.pads[0];
-                    &input.data[im.at(n, c, y)..][..im.w]
-                });
+                let top = oy * shape.stride[0] + taps.start * shape.dilation[0];
+                let from = input
+                    .data
+                    .get(im.at(n, c, top.saturating_sub(shape.pads[0]))..);
+                let rows = Rows {
+                    data: from.unwrap_or(&[]),
+                    count: taps.len(),
+                    step: shape.dilation[0] * im.row,
+                    width: im.w,
+                };
                 match shape.kind {
                     PoolKind::Max => {
-                        line.fill(f32::NEG_INFINITY);
-                        lines.for_each(|row| {
-                            each_tap(shape, row, line, |best, v| {
-                                if v > best || v.is_nan() { v } else { best }
+                        let first = shape.pads[1].div_ceil(shape.stride[1]).min(line.len());
+                        let work = Largest {
+                            shape,
+                            rows,
+                            first,
+                            line,
+                        };
+                        let end = match shape.stride[1] {
+                            1 | 2 => isa.run(work),
+                            _ => first,
+                        };
+                        for ox in (0..first).chain(end..om.w) {
+                            let columns = window(shape, 1, ox, im.w).0;
+                            let x = ox * shape.stride[1];
+                            let values = rows.each().flat_map(|row| {
+                                columns
+                                    .clone()
+                                    .map(move |kx| row[x + kx * shape.dilation[1] - shape.pads[1]])
                             });
-                        });
+                            line[ox] = values.fold(f32::NEG_INFINITY, larger);
+                        }
                     }
                     PoolKind::Average => {
                         line.fill(0.0);
-                        lines.for_each(|row| each_tap(shape, row, line, |sum, v| sum + v));
+                        rows.each()
+                            .for_each(|row| each_tap(shape, row, line, |sum, v| sum + v));
                         for (ox, value) in line.iter_mut().enumerate() {
                             let (kx, count_x) = window(shape, 1, ox, im.w);
                             let inside = taps.len() * kx.len();
@@ -73,6 +102,81 @@ pub fn pool(shape: &PoolShape, input: View<'_>, rows: Range<usize>, out: &mut Vi
                 }
             }
         }
+    }
+}
+
+/// The rows of a channel that a window meets.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    /// From the first row on.
+    data: &'a [f32],
+    count: usize,
+    /// Distance of two rows.
+    step: usize,
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn each(self) -> impl Iterator<Item = &'a [f32]> {
+        (0..self.count).map(move |i| &self.data[i * self.step..][..self.width])
+    }
+}
+
+#[inline(always)]
+fn larger(best: f32, v: f32) -> f32 {
+    if v > best || v.is_nan() { v } else { best }
+}
+
+/// The largest values of windows from output column `first` on, in whole vectors as far as windows lie within the rows;
+/// answers the first column that is left. Stride 1 or 2.
+struct Largest<'a, 'b> {
+    shape: &'a PoolShape,
+    rows: Rows<'a>,
+    first: usize,
+    line: &'b mut [f32],
+}
+
+impl Work for Largest<'_, '_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> usize {
+        let Largest {
+            shape,
+            rows,
+            first,
+            line,
+        } = self;
+        let (stride, pad) = (shape.stride[1], shape.pads[1]);
+        // Columns that a vector reads beyond its first window's first one.
+        let reach = (shape.kernel[1] - 1) * shape.dilation[1] + 7 * stride + 1;
+        let mut column = first;
+        for out in line[first..].as_chunks_mut::<8>().0 {
+            let from = column * stride - pad;
+            if from + reach > rows.width {
+                break;
+            }
+            let mut best = simd.splat(f32::NEG_INFINITY);
+            for row in rows.each() {
+                for kx in 0..shape.kernel[1] {
+                    let values = &row[from + kx * shape.dilation[1]..];
+                    let values = match (stride, values.first_chunk::<16>()) {
+                        (1, _) => simd.load(&values.as_chunks().0[0]),
+                        (_, Some(pairs)) => simd.evens(pairs),
+                        (_, None) => {
+                            let mut pairs = [0.0; 16];
+                            pairs[..15].copy_from_slice(&values[..15]);
+                            simd.evens(&pairs)
+                        }
+                    };
+                    best = simd.max(best, values);
+                }
+            }
+            simd.store(best, out);
+            column += 8;
+        }
+        column
     }
 }
 
@@ -121,9 +225,9 @@ pub fn global_pool(kind: PoolKind, input: View<'_>, out: &mut [f32]) {
         for c in 0..map.c {
             let rows = (0..map.h).map(|h| &input.data[map.at(n, c, h)..][..map.w]);
             out[n * map.c + c] = match kind {
-                PoolKind::Max => rows.flatten().fold(f32::NEG_INFINITY, |best, &v| {
-                    if v > best || v.is_nan() { v } else { best }
-                }),
+                PoolKind::Max => rows
+                    .flatten()
+                    .fold(f32::NEG_INFINITY, |best, &v| larger(best, v)),
                 PoolKind::Average => {
                     // Row sums first: shorter chains, smaller error.
                     let sum: f32 = rows.map(|row| row.iter().sum::<f32>()).sum();

@@ -168,8 +168,19 @@ fn pooling() {
         ([6, 8], [3, 3], [2, 2], [1, 1], [1, 1, 1, 1], [4, 5]), // ceil mode
         ([8, 9], [3, 2], [1, 2], [2, 3], [2, 1, 0, 2], [6, 5]),
         ([3, 3], [3, 3], [1, 1], [1, 1], [2, 2, 2, 2], [5, 5]),
+        // Whole vectors.
+        ([4, 48], [2, 2], [2, 2], [1, 1], [0, 0, 0, 0], [2, 24]),
+        ([5, 45], [3, 3], [2, 2], [1, 1], [1, 1, 1, 1], [3, 23]),
+        ([5, 30], [3, 3], [1, 1], [1, 1], [1, 1, 1, 1], [5, 30]),
+        ([4, 70], [1, 3], [1, 2], [1, 2], [0, 2, 0, 2], [4, 35]),
+        ([4, 70], [2, 3], [1, 3], [1, 2], [0, 2, 0, 2], [3, 24]),
     ];
-    for (size, kernel, stride, dilation, pads, out_hw) in cases {
+    let all = || {
+        cases
+            .iter()
+            .flat_map(|case| Isa::available().map(move |isa| (isa, *case)))
+    };
+    for (isa, (size, kernel, stride, dilation, pads, out_hw)) in all() {
         let input = Rng(2).values(n * c * size[0] * size[1]);
         for kind in [PoolKind::Max, PoolKind::Average] {
             for count_include_pad in [false, true] {
@@ -197,7 +208,7 @@ fn pooling() {
                             data: &mut out[first..],
                             map,
                         };
-                        pool(&shape, view, y..y + 1, &mut row);
+                        pool(isa, &shape, view, y..y + 1, &mut row);
                     }
                     let what = format!("{shape:?} on {size:?}");
                     let values = nchw_of(&out, to);
@@ -207,6 +218,35 @@ fn pooling() {
                         .map(|(&v, e)| (f64::from(v) - e).abs());
                     assert!(error.fold(0.0, f64::max) < 1e-6, "{what}");
                 }
+            }
+        }
+    }
+}
+
+/// A NaN of a window is its largest value, wherever it is.
+#[test]
+fn pooling_keeps_nan() {
+    let shape = PoolShape {
+        kind: PoolKind::Max,
+        kernel: [2, 2],
+        stride: [2, 2],
+        dilation: [1, 1],
+        pads: [0; 4],
+        count_include_pad: false,
+    };
+    for isa in Isa::available() {
+        for at in 0..4 * 32 {
+            let mut data = Rng(3).values(4 * 32);
+            data[at] = f32::NAN;
+            let mut out = [0.0; 32];
+            let mut rows = ViewMut {
+                data: &mut out,
+                map: Map::nchw(1, 1, 2, 16),
+            };
+            let map = Map::nchw(1, 1, 4, 32);
+            pool(isa, &shape, View { data: &data, map }, 0..2, &mut rows);
+            for (i, v) in out.iter().enumerate() {
+                assert_eq!(v.is_nan(), i == at / 64 * 16 + at % 32 / 2, "{isa:?} {at}");
             }
         }
     }

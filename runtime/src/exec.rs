@@ -207,8 +207,9 @@ impl<'e> Exec<'e> {
                 }
             }
             Work::Pool(shape) => {
+                let isa = self.isa;
                 self.by_rows(at, io, |input, rows, out| {
-                    pool::pool(shape, input, rows, out)
+                    pool::pool(isa, shape, input, rows, out)
                 })?;
             }
             Work::GlobalPool(kind) => {

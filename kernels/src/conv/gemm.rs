@@ -117,6 +117,13 @@ impl Panels<'_> {
         target: &mut Target<'_, '_>,
         sums: &mut [Sums; CHUNK],
     ) {
+        if target.by_lines(vectors.is_flat()) {
+            return isa.run(Lines {
+                panels: self,
+                target,
+                sums: &mut sums[0],
+            });
+        }
         let mut left = vectors.count();
         while left > 0 {
             match left {
@@ -248,6 +255,89 @@ impl Panels<'_> {
             target.store(isa, first..first + lanes, sums, &spots);
         }
         P
+    }
+}
+
+/// Row after row of a band that is wide enough: places are found once per row, and sums go straight to the output.
+struct Lines<'a, 'b, 'c> {
+    panels: &'a Panels<'a>,
+    target: &'a mut Target<'b, 'c>,
+    sums: &'a mut Sums,
+}
+
+impl Work for Lines<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Lines {
+            panels,
+            target,
+            sums,
+        } = self;
+        let columns = target.band.columns.len();
+        for row in 0..target.band.rows.len() {
+            let mut column = 0;
+            while column < columns {
+                let left = (columns - column).div_ceil(8);
+                // Two groups of two keep the registers busier than three and one.
+                let count = match left {
+                    1 => 1,
+                    2 | 4 => 2,
+                    _ => 3,
+                };
+                let data = &panels.data[panels.plane.base(row, column)..];
+                for i in 0..panels.count {
+                    let (weights, offsets) = (panels.weights(i), panels.offsets);
+                    match count {
+                        1 => line_tile::<S, 1, 8, 0>(simd, weights, offsets, data, sums),
+                        2 => {
+                            line_tile::<S, 2, 4, 0>(simd, weights, offsets, data, sums);
+                            line_tile::<S, 2, 4, 4>(simd, weights, offsets, data, sums);
+                        }
+                        _ => {
+                            line_tile::<S, 3, 4, 0>(simd, weights, offsets, data, sums);
+                            line_tile::<S, 3, 4, 4>(simd, weights, offsets, data, sums);
+                        }
+                    }
+                    let (first, lanes) = panels.shape.panel_channels(panels.first + i);
+                    let len = (count * 8).min(columns - column);
+                    target.line(simd, first..first + lanes, [row, column, len], sums);
+                }
+                column += count * 8;
+            }
+        }
+    }
+}
+
+/// Chains of `MR` channels from lane `LANE` of the panel on, times `NV` neighbouring vectors of pixels.
+#[inline(always)]
+fn line_tile<S: Simd, const NV: usize, const MR: usize, const LANE: usize>(
+    simd: S,
+    weights: &[[f32; PANEL]],
+    offsets: &[u32],
+    data: &[f32],
+    sums: &mut Sums,
+) {
+    let mut acc = [[simd.splat(0.0); NV]; MR];
+    for (w, &offset) in weights.iter().zip(offsets) {
+        let from = data[offset as usize..][..NV * 8].as_chunks().0;
+        let mut x = [simd.splat(0.0); NV];
+        for j in 0..NV {
+            x[j] = simd.load(&from[j]);
+        }
+        for i in 0..MR {
+            let w = simd.splat(w[LANE + i]);
+            for j in 0..NV {
+                acc[i][j] = simd.mul_add(w, x[j], acc[i][j]);
+            }
+        }
+    }
+    for i in 0..MR {
+        let to = sums.0[LANE + i].as_chunks_mut().0;
+        for j in 0..NV {
+            simd.store(acc[i][j], &mut to[j]);
+        }
     }
 }
 

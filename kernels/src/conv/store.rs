@@ -11,6 +11,8 @@ use std::ops::Range;
 pub(super) const GROUP: usize = 4;
 /// Length of a row of sums: room for a vector to start at the last sum.
 pub(super) const SUMS: usize = GROUP * 8 + 8;
+/// Columns of a row that is worth being computed by itself.
+const MIN_LINE: usize = 40;
 /// Sums of a group: one row per channel of a panel; vectors do not straddle cache lines.
 #[repr(align(32))]
 pub(super) struct Sums(pub [[f32; SUMS]; PANEL]);
@@ -48,6 +50,11 @@ impl Vectors {
             row: 0,
             column: 0,
         }
+    }
+
+    /// Vectors cross rows.
+    pub fn is_flat(&self) -> bool {
+        self.flat
     }
 
     /// Number of vectors.
@@ -144,6 +151,48 @@ impl Target<'_, '_> {
             }
         }
         spots
+    }
+
+    /// Whether rows are best computed one after the other ([`Target::line`]).
+    pub fn by_lines(&self, flat: bool) -> bool {
+        let columns = self.band.columns.len();
+        columns >= MIN_LINE && (!flat || columns % 8 == 0)
+    }
+
+    /// Writes neighbouring sums (row and column within the band, number) of channels `channels`, one row of sums each.
+    #[inline(always)]
+    pub fn line<S: Simd>(
+        &mut self,
+        simd: S,
+        channels: Range<usize>,
+        [row, column, len]: [usize; 3],
+        sums: &Sums,
+    ) {
+        let simple = self.epilogue.filter(|e| e.is_simple());
+        for (channel, sums) in channels.zip(&sums.0) {
+            let accumulate = self.accumulate;
+            let epilogue = self.epilogue;
+            let out = self.place(channel, row, column);
+            let line = Line {
+                simd,
+                accumulate,
+                out: &mut *out,
+                sums,
+                len,
+            };
+            finish_vectors(simple, channel, line);
+            if let Some(epilogue) = epilogue.filter(|_| simple.is_none()) {
+                epilogue.apply(channel, &mut out[..len]);
+            }
+        }
+    }
+
+    /// The output from a pixel of the band on.
+    #[inline(always)]
+    pub fn place(&mut self, channel: usize, row: usize, column: usize) -> &mut [f32] {
+        let above = self.band.rows.start - self.first_row + row;
+        let at = self.out.map.at(0, channel, above) + self.band.columns.start + column;
+        &mut self.out.data[at..]
     }
 
     /// Writes the sums of a group for channels `channels`, one row of sums each.
@@ -244,16 +293,17 @@ impl<S: Simd> activation::Vectors for Row<'_, S> {
 
 /// What happens to sums before they are written, in one pass.
 #[derive(Clone, Copy)]
-struct Last<S: Simd, F> {
-    simd: S,
-    accumulate: bool,
-    bias: Option<S::V>,
-    function: F,
+pub(super) struct Last<S: Simd, F> {
+    pub simd: S,
+    /// Add to what is there.
+    pub accumulate: bool,
+    pub bias: Option<S::V>,
+    pub function: F,
 }
 
 impl<S: Simd, F: VectorFunction> Last<S, F> {
     #[inline(always)]
-    fn of(&self, sum: S::V, old: impl Fn() -> S::V) -> S::V {
+    pub fn of(&self, sum: S::V, old: impl Fn() -> S::V) -> S::V {
         let simd = self.simd;
         let sum = if self.accumulate {
             simd.add(old(), sum)
@@ -269,7 +319,7 @@ impl<S: Simd, F: VectorFunction> Last<S, F> {
 
     /// A vector of which the first `len` count; what lies behind them keeps its value.
     #[inline(always)]
-    fn part(&self, out: &mut [f32], sum: S::V, len: usize) {
+    pub fn part(&self, out: &mut [f32], sum: S::V, len: usize) {
         let simd = self.simd;
         if let Some(out) = out.first_chunk_mut::<8>() {
             let old = simd.load(out);

@@ -142,6 +142,16 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            // The instruction gives `b` where either is NaN.
+            let larger = _mm256_max_ps(a, b);
+            _mm256_blendv_ps(larger, a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+        }
+    }
+
+    #[inline(always)]
     fn blend(self, n: usize, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe {

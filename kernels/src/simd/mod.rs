@@ -146,6 +146,8 @@ pub(crate) trait Simd: Copy {
     fn lookup_bytes(self, table: &[[i8; 16]], codes: &[u8; 32], out: &mut [i8; 32]);
     /// `a < b ? x : y` per lane; false for NaN.
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// The larger one per lane; NaN where either is.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The first `n` lanes of `a`, the rest of `b`.
     fn blend(self, n: usize, a: Self::V, b: Self::V) -> Self::V;
     /// Every other value, from the first on.

@@ -88,6 +88,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn max(self, a: f32x8, b: f32x8) -> f32x8 {
+        let (a, b) = (a.to_array(), b.to_array());
+        let larger = |i| {
+            let (a, b): (f32, f32) = (a[i], b[i]);
+            if b > a || b.is_nan() { b } else { a }
+        };
+        f32x8::new(std::array::from_fn(larger))
+    }
+
+    #[inline(always)]
     fn blend(self, n: usize, a: f32x8, b: f32x8) -> f32x8 {
         let (a, b) = (a.to_array(), b.to_array());
         f32x8::new(std::array::from_fn(|i| if i < n { a[i] } else { b[i] }))

@@ -200,10 +200,10 @@ impl Exec<'_> {
                     data: source,
                     map: from.map,
                 };
-                let threads = step.threads;
+                let (isa, threads) = (self.isa, step.threads);
                 each_rows(self.team, threads, data, out.map, |_, rows, data| {
                     let map = Map::rows(1, out.map.c, rows.len(), out.map.w);
-                    pool::pool(&shape, view, rows, &mut ViewMut { data, map });
+                    pool::pool(isa, &shape, view, rows, &mut ViewMut { data, map });
                 })
             }
             Work::Resize(shape) => {
