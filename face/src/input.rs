@@ -6,7 +6,8 @@
 //! against integer arithmetic by a factor of about two in time, at no rounding in between.
 
 use crate::image::Image;
-use dcz::RowSource;
+use dcz::preprocess::{add_weighted, planar};
+use dcz::{Isa, RowSource};
 use dcz_format::graph::ChannelOrder;
 use dcz_format::pipeline::{InputSize, Pixels};
 use std::ops::Range;
@@ -88,6 +89,7 @@ impl Scaler {
 
 /// An image as a detector's input. The scaler must have been prepared for it.
 pub struct ImageRows<'a> {
+    pub isa: Isa,
     pub pixels: &'a Pixels,
     pub image: &'a Image<'a>,
     pub place: &'a Placement,
@@ -99,6 +101,7 @@ impl RowSource for ImageRows<'_> {
         let [scaled, height] = self.place.scaled.map(|v| v as usize);
         let width = self.place.padded[0] as usize;
         let line = Line {
+            isa: self.isa,
             pixels: self.pixels,
             width,
         };
@@ -109,7 +112,7 @@ impl RowSource for ImageRows<'_> {
                 continue;
             }
             if self.place.scaled == self.image.size() {
-                line.put(self.image.row(y).as_chunks::<3>().0, out, 0);
+                line.put_bytes(self.image.row(y), out);
             } else {
                 self.scale(y, &line, out);
             }
@@ -163,9 +166,7 @@ impl ImageRows<'_> {
         sums.fill(0.0);
         for (weight, source) in weights.iter().zip(first..) {
             let values = self.image.row(source).get(start..).unwrap_or(&[]);
-            for (sum, value) in sums.iter_mut().zip(values) {
-                *sum += weight * f32::from(*value);
-            }
+            add_weighted(self.isa, *weight, values, sums);
         }
     }
 }
@@ -186,6 +187,7 @@ fn add_columns(sums: &mut [f32; 4], weights: &[f32], values: Option<&[f32]>) {
 
 /// A row of a network's input, channel after channel.
 struct Line<'a> {
+    isa: Isa,
     pixels: &'a Pixels,
     width: usize,
 }
@@ -198,6 +200,20 @@ impl Line<'_> {
             if let Some(rest) = values.get_mut(from..) {
                 rest.fill(black);
             }
+        }
+    }
+
+    /// Writes the values of a row of an image.
+    fn put_bytes(&self, row: &[u8], out: &mut [f32]) {
+        let of = match self.pixels.channels {
+            ChannelOrder::Rgb => [0, 1, 2],
+            ChannelOrder::Bgr => [2, 1, 0],
+            ChannelOrder::Gray => return self.put(row.as_chunks::<3>().0, out, 0),
+        };
+        let Pixels { mean, scale, .. } = self.pixels;
+        let planes = out.chunks_exact_mut(self.width.max(1)).zip(of);
+        for ((values, of), (mean, scale)) in planes.zip(mean.iter().zip(scale)) {
+            planar(self.isa, row, of, *mean, *scale, values);
         }
     }
 
@@ -237,6 +253,7 @@ fn put_with<T: Copy>(row: &[[T; 3]], values: &mut [f32], value: impl Fn([T; 3]) 
 
 /// An aligned crop (RGB, `width` pixels per row) as an embedder's input.
 pub struct CropRows<'a> {
+    pub isa: Isa,
     pub pixels: &'a Pixels,
     pub crop: &'a [u8],
     pub width: usize,
@@ -245,6 +262,7 @@ pub struct CropRows<'a> {
 impl RowSource for CropRows<'_> {
     fn fill(&self, _: usize, rows: Range<usize>, out: &mut [f32]) {
         let line = Line {
+            isa: self.isa,
             pixels: self.pixels,
             width: self.width,
         };
@@ -252,7 +270,7 @@ impl RowSource for CropRows<'_> {
         for (y, out) in rows.zip(out.chunks_exact_mut(len)) {
             let row = self.crop.get(y * self.width * 3..).unwrap_or(&[]);
             let row = row.get(..self.width * 3).unwrap_or(&[]);
-            line.put(row.as_chunks::<3>().0, out, 0);
+            line.put_bytes(row, out);
         }
     }
 }
@@ -338,6 +356,7 @@ mod tests {
         let mut scaler = Scaler::default();
         scaler.prepare(image.width(), image.height(), place);
         let source = ImageRows {
+            isa: Isa::detect(),
             pixels: &PIXELS,
             image,
             place,

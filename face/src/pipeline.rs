@@ -156,6 +156,7 @@ impl FacePipeline {
             outputs, scaler, ..
         } = &mut self.buffers;
         let source = ImageRows {
+            isa: self.stages.isa(),
             pixels: &detect.pixels,
             image,
             place: &place,
@@ -193,7 +194,9 @@ impl FacePipeline {
     ) -> Result<Vec<f32>> {
         let crop = &mut self.buffers.crop;
         align::crop(image, landmarks, &self.record.align, crop)?;
+        let isa = self.stages.isa();
         self.stages.embed(&CropRows {
+            isa,
             pixels: &self.record.embed.pixels,
             crop,
             width: self.record.align.size[0] as usize,

@@ -101,6 +101,11 @@ impl Stages {
         Ok(stages)
     }
 
+    /// The instruction set of the sessions.
+    pub fn isa(&self) -> dcz::Isa {
+        self.detector.session.isa()
+    }
+
     /// Length of an embedding.
     pub fn vector_len(&self) -> usize {
         self.vector.1

@@ -20,6 +20,7 @@ pub mod layout;
 pub mod linear;
 pub mod math;
 pub mod norm;
+pub mod pixels;
 pub mod pool;
 pub mod reference;
 pub mod resize;

@@ -55,6 +55,7 @@ const CASES: &[Case] = &[
     Case { name: "depthwise one row",    channels: [2, 2],    groups: 2, kernel: [1, 3], stride: [1, 1], dilation: [1, 1], pads: [0, 1, 0, 1], size: [1, 5] },
     Case { name: "depthwise 3x3",        channels: [19, 19],  groups: 19, kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pads: [1; 4],      size: [9, 37] },
     Case { name: "depthwise stride 2",   channels: [16, 16],  groups: 16, kernel: [3, 3], stride: [2, 2], dilation: [1, 1], pads: [1; 4],      size: [14, 14] },
+    Case { name: "depthwise wide",       channels: [10, 10],  groups: 10, kernel: [3, 3], stride: [2, 2], dilation: [1, 1], pads: [1; 4],      size: [7, 43] },
     Case { name: "depthwise times 3",    channels: [7, 21],   groups: 7, kernel: [3, 3], stride: [1, 1], dilation: [2, 1], pads: [2, 1, 2, 0], size: [8, 12] },
     Case { name: "depthwise whole map",  channels: [24, 24],  groups: 24, kernel: [7, 7], stride: [1, 1], dilation: [1, 1], pads: [0; 4],      size: [7, 7] },
     Case { name: "depthwise 15x15",      channels: [9, 9],    groups: 9, kernel: [15, 15], stride: [1, 2], dilation: [1, 1], pads: [7; 4],     size: [8, 40] },

@@ -223,6 +223,29 @@ fn pooling() {
     }
 }
 
+#[test]
+fn bytes_of_images() {
+    let bytes: Vec<u8> = (0..3 * 45).map(|i| (i * 89 % 256) as u8).collect();
+    for isa in Isa::available() {
+        for len in [0, 1, 7, 8, 9, 40, 45] {
+            for channel in 0..3 {
+                let mut out = vec![9.0; len + 1];
+                pixels::planar(isa, &bytes[..3 * len], channel, 2.5, 0.5, &mut out);
+                for (i, v) in out[..len].iter().enumerate() {
+                    assert_eq!(*v, (f32::from(bytes[3 * i + channel]) - 2.5) * 0.5);
+                }
+                assert_eq!(out[len], 9.0);
+            }
+            let mut sums = vec![1.0; len + 1];
+            pixels::add_weighted(isa, 0.25, &bytes[..len], &mut sums);
+            for (sum, byte) in sums[..len].iter().zip(&bytes) {
+                assert_eq!(*sum, 1.0 + 0.25 * f32::from(*byte));
+            }
+            assert_eq!(sums[len], 1.0);
+        }
+    }
+}
+
 /// A NaN of a window is its largest value, wherever it is.
 #[test]
 fn pooling_keeps_nan() {

@@ -7,10 +7,12 @@
 //! limit, its length the extra time that strips cost. The smallest limit is the one below which no path exists, exact
 //! for the strip heights in [`STRIPS`].
 //!
-//! Which variant is used, the planner decides by predicted time ([`crate::planner`]); all give the same bits for the
+//! With unlimited memory there are variants only where a map is too large for caches ([`is_far`]), so that planning costs nothing
+//! elsewhere. Which variant is used, the planner decides by predicted time ([`crate::planner`]); all give the same bits for the
 //! same algorithms.
 
 use crate::band::{self, Band, MAX_STEPS, Overlap, Window};
+use crate::cost_table::FAR_BYTES;
 use crate::liveness::{self, Life};
 use crate::planner::layer_of;
 use crate::program::{Place, Program, Step, Value, Work};
@@ -98,6 +100,12 @@ impl<'a> Variants<'a> {
             with_bands(self.program, made.collect())
         })
     }
+}
+
+/// Whether bands may pay without a limit on memory: a map is too large for caches.
+pub(crate) fn is_far(program: &Program) -> bool {
+    let far = |life: &Life| life.len * size_of::<f32>() > FAR_BYTES;
+    program.lives.iter().any(far)
 }
 
 /// The cheapest way through the program on which at most `limit` elements are alive, and at most `wanted` where shorter

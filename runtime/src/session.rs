@@ -491,48 +491,54 @@ impl Session {
             let fixed = self.fixed(compiled.heap_bytes());
             fixed.ok_or_else(|| Error::internal("resources"))
         };
-        let (mut compiled, single, choice, budget) =
-            if self.options.memory_budget == MemoryBudget::Max {
+        let unlimited = self.options.memory_budget == MemoryBudget::Max;
+        let (mut compiled, single, choice, budget) = if unlimited && !fuse::is_far(&program) {
+            let compiled = empty(program);
+            let single = units(&compiled.program, 1);
+            let choice = planner::select(&single, None);
+            (compiled, single, choice, None)
+        } else {
+            let variants = Variants::new(&program, network);
+            let base = |compiled: &Compiled| -> Result<u64> {
+                let arena = compiled.program.arena;
+                Ok(fixed(compiled)?.memory(arena, 0, 0, 1).total)
+            };
+            // One after the other, for the memory that planning takes.
+            let mut least = u64::MAX;
+            for program in variants.programs().take_while(|_| !unlimited) {
+                let compiled = empty(program);
+                let own = planner::least(&units(&compiled.program, 1));
+                least = least.min(base(&compiled)?.saturating_add(own));
+            }
+            let budget = match self.options.memory_budget {
+                MemoryBudget::Bytes(bytes) => Some(bytes),
+                MemoryBudget::Min => Some(least),
+                MemoryBudget::Max => None,
+            };
+            let mut best: Option<(f64, Compiled, Vec<planner::Unit>, Vec<usize>)> = None;
+            for program in variants.programs() {
                 let compiled = empty(program);
                 let single = units(&compiled.program, 1);
-                let choice = planner::select(&single, None);
-                (compiled, single, choice, None)
-            } else {
-                let variants = Variants::new(&program, network);
-                let base = |compiled: &Compiled| -> Result<u64> {
-                    let arena = compiled.program.arena;
-                    Ok(fixed(compiled)?.memory(arena, 0, 0, 1).total)
-                };
-                // One after the other, for the memory that planning takes.
-                let mut least = u64::MAX;
-                for program in variants.programs() {
-                    let compiled = empty(program);
-                    let own = planner::least(&units(&compiled.program, 1));
-                    least = least.min(base(&compiled)?.saturating_add(own));
-                }
-                let budget = match self.options.memory_budget {
-                    MemoryBudget::Bytes(bytes) => bytes,
-                    MemoryBudget::Min | MemoryBudget::Max => least,
-                };
-                let mut best: Option<(f64, Compiled, Vec<planner::Unit>, Vec<usize>)> = None;
-                for program in variants.programs() {
-                    let compiled = empty(program);
-                    let single = units(&compiled.program, 1);
-                    let room = budget.checked_sub(base(&compiled)?);
-                    let choice = room.and_then(|room| planner::select(&single, Some(room)));
-                    let Some(choice) = choice else {
-                        continue;
-                    };
-                    let time = planner::time(&single, &choice, 1);
-                    if best.as_ref().is_none_or(|b| time < b.0) {
-                        best = Some((time, compiled, single, choice));
+                let choice = match budget {
+                    None => planner::select(&single, None),
+                    Some(budget) => {
+                        let room = budget.checked_sub(base(&compiled)?);
+                        room.and_then(|room| planner::select(&single, Some(room)))
                     }
-                }
-                let Some((_, compiled, single, choice)) = best else {
-                    return Err(planner::too_small(budget, least));
                 };
-                (compiled, single, Some(choice), Some(budget))
+                let Some(choice) = choice else {
+                    continue;
+                };
+                let time = planner::time(&single, &choice, 1);
+                if best.as_ref().is_none_or(|b| time < b.0) {
+                    best = Some((time, compiled, single, choice));
+                }
+            }
+            let Some((_, compiled, single, choice)) = best else {
+                return Err(planner::too_small(budget.unwrap_or(0), least));
             };
+            (compiled, single, Some(choice), budget)
+        };
         let choice = choice.ok_or_else(|| Error::internal("a layer without algorithm"))?;
         let alone = fixed(&compiled)?;
         let arena = compiled.program.arena;

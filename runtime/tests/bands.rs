@@ -219,6 +219,32 @@ fn pooling_and_elementwise() {
     }
 }
 
+/// Maps that no cache holds: bands are faster even where memory is unlimited, and change no bit.
+#[test]
+fn large_maps() {
+    let mut net = net("large", Coding::GridChannel);
+    let x = net.batch_input(&[3, 400, 400]);
+    let x = net.conv(x, 3, 16, 3, 1, 1);
+    let x = net.relu(x);
+    let x = net.conv(x, 16, 16, 1, 1, 1);
+    let x = net.conv(x, 16, 16, 3, 1, 16);
+    let x = net.relu(x);
+    let x = net.conv(x, 16, 4, 3, 2, 1);
+    net.output(x);
+    let model = net.model();
+    let dims: [usize; 4] = [1, 3, 400, 400];
+    let large = plan(&model, &dims, MemoryBudget::Max);
+    assert!(bands(&large) > 0, "{large}");
+    let inputs = [noise(5, &dims)];
+    let with = |budget, threads| {
+        let mut session = Session::new(&model, options(budget, threads)).unwrap();
+        run(&mut session, &inputs)
+    };
+    let got = with(MemoryBudget::Max, Threads::Own(2));
+    assert_eq!(got, with(MemoryBudget::Min, Threads::Inline));
+    assert!(error(&got[0], &oracle_outputs(&model, &inputs)[0]) < 1e-5);
+}
+
 /// Maps of half the size, brought back and added: nearest and linear, with the rule of either and odd sizes.
 #[test]
 fn pyramids() {

@@ -94,6 +94,32 @@ impl Simd for Avx2Fma {
     }
 
     #[inline(always)]
+    fn widen_u8(self, q: &[u8; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2; `_mm_loadl_epi64` reads exactly the 8 bytes.
+        unsafe {
+            let bytes = _mm_loadl_epi64(q.as_ptr().cast());
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_third(self, q: &[u8; 24], first: usize) -> __m256 {
+        // SAFETY: `self` proves AVX2; the loads read bytes 0..16 and 8..24.
+        unsafe {
+            let low = _mm_loadu_si128(q.as_ptr().cast());
+            let high = _mm_loadu_si128(q[8..].as_ptr().cast());
+            // Bytes 0, 3, 6 and 9 of the one, 4, 7, 10 and 13 of the other; an index with its sign bit set gives zero.
+            let first = _mm_set1_epi8(first as i8);
+            let of_low = _mm_setr_epi8(0, 3, 6, 9, -9, -9, -9, -9, -9, -9, -9, -9, -9, -9, -9, -9);
+            let of_high =
+                _mm_setr_epi8(-9, -9, -9, -9, 4, 7, 10, 13, -9, -9, -9, -9, -9, -9, -9, -9);
+            let low = _mm_shuffle_epi8(low, _mm_add_epi8(of_low, first));
+            let high = _mm_shuffle_epi8(high, _mm_add_epi8(of_high, first));
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_or_si128(low, high)))
+        }
+    }
+
+    #[inline(always)]
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> __m256 {
         // SAFETY: `self` proves AVX2; `_mm_loadl_epi64` reads exactly the 8 bytes; every index is
         // a byte, so every gathered element lies within the 256 values.

@@ -138,6 +138,10 @@ pub(crate) trait Simd: Copy {
     fn widen_i8(self, q: &[i8; 8]) -> Self::V;
     /// Signed 16-bit integers to f32.
     fn widen_i16(self, q: &[i16; 8]) -> Self::V;
+    /// Bytes to f32.
+    fn widen_u8(self, q: &[u8; 8]) -> Self::V;
+    /// Every third byte, from byte `first` (0, 1 or 2) on, to f32.
+    fn widen_third(self, q: &[u8; 24], first: usize) -> Self::V;
     /// `lut[code]` per lane.
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> Self::V;
     /// The same for codes below 16; other codes give some value of the table.

@@ -58,6 +58,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn widen_u8(self, q: &[u8; 8]) -> f32x8 {
+        f32x8::new(q.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn widen_third(self, q: &[u8; 24], first: usize) -> f32x8 {
+        f32x8::new(std::array::from_fn(|i| f32::from(q[3 * i + first])))
+    }
+
+    #[inline(always)]
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> f32x8 {
         f32x8::new(codes.map(|code| lut[usize::from(code)]))
     }
