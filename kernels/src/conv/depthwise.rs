@@ -65,6 +65,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 };
                 if let Some(offsets) = offsets.first_chunk::<NINE>()
                     && block.len == NINE
+                    && isa.is_fast()
                     && target.band.columns.len() >= MIN_NINE
                 {
                     isa.run(Nine {
@@ -132,6 +133,9 @@ impl Work for Nine<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if !S::FAST {
+            return;
+        }
         let Nine {
             weights,
             offsets,

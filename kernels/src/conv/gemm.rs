@@ -117,7 +117,7 @@ impl Panels<'_> {
         target: &mut Target<'_, '_>,
         sums: &mut [Sums; CHUNK],
     ) {
-        if target.by_lines(vectors.is_flat()) {
+        if isa.is_fast() && target.by_lines(vectors.is_flat()) {
             return isa.run(Lines {
                 panels: self,
                 target,
@@ -270,6 +270,9 @@ impl Work for Lines<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if !S::FAST {
+            return;
+        }
         let Lines {
             panels,
             target,

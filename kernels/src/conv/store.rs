@@ -156,7 +156,7 @@ impl Target<'_, '_> {
     /// Whether rows are best computed one after the other ([`Target::line`]).
     pub fn by_lines(&self, flat: bool) -> bool {
         let columns = self.band.columns.len();
-        columns >= MIN_LINE && (!flat || columns % 8 == 0)
+        columns >= MIN_LINE && (!flat || columns.is_multiple_of(8))
     }
 
     /// Writes neighbouring sums (row and column within the band, number) of channels `channels`, one row of sums each.

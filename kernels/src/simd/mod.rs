@@ -54,6 +54,11 @@ impl Isa {
         }
     }
 
+    /// Whether loops made for one case are worth their code ([`Simd::FAST`]).
+    pub(crate) fn is_fast(self) -> bool {
+        self != Isa::Portable
+    }
+
     /// Every instruction set this processor can run, for tests and benches.
     pub fn available() -> impl Iterator<Item = Isa> {
         ["portable", "avx2"].into_iter().filter_map(Isa::from_name)
