@@ -16,8 +16,9 @@ use crate::schedule;
 use crate::student::Student;
 use crate::task::{Budget, Control, Event, Options, Outcome, Record, Source, Task};
 
-/// Points of the curve.
+/// Points of the curve, and the steps between two at least: measuring costs about as much as two steps.
 const POINTS: f64 = 20.0;
+const LEAST_STEPS: u64 = 8;
 /// Share of the training over which the wanted size is approached when pruning shrinks the network anyway.
 const SIZE_SLACK: f64 = 0.02;
 
@@ -179,6 +180,11 @@ impl Run<'_> {
             self.record(loss)?;
         }
         let mut saved = Instant::now();
+        let last = self.progress.curve.last().map_or(0, |r| r.step);
+        let mut recorded_at = match self.options.budget {
+            Budget::Steps(steps) => last as f64 / steps.max(1) as f64,
+            Budget::Seconds(_) => self.share(),
+        };
         while self.share() < 1.0 {
             let start = Instant::now();
             let before = self.share();
@@ -186,9 +192,12 @@ impl Run<'_> {
             let took = start.elapsed().as_secs_f64();
             self.progress.seconds += took;
             self.speed = Some(self.speed.map_or(took, |s| 0.9 * s + 0.1 * took));
-            let recorded =
-                (self.share() * POINTS).floor() > (before * POINTS).floor() || self.share() >= 1.0;
+            let last = self.progress.curve.last().map_or(0, |r| r.step);
+            let recorded = self.share() >= 1.0
+                || (self.share() >= recorded_at + 1.0 / POINTS
+                    && self.progress.step >= last + LEAST_STEPS);
             if recorded {
+                recorded_at = self.share();
                 let (sum, count) = self.progress.pending;
                 self.progress.pending = (0.0, 0);
                 self.student.measure();

@@ -52,6 +52,14 @@ pub struct RetrainArguments {
     /// Folder of checkpoint and loss curve (curve.tsv, curve.svg); the same command goes on from there
     #[arg(long, value_name = "DIR", requires = "retrain")]
     checkpoint: Option<PathBuf>,
+    /// Seconds between checkpoints
+    #[arg(
+        long,
+        value_name = "S",
+        requires = "checkpoint",
+        default_value_t = 60.0
+    )]
+    checkpoint_seconds: f64,
     /// Five points per image (file name, then x and y of eyes, nose, mouth corners): images are cut by them first
     #[arg(long, value_name = "FILE", requires = "retrain")]
     landmarks: Option<PathBuf>,
@@ -169,6 +177,7 @@ impl RetrainArguments {
             seed: self.seed,
             size: self.retrain_size,
             checkpoint: self.checkpoint.clone(),
+            checkpoint_seconds: self.checkpoint_seconds,
             ..Options::default()
         }
     }
