@@ -25,8 +25,9 @@ use crate::settings::{AllSettings, Quantize};
 
 /// Decoded images are kept in memory up to this many bytes, others are read again whenever they are needed.
 const CACHE: usize = 512 << 20;
-/// Bytes of a file per layer that are not weights: records, tables, tile entries.
-const LAYER_BYTES: u64 = 260;
+/// Bytes of a file, and per layer, that are not weights: records, tables, tile entries.
+const FILE_BYTES: u64 = 600;
+const LAYER_BYTES: u64 = 90;
 
 /// Images of a folder: those in it, or one class per folder in it.
 pub struct Folder {
@@ -144,7 +145,7 @@ pub fn task(float: &FloatNetwork, settings: &AllSettings) -> Result<(Task, u64),
     settings.check_names(float.layers.iter().map(|l| l.name.as_str()))?;
     let roles = roles(&float.network, &float.layers);
     let plan = defaults::plan(&float.layers, &roles);
-    let mut fixed = 2048 + LAYER_BYTES * float.layers.len() as u64;
+    let mut fixed = FILE_BYTES + LAYER_BYTES * float.layers.len() as u64;
     let mut layers = Vec::with_capacity(float.layers.len());
     for ((layer, role), default) in float.layers.iter().zip(roles).zip(plan) {
         let own = settings.layers.get(&layer.name).copied();

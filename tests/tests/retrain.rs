@@ -167,5 +167,5 @@ fn bad_input_is_told_apart() {
     fails(5, "at least 4 images", &["--retrain", "@few"]);
     std::fs::write(path("images/broken.png"), b"no image").unwrap();
     fails(5, "broken.png", &["--strict"]);
-    fails(5, "not a .dcz", &["--start", "@m.onnx"]);
+    fails(3, "signature", &["--start", "@m.onnx"]);
 }

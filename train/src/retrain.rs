@@ -120,6 +120,7 @@ pub fn retrain(
         progress,
         mark,
         speed: None,
+        pruned: false,
     };
     run.all(report)?;
     Ok(Outcome {
@@ -163,6 +164,8 @@ struct Run<'a> {
     mark: u64,
     /// Seconds per step, smoothed.
     speed: Option<f64>,
+    /// The schedule of pruning has ended.
+    pruned: bool,
 }
 
 impl Run<'_> {
@@ -192,6 +195,10 @@ impl Run<'_> {
             let took = start.elapsed().as_secs_f64();
             self.progress.seconds += took;
             self.speed = Some(self.speed.map_or(took, |s| 0.9 * s + 0.1 * took));
+            if self.share() >= 1.0 && !self.pruned {
+                self.student.prune(1.0);
+                self.pruned = true;
+            }
             let last = self.progress.curve.last().map_or(0, |r| r.step);
             let recorded = self.share() >= 1.0
                 || (self.share() >= recorded_at + 1.0 / POINTS
@@ -233,8 +240,11 @@ impl Run<'_> {
     /// One step of training; the loss before it.
     fn step(&mut self, share: f64) -> Result<f64, Error> {
         let step = self.progress.step;
-        if step.is_multiple_of(self.options.prune_every.max(1)) {
+        // Once more than the interval says when the schedule ends: a short run reaches its sparsity too.
+        let ends = share >= schedule::PRUNING_ENDS && !self.pruned;
+        if ends || step.is_multiple_of(self.options.prune_every.max(1)) {
             self.student.prune(share);
+            self.pruned = share >= schedule::PRUNING_ENDS;
         }
         self.student.measure();
         let batch = self.batches.training(step, self.options.batch)?;

@@ -245,6 +245,11 @@ fn masks_hold_without_a_grid_and_blocks_die_together() {
     }
     let (_, after) = held_out(&outcome);
     assert!(after > 0.5, "{after}");
+    // However short the run.
+    for layer in run(&task, &options(2)).layers {
+        let zeros = layer.weights.iter().filter(|w| w.to_bits() == 0).count();
+        assert_eq!(2 * zeros, layer.weights.len());
+    }
 }
 
 #[test]

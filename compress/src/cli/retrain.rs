@@ -157,6 +157,16 @@ impl RetrainArguments {
             outcome.steps as f64 * self.batch as f64 / outcome.seconds.max(1e-9),
             self.seed
         );
+        if let Some(size) = self
+            .retrain_size
+            .filter(|&size| outcome.bytes > 1.02 * size as f64)
+        {
+            eprintln!(
+                "note: the size {} was not reached, the nearest was about {}; more time, coarser --step or --prune may help",
+                super::grouped(size),
+                super::grouped(outcome.bytes as u64)
+            );
+        }
         Ok(ready)
     }
 

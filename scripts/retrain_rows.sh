@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# The rows "with retraining": trains on the calibration photographs only, measures on the pairs, prints one line per file.
+# Usage: scripts/retrain_rows.sh FOLDER sface|dlib|blocks|losses [minutes or, for losses, steps]
+# Needs ../shared (or DCZ_SHARED) and target/release/dcz (or DCZ). Runs go on where they stopped: the folder keeps checkpoints.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$1
+row=$2
+amount=${3:-}
+dcz=${DCZ:-target/release/dcz}
+shared=${DCZ_SHARED:-../shared}
+faces=$shared/faces
+mkdir -p "$out"
+
+# name, model, preset, images to train on, images of the pairs, options
+train() {
+  local name=$1 model=$2 preset=$3 images=$4
+  shift 4
+  [ -e "$out/$name.dcz" ] || "$dcz" compress "$shared/models/$model" --preprocess "compress/presets/$preset.toml" \
+    --retrain "$images" --checkpoint "$out/$name" -o "$out/$name.dcz" "$@" > "$out/$name.table"
+}
+measure() {
+  local name=$1 model=$2 images=$3
+  printf '%s\t%s bytes\t' "$name" "$(stat -c %s "$out/$name.dcz")"
+  "$dcz" evaluate "$out/$name.dcz" --pairs "$faces/pairs.txt" --images "$images" --against "$shared/models/$model" --json |
+    tee "$out/$name.json"
+}
+sface() { train "$1" sface_float.onnx sface "$faces/calibration_112" "${@:2}"; }
+dlib() { train "$1" dlib_resnet29_150.onnx dlib150 "$faces/calibration" --landmarks "$faces/landmarks.txt" "${@:2}"; }
+
+case $row in
+sface)
+  sface sface_retrained --retrain-size 1.5MB --time "${amount:-60}m"
+  measure sface_retrained sface_float.onnx "$faces/pairs_112"
+  ;;
+dlib)
+  dlib dlib_retrained --retrain-size 1.55MB --time "${amount:-60}m"
+  measure dlib_retrained dlib_resnet29_150.onnx "$faces/pairs_dlib150"
+  ;;
+blocks)
+  for block in 1 4; do
+    sface "sface_block$block" --prune percentile=75 --prune-block "$block" --time "${amount:-60}m"
+    measure "sface_block$block" sface_float.onnx "$faces/pairs_112"
+  done
+  ;;
+losses)
+  # Equal steps and seed from the same rounded network. Not ce: the photographs show more people than the network has outputs.
+  for loss in cosine l2 kl relational; do
+    sface "sface_$loss" --loss "$loss" --retrain-size 1.5MB --steps "${amount:-200}"
+    measure "sface_$loss" sface_float.onnx "$faces/pairs_112"
+  done
+  ;;
+*)
+  echo "unknown row '$row'" >&2
+  exit 2
+  ;;
+esac
