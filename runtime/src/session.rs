@@ -176,6 +176,15 @@ struct Resources {
     layers: Vec<LayerInfo>,
 }
 
+/// The best variant of a program so far; under the smallest budget, that one's.
+struct Way {
+    budget: Option<u64>,
+    time: f64,
+    compiled: Compiled,
+    single: Vec<planner::Unit>,
+    choice: Vec<usize>,
+}
+
 /// A plan in the cache.
 #[derive(Debug)]
 struct Compiled {
@@ -491,55 +500,60 @@ impl Session {
             let fixed = self.fixed(compiled.heap_bytes());
             fixed.ok_or_else(|| Error::internal("resources"))
         };
-        let unlimited = self.options.memory_budget == MemoryBudget::Max;
-        let (mut compiled, single, choice, budget) = if unlimited && !fuse::is_far(&program) {
+        let base = |compiled: &Compiled| -> Result<u64> {
+            let arena = compiled.program.arena;
+            Ok(fixed(compiled)?.memory(arena, 0, 0, 1).total)
+        };
+        let mut least = u64::MAX;
+        let mut best: Option<Way> = None;
+        let mut consider = |program: Program| -> Result<()> {
             let compiled = empty(program);
             let single = units(&compiled.program, 1);
-            let choice = planner::select(&single, None);
-            (compiled, single, choice, None)
-        } else {
-            let variants = Variants::new(&program, network);
-            let base = |compiled: &Compiled| -> Result<u64> {
-                let arena = compiled.program.arena;
-                Ok(fixed(compiled)?.memory(arena, 0, 0, 1).total)
-            };
-            // One after the other, for the memory that planning takes.
-            let mut least = u64::MAX;
-            for program in variants.programs().take_while(|_| !unlimited) {
-                let compiled = empty(program);
-                let own = planner::least(&units(&compiled.program, 1));
-                least = least.min(base(&compiled)?.saturating_add(own));
-            }
+            let base = base(&compiled)?;
+            let own = base.saturating_add(planner::least(&single));
+            least = least.min(own);
             let budget = match self.options.memory_budget {
                 MemoryBudget::Bytes(bytes) => Some(bytes),
-                MemoryBudget::Min => Some(least),
+                MemoryBudget::Min => Some(own),
                 MemoryBudget::Max => None,
             };
-            let mut best: Option<(f64, Compiled, Vec<planner::Unit>, Vec<usize>)> = None;
-            for program in variants.programs() {
-                let compiled = empty(program);
-                let single = units(&compiled.program, 1);
-                let choice = match budget {
-                    None => planner::select(&single, None),
-                    Some(budget) => {
-                        let room = budget.checked_sub(base(&compiled)?);
-                        room.and_then(|room| planner::select(&single, Some(room)))
-                    }
-                };
-                let Some(choice) = choice else {
-                    continue;
-                };
-                let time = planner::time(&single, &choice, 1);
-                if best.as_ref().is_none_or(|b| time < b.0) {
-                    best = Some((time, compiled, single, choice));
-                }
+            if budget.is_some_and(|b| own > b) || best.as_ref().is_some_and(|b| budget > b.budget) {
+                return Ok(());
             }
-            let Some((_, compiled, single, choice)) = best else {
-                return Err(planner::too_small(budget.unwrap_or(0), least));
+            let Some(choice) = planner::select(&single, budget.map(|b| b - base)) else {
+                return Ok(());
             };
-            (compiled, single, Some(choice), budget)
+            let time = planner::time(&single, &choice, 1);
+            let quicker = |b: &Way| (budget, time) < (b.budget, b.time);
+            if best.as_ref().is_none_or(quicker) {
+                best = Some(Way {
+                    budget,
+                    time,
+                    compiled,
+                    single,
+                    choice,
+                });
+            }
+            Ok(())
         };
-        let choice = choice.ok_or_else(|| Error::internal("a layer without algorithm"))?;
+        if self.options.memory_budget == MemoryBudget::Max && !fuse::is_far(&program) {
+            consider(program)?;
+        } else {
+            // One after the other, for the memory that planning takes.
+            let variants = Variants::new(&program, network);
+            variants.programs().try_for_each(&mut consider)?;
+        }
+        let way = best.ok_or_else(|| match self.options.memory_budget {
+            MemoryBudget::Bytes(bytes) => planner::too_small(bytes, least),
+            _ => Error::internal("a layer without algorithm"),
+        })?;
+        let Way {
+            mut compiled,
+            single,
+            choice,
+            budget,
+            ..
+        } = way;
         let alone = fixed(&compiled)?;
         let arena = compiled.program.arena;
         let select = |units: &[planner::Unit], threads: usize| match budget {
