@@ -16,7 +16,7 @@
 //!
 //! Beyond the packages of the other crates this one uses `prost` (the protobuf wire format, no code generation),
 //! `half` (float16 weights), `toml` and `serde` (settings and preprocessing files), `npyz` (arrays), `image`
-//! (everything that takes images), `indicatif` (progress) and `clap` (the command line).
+//! (everything that takes images), `indicatif` (progress), `signal-hook` (Ctrl-C while retraining) and `clap` (the command line).
 
 pub mod accuracy;
 pub mod array;
