@@ -112,6 +112,8 @@ def exported(dcz, file):
             for key in ("weights", "codes"):
                 if layer[key]:
                     layer[key] = np.load(os.path.join(target, layer[key]))
+        for constant in index["constants"]:
+            constant["values"] = np.load(os.path.join(target, constant["values"]))
     return index
 
 
@@ -193,8 +195,8 @@ def steps_of(layer):
     sys.exit(f"layer {layer['name']}: steps per block are not compared")
 
 
-def measure(arguments, folder, layers, name):
-    """Mean cosine and figures of these weights: put into the network, stored as float, and evaluated."""
+def measure(arguments, folder, layers, constants, name):
+    """Mean cosine and figures of these weights and constants: put into the network, stored as float, and evaluated."""
     import numpy as np
     arrays = os.path.join(folder, name)
     os.mkdir(arrays)
@@ -202,8 +204,13 @@ def measure(arguments, folder, layers, name):
     for i, (layer, weights) in enumerate(layers):
         np.save(os.path.join(arrays, f"{i}.npy"), weights.astype(np.float32))
         index.append({"name": layer["name"], "weights": f"{i}.npy"})
+    listed = []
+    for i, constant in enumerate(constants):
+        # Calibration may move scales and offsets from weights into constants.
+        np.save(os.path.join(arrays, f"c{i}.npy"), constant["values"].astype(np.float32))
+        listed.append({"name": constant["name"], "values": f"c{i}.npy"})
     with open(os.path.join(arrays, "layers.json"), "w") as text:
-        json.dump({"layers": index}, text)
+        json.dump({"layers": index, "constants": listed}, text)
     file = os.path.join(folder, name + ".dcz")
     subprocess.run([arguments.dcz, "compress", arguments.model, "--weights", arrays, "--quantize", "none", "--preprocess",
                     arguments.preprocess, "-o", file], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -223,34 +230,35 @@ def evaluate(arguments, file):
 def sweep(arguments):
     """NNC on the weights of a file and on the float weights, over steps; everything else of the file is added to its bytes."""
     core = load_core()
-    layers = exported(arguments.dcz, arguments.file)["layers"]
+    index = exported(arguments.dcz, arguments.file)
+    layers = index["layers"]
     with tempfile.TemporaryDirectory() as folder:
         float_file = os.path.join(folder, "float.dcz")
         subprocess.run([arguments.dcz, "compress", arguments.model, "--quantize", "none", "--preprocess", arguments.preprocess,
                         "-o", float_file], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        floats = exported(arguments.dcz, float_file)["layers"]
+        floats = exported(arguments.dcz, float_file)
         grids = [i for i, layer in enumerate(layers) if layer["values"] == "grid"]
         ours = sum(layers[i]["coded_bytes"] + layers[i]["table_bits"] / 8 for i in grids)
         rest = os.path.getsize(arguments.file) - ours
         rows = [{"what": "dcz", "bytes": os.path.getsize(arguments.file), **evaluate(arguments, arguments.file)}]
         print(json.dumps(rows[0]), flush=True)
-        sources = {"file": ("weights of the file", layers), "float": ("float weights", floats)}
+        sources = {"file": ("weights of the file", index), "float": ("float weights", floats)}
         for what, source in (sources[name] for name in arguments.sources):
             for dq in (0, 1):
                 for factor in arguments.factors:
                     size, changed = 0, []
                     for i, layer in enumerate(layers):
                         if i not in grids:
-                            changed.append((layer, layer["weights"]))
+                            changed.append((layer, source["layers"][i]["weights"]))
                             continue
                         steps = steps_of(layer)
-                        length, weights = quantised(core, source[i]["weights"] / steps, factor, dq)
+                        length, weights = quantised(core, source["layers"][i]["weights"] / steps, factor, dq)
                         weights = weights * steps
                         size += length
                         changed.append((layer, weights))
                     name = f"{what[:5]}{dq}{factor}"
                     row = {"what": f"NNC of {what}, dq={dq}", "factor": factor, "bytes": round(size + rest),
-                           **measure(arguments, folder, changed, name)}
+                           **measure(arguments, folder, changed, source["constants"], name)}
                     rows.append(row)
                     print(json.dumps(row), flush=True)
 

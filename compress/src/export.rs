@@ -75,8 +75,9 @@ pub fn export(
     fs::write(&path, format!("{index:#}\n")).map_err(|e| Error::io(&path, &e))
 }
 
-/// The other way: puts the weights that `layers.json` of a folder names (float32 or float64 arrays, OIHW) into a network, so that
-/// what another program made of them can be compressed and measured. Layers that are not listed stay.
+/// The other way: puts the weights and constants that `layers.json` of a folder names (float32 or float64 arrays, OIHW) into a
+/// network, so that what another program made of them can be compressed and measured. Layers that are not listed stay; constants
+/// are all listed, in the network's order, or none.
 ///
 /// Errors: [`Error::Io`]; [`Error::Input`] for layers that the network does not have, or of another shape.
 pub fn import(network: &mut FloatNetwork, folder: &Path) -> Result<(), Error> {
@@ -106,6 +107,31 @@ pub fn import(network: &mut FloatNetwork, folder: &Path) -> Result<(), Error> {
             )));
         }
         layer.weights = weights;
+    }
+    let constants = index["constants"].as_array().into_iter().flatten();
+    for (position, entry) in constants.enumerate() {
+        let (Some(name), Some(file)) = (entry["name"].as_str(), entry["values"].as_str()) else {
+            return Err(wrong("a constant without 'name' or 'values'".into()));
+        };
+        // By position, since constants may share a name; the name is checked.
+        let constant = network.constants.get_mut(position);
+        let constant = constant.filter(|constant| constant.name == name);
+        let constant = constant.ok_or_else(|| {
+            wrong(format!(
+                "constant {position} of the network is not '{name}'"
+            ))
+        })?;
+        if Path::new(file).file_name() != Some(file.as_ref()) {
+            return Err(wrong(format!("'{file}' is not a file name")));
+        }
+        let (dims, values) = npy::read(&folder.join(file))?;
+        if dims != constant.dims {
+            return Err(wrong(format!(
+                "constant '{name}' has {:?} values, '{file}' {dims:?}",
+                constant.dims
+            )));
+        }
+        constant.values = values;
     }
     Ok(())
 }
