@@ -114,7 +114,7 @@ pub fn svg(curves: &[Curves]) -> String {
     draw(&layers.collect::<Vec<_>>())
 }
 
-/// The same from what [`json`] gives; none when it is something else.
+/// The same from what [`json()`] gives; none when it is something else.
 pub fn svg_of_json(value: &Value) -> Option<String> {
     if value["kind"] != "sensitivity" {
         return None;
