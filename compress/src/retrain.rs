@@ -15,7 +15,7 @@ use dcz_train::augment::Picture;
 use dcz_train::{Control, Event, Grid, Options, Outcome, Source, Task, TrainConstant, TrainLayer};
 
 use crate::accuracy::images::{Loader, Pixels, list};
-use crate::defaults;
+use crate::defaults::{self, Role};
 use crate::encode::{CompressOptions, Ready, by_role, quantise_layer, roles};
 use crate::error::Error;
 use crate::import::FloatNetwork;
@@ -28,6 +28,9 @@ const CACHE: usize = 512 << 20;
 /// Bytes of a file, and per layer, that are not weights: records, tables, tile entries.
 const FILE_BYTES: u64 = 600;
 const LAYER_BYTES: u64 = 90;
+/// Layers of so many weights get one step when a size is wanted, at first of so many standard deviations.
+const LARGE: usize = 2048;
+const FINE_STEP: f64 = 0.1;
 
 /// Images of a folder: those in it, or one class per folder in it.
 pub struct Folder {
@@ -138,10 +141,15 @@ impl From<dcz_train::Error> for Error {
     }
 }
 
-/// What the settings say about every layer, and the bytes that training does not change.
+/// What the settings say about every layer, and the bytes that training does not change. With `sized`, a size is wanted:
+/// large layers that would get 8 bits per output channel get one step, which can be made coarser.
 ///
 /// Errors: as [`crate::encode::compress`] for settings that contradict each other.
-pub fn task(float: &FloatNetwork, settings: &AllSettings) -> Result<(Task, u64), Error> {
+pub fn task(
+    float: &FloatNetwork,
+    settings: &AllSettings,
+    sized: bool,
+) -> Result<(Task, u64), Error> {
     settings.check_names(float.layers.iter().map(|l| l.name.as_str()))?;
     let roles = roles(&float.network, &float.layers);
     let plan = defaults::plan(&float.layers, &roles);
@@ -163,6 +171,15 @@ pub fn task(float: &FloatNetwork, settings: &AllSettings) -> Result<(Task, u64),
             Values::Grid {
                 steps: Steps::Layer(step),
             } => Some(vec![step]),
+            Values::Grid {
+                steps: Steps::Channel(_),
+            } if sized
+                && of_layer.bits.is_none()
+                && layer.weights.len() >= LARGE
+                && !matches!(role, Role::First | Role::Depthwise) =>
+            {
+                Some(vec![defaults::scaled_step(&layer.weights, FINE_STEP)])
+            }
             Values::Grid {
                 steps: Steps::Channel(steps),
             } => Some(steps),
@@ -275,7 +292,7 @@ pub fn retrain(
     mut options: Options,
     report: &mut dyn FnMut(&Event) -> Control,
 ) -> Result<(BTreeMap<String, Ready>, Outcome), Error> {
-    let (mut task, fixed) = task(float, &compress.settings)?;
+    let (mut task, fixed) = task(float, &compress.settings, options.size.is_some())?;
     if let Some(file) = start {
         start_from(&mut task, file)?;
     }
