@@ -119,6 +119,19 @@ pub fn compress_ready(
         inputs.extend(coded);
         progress(Stage::Quantise, inputs.len(), total);
     }
+    finish(network, inputs, constants, options, progress)
+}
+
+/// Encodes layers that are quantised already and gives the network a self-test.
+///
+/// Errors: as [`compress`]; the description has been applied to the network.
+pub fn finish(
+    network: Network,
+    layers: Vec<LayerInput>,
+    constants: Vec<FloatConstant>,
+    options: &CompressOptions,
+    progress: &mut Progress,
+) -> Result<Encoded, Error> {
     let exact = options.settings.general.quantize == Some(Quantize::None);
     let constants = constants
         .into_iter()
@@ -137,7 +150,7 @@ pub fn compress_ready(
         .collect();
     let input = NetworkInput {
         network,
-        layers: inputs,
+        layers,
         constants,
     };
     let mut encoded = encode(vec![input], &write, &mut |done, total| {
@@ -225,6 +238,17 @@ pub(crate) fn quantise_layer(
     all: &AllSettings,
     ready: Option<&Ready>,
 ) -> Result<LayerInput, Error> {
+    quantise_with_weights(layer, role, default, all, ready).map(|(input, _)| input)
+}
+
+/// [`quantise_layer`], and the weights that the codes stand for.
+pub(crate) fn quantise_with_weights(
+    layer: FloatLayer,
+    role: Role,
+    default: DefaultGrid,
+    all: &AllSettings,
+    ready: Option<&Ready>,
+) -> Result<(LayerInput, Vec<f32>), Error> {
     let settings = all.of(&layer.name);
     settings
         .check()
@@ -260,7 +284,7 @@ pub(crate) fn quantise_layer(
             quantise(&layer, weights, role, default, settings)?
         }
     };
-    Ok(LayerInput {
+    let input = LayerInput {
         cosine: quantize::cosine(&layer.weights, &quantised.decoded),
         max_error: quantize::largest_difference(&layer.weights, &quantised.decoded),
         name: layer.name,
@@ -271,7 +295,8 @@ pub(crate) fn quantise_layer(
         index: settings
             .index
             .map_or(IndexChoice::Auto, |IndexSetting(choice)| choice),
-    })
+    };
+    Ok((input, quantised.decoded))
 }
 
 /// A general sensitivity spares the first layer and is doubled for the last linear one, as in the contest entry.

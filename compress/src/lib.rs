@@ -14,12 +14,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Beyond the packages of the other crates this one uses `prost` (the protobuf wire format, no code generation),
+//! With images, [`calibrate`] takes the place of pruning and quantisation.
+//!
+//! Beyond the packages of the other crates this one uses `ndarray` (products of matrices in calibration), `prost` (the protobuf wire format, no code generation),
 //! `half` (float16 weights), `toml` and `serde` (settings and preprocessing files), `npyz` (arrays), `image`
 //! (everything that takes images), `indicatif` (progress), `signal-hook` (Ctrl-C while retraining) and `clap` (the command line).
 
 pub mod accuracy;
 pub mod array;
+pub mod calibrate;
 pub mod chart;
 pub mod compare;
 pub mod defaults;

@@ -1,19 +1,22 @@
 //! `dcz compress`: ONNX to `.dcz`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dcz::{Model, Session, SessionOptions};
-use dcz_compress::encode::{CompressOptions, Stage, compress_ready};
+use dcz_compress::encode::{CompressOptions, Ready, Stage, compress_ready};
 use dcz_compress::error::Error;
 use dcz_compress::export;
 use dcz_compress::html::Page;
-use dcz_compress::import::{Dynamic, ImportOptions, import};
+use dcz_compress::import::{Dynamic, FloatNetwork, ImportOptions, import};
 use dcz_compress::onnx;
 use dcz_compress::preprocess::Description;
 use dcz_compress::report;
 use dcz_compress::settings::{AllSettings, IndexSetting, Prune, Quantize, Settings};
+use dcz_format::writer::Encoded;
 use serde_json::json;
 
+use super::calibrated;
 use super::report as folder;
 use super::retrain::RetrainArguments;
 use super::target::{Partial, check_target};
@@ -61,6 +64,8 @@ pub struct Arguments {
     /// them
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
+    #[command(flatten)]
+    calibration: calibrated::CalibrationArguments,
     /// Keeps a dimension open. NAME is an input or a symbolic dimension of the model. Repeatable
     #[arg(long, value_name = "NAME=AXIS[:MIN..MAX[:MULTIPLE]]")]
     dynamic: Vec<Dynamic>,
@@ -81,6 +86,7 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
     check_target(&arguments.output)?;
+    calibrated::check(&arguments.calibration, &arguments.retraining)?;
     if let Some(folder) = &arguments.report {
         folder::prepare(folder)?;
     }
@@ -121,19 +127,19 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         eprintln!("note: {note}");
     }
 
-    let ready = arguments.retraining.run(&mut float, &options)?;
-    let bar = super::progress_bar();
-    let encoded = compress_ready(float, &options, &ready, &mut |stage, done, total| {
-        bar.set_message(match stage {
-            Stage::Quantise => "quantising",
-            Stage::Encode => "encoding",
-            Stage::SelfTest => "self-test",
-        });
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    let encoded = encoded?;
+    let calibration = calibrated::run(
+        &arguments.calibration,
+        &arguments.retraining,
+        &mut float,
+        &options,
+    )?;
+    let (encoded, frontier) = match calibration {
+        Some((encoded, frontier)) => (encoded, Some(frontier)),
+        None => {
+            let ready = arguments.retraining.run(&mut float, &options)?;
+            (plain(float, &options, &ready)?, None)
+        }
+    };
 
     // Written beside the target, opened again and tested there: the target is only replaced by a file that works.
     let partial = Partial::beside(&arguments.output)?;
@@ -167,7 +173,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let text = format!("{}{summary}", report::table(network));
     let rows = report::rows(network);
     let compressed: Vec<_> = rows.iter().filter(|r| r.compressed).cloned().collect();
-    let line = json!({
+    let mut line = json!({
         "file": arguments.output.display().to_string(),
         "bytes": bytes,
         "float_bytes": float_bytes,
@@ -179,6 +185,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         "total_compressed": report::json(&report::total("total of compressed", &compressed)),
         "total": report::json(&report::total("total", &rows)),
     });
+    if let Some(frontier) = frontier {
+        line["calibration"] = frontier;
+    }
     if let Some(folder) = &arguments.report {
         let page = Page {
             network,
@@ -200,6 +209,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     eprint!("{text}");
     super::print(&format!("{line}\n"))
+}
+
+/// Without images.
+fn plain(
+    float: FloatNetwork,
+    options: &CompressOptions,
+    ready: &BTreeMap<String, Ready>,
+) -> Result<Encoded, Error> {
+    let bar = super::progress_bar();
+    let encoded = compress_ready(float, options, ready, &mut |stage, done, total| {
+        bar.set_message(match stage {
+            Stage::Quantise => "quantising",
+            Stage::Encode => "encoding",
+            Stage::SelfTest => "self-test",
+        });
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    encoded
 }
 
 fn all_settings(arguments: &Arguments) -> Result<AllSettings, Error> {

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod calibrate;
+mod calibrated;
 mod check;
 mod compare;
 mod compress;

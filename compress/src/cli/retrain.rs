@@ -60,12 +60,13 @@ pub struct RetrainArguments {
         default_value_t = 60.0
     )]
     checkpoint_seconds: f64,
-    /// Five points per image (file name, then x and y of eyes, nose, mouth corners): images are cut by them first
-    #[arg(long, value_name = "FILE", requires = "retrain")]
-    landmarks: Option<PathBuf>,
-    /// An image that cannot be used is an error instead of being skipped and counted
-    #[arg(long, requires = "retrain")]
-    strict: bool,
+    /// For --calibration and --retrain: five points per image (file name, then x and y of eyes, nose, mouth corners); images are
+    /// cut by them first, to ArcFace's template for inputs of 112 x 112, to dlib's for 150 x 150
+    #[arg(long, value_name = "FILE")]
+    pub landmarks: Option<PathBuf>,
+    /// For --calibration and --retrain: an image that cannot be used is an error instead of being skipped and counted
+    #[arg(long)]
+    pub strict: bool,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -98,6 +99,11 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 impl RetrainArguments {
+    /// Whether there is training.
+    pub fn asked(&self) -> bool {
+        self.retrain.is_some()
+    }
+
     /// Retrains when asked to; the new weights, none without `--retrain`.
     pub fn run(
         &self,

@@ -47,7 +47,7 @@ pub struct ImportOptions {
 }
 
 /// An imported network: records, and the float weights and constants that its ids refer to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FloatNetwork {
     /// Graph records; `layers` and `constants` are empty, ids index the two lists below.
     pub network: Network,
