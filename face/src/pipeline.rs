@@ -23,7 +23,7 @@ pub struct Face {
 /// Bytes held between and during calls, apart from results and the parsed records of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Activations: one arena for both networks, which never run at the same time.
+    /// Activations and scratch: one arena for both networks, which never run at the same time.
     pub arena: u64,
     /// The detector's session beside the arena (see [`dcz::Memory`] for what counts).
     pub detector: u64,

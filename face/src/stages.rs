@@ -43,8 +43,10 @@ impl Stage {
     fn total(&self) -> u64 {
         self.session.memory().total
     }
+    /// Maps and scratch are one piece of memory.
     fn arena(&self) -> u64 {
-        self.session.memory().arena
+        let memory = self.session.memory();
+        memory.arena + memory.workspace
     }
 }
 

@@ -15,9 +15,9 @@ use std::fmt::{self, Write};
 pub struct Memory {
     /// Activations: one allocation.
     pub arena: u64,
-    /// Decode tables and decoded tiles of all threads.
+    /// Decode tables of all threads.
     pub decode: u64,
-    /// Scratch of the kernels of all threads.
+    /// Scratch of all threads, decoded tiles included, that finds no room in the arena; allocated together with it.
     pub workspace: u64,
     /// Weights kept between runs, counted in full. All sessions of a model that keep a layer in the
     /// same form share it.
