@@ -11,6 +11,8 @@ use crate::Result;
 use crate::cases;
 use crate::record::{Output, Report};
 use crate::stats::Times;
+#[cfg(feature = "fft")]
+use dcz_kernels::fft::FftPlan;
 use dcz_kernels::winograd::{self, Resident, Winograd};
 use dcz_kernels::{
     ALGOS, Activation, Algo, ConvAlgo, ConvShape, Epilogue, Isa, KOrder, Map, Start, Steps,
@@ -369,6 +371,8 @@ impl Layer {
                 candidates.push(self.winograd_16(size));
             }
         }
+        #[cfg(feature = "fft")]
+        candidates.extend(self.fft());
         candidates
     }
 
@@ -420,6 +424,38 @@ impl Layer {
                 }
             }),
         }
+    }
+
+    /// By FFT with kept weights, where the planner would consider it: small kernels have transforms much larger than themselves.
+    #[cfg(feature = "fft")]
+    fn fft(&self) -> Option<Candidate<'_>> {
+        const LEAST_TAPS: usize = 16;
+        let (shape, isa) = (&self.shape, self.isa);
+        let plan = FftPlan::new(isa, shape).filter(|_| shape.taps() >= LEAST_TAPS)?;
+        let panels = shape.panels();
+        let mut weights = vec![0.0; panels * plan.panel_len()];
+        let mut scratch = vec![0.0; plan.workspace().max(plan.transform_workspace())];
+        plan.transform(&self.whole(), &mut weights, &mut scratch);
+        Some(Candidate {
+            name: kernel_name(ConvAlgo::Fft, isa),
+            workspace_bytes: size_of_val(scratch.as_slice()),
+            kept_bytes: size_of_val(weights.as_slice()) + plan.bytes(),
+            legal: true,
+            run: Box::new(move |out| {
+                let (rows, out) = (0..shape.out_h, &mut self.output(out));
+                let (input, relu) = (self.input(), Some(&RELU));
+                plan.run(
+                    &weights,
+                    0..panels,
+                    input,
+                    rows,
+                    out,
+                    Start::Zero,
+                    relu,
+                    &mut scratch,
+                );
+            }),
+        })
     }
 
     /// The layer as one tile.
