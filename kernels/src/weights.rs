@@ -87,13 +87,8 @@ impl Lut {
     }
 
     /// Codes there are.
-    pub fn len(&self) -> usize {
+    pub fn codes(&self) -> usize {
         self.len
-    }
-
-    /// No codes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// `[code]`; zero behind the last.

@@ -284,24 +284,11 @@ impl<'e> Exec<'e> {
         let threads = at.step.threads.clamp(1, self.workers.len().max(1));
         let workers = self.workers.get_mut(..threads).ok_or_else(mismatch)?;
         let kept = at.resident(residents)?;
+        let slots = slots(workers, tiles)?;
         if work.by_panels {
-            job.by_panels(
-                self.team,
-                kept,
-                &coded,
-                out,
-                slots(workers, tiles)?,
-                scratch,
-            )?;
+            job.by_panels(self.team, kept, &coded, out, slots, scratch)?;
         } else {
-            job.by_rows(
-                self.team,
-                kept,
-                &coded,
-                out,
-                slots(workers, tiles)?,
-                scratch,
-            )?;
+            job.by_rows(self.team, kept, &coded, out, slots, scratch)?;
         }
         if kept.is_none() {
             self.release_layer(id, layer);

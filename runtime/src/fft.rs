@@ -2,6 +2,7 @@
 //! without it has no such candidates.
 
 use crate::error::{Error, Result};
+use crate::resident::FftNeeds;
 use dcz_kernels::fft::{self, FftPlan};
 use dcz_kernels::{ConvShape, Epilogue, Isa, Start, View, ViewMut, WeightTile};
 use std::ops::Range;
@@ -14,36 +15,25 @@ pub(crate) fn supports(shape: &ConvShape) -> bool {
     shape.taps() >= LEAST_TAPS && fft::supports(shape)
 }
 
-/// What a layer costs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    /// Bytes of transformed weights and plan.
-    pub resident: usize,
-    /// f32 elements of scratch of a thread.
-    pub run: usize,
-    /// f32 elements of scratch for transforming weights.
-    pub load: usize,
-    /// See [`FftPlan::operations`].
-    pub operations: f64,
+/// See [`FftPlan::operations`].
+pub(crate) fn operations(shape: &ConvShape) -> Option<f64> {
+    FftPlan::operations(shape).map(|(_, operations)| operations)
 }
 
-/// The same on every instruction set.
-pub(crate) fn needs(shape: &ConvShape) -> Option<Needs> {
-    let (_, operations) = FftPlan::operations(shape)?;
+/// What a layer needs, the same on every instruction set.
+pub(crate) fn needs(shape: &ConvShape) -> Option<FftNeeds> {
     let plans = Isa::available().filter_map(|isa| FftPlan::new(isa, shape));
-    let each = plans.map(|plan| Needs {
+    let each = plans.map(|plan| FftNeeds {
         resident: plan.bytes()
             + size_of::<Box<[f32]>>()
             + plan.panel_len() * shape.panels() * size_of::<f32>(),
         run: plan.workspace(),
         load: plan.transform_workspace(),
-        operations,
     });
-    each.reduce(|a, b| Needs {
+    each.reduce(|a, b| FftNeeds {
         resident: a.resident.max(b.resident),
         run: a.run.max(b.run),
         load: a.load.max(b.load),
-        operations,
     })
 }
 

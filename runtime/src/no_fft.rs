@@ -1,6 +1,7 @@
 //! In the place of `fft.rs` in a library without the feature `fft`: nothing is a candidate, so there are no weights either.
 
 use crate::error::{Error, Result};
+use crate::resident::FftNeeds;
 use dcz_kernels::{ConvShape, Epilogue, Isa, Start, View, ViewMut, WeightTile};
 use std::ops::Range;
 
@@ -8,16 +9,11 @@ pub(crate) fn supports(_: &ConvShape) -> bool {
     false
 }
 
-/// See `fft.rs`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    pub resident: usize,
-    pub run: usize,
-    pub load: usize,
-    pub operations: f64,
+pub(crate) fn operations(_: &ConvShape) -> Option<f64> {
+    None
 }
 
-pub(crate) fn needs(_: &ConvShape) -> Option<Needs> {
+pub(crate) fn needs(_: &ConvShape) -> Option<FftNeeds> {
     None
 }
 

@@ -1,7 +1,8 @@
 //! What a program needs, which algorithm and which weights every step uses, and how many threads it gets.
 //!
 //! * **Candidates** ([`units`]): a layer can be computed by several algorithms, from weights that are decoded in every run
-//!   or stay in memory as codes, as f32 or transformed. Each candidate has resident bytes, scratch and a predicted time.
+//!   or stay in memory as codes, as f32 or transformed. Each candidate has resident bytes, scratch that finds no hole in the
+//!   arena, and a predicted time.
 //! * **Selection** ([`select`]): scratch is shared by all steps, resident bytes add up. For every possible amount of
 //!   scratch each layer starts with its candidate of fewest resident bytes and is upgraded in order of saved time per
 //!   byte; the amount with the least total time wins. The smallest feasible budget ([`least`]) is exact, the choice is
@@ -320,7 +321,7 @@ fn conv_needs(
         return None;
     }
     let ms = match form {
-        Some(ResidentForm::Fft(shape)) => cost::fft(fft::needs(&shape)?.operations, images),
+        Some(ResidentForm::Fft(shape)) => cost::fft(fft::operations(&shape)?, images),
         _ if algorithm == ConvAlgo::Fft => return None,
         Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
@@ -768,17 +769,21 @@ fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<(Span, u
 /// f32 elements that scratch needs behind the arena when steps run on at most `threads` threads.
 pub(crate) fn tail(program: &Program, network: &Network, threads: usize) -> usize {
     let places = scratch(program, network, threads);
-    let beyond = places.into_iter().map(|(place, _)| program.beyond(place));
+    beyond(program, &places)
+}
+
+fn beyond(program: &Program, places: &[(Span, usize)]) -> usize {
+    let beyond = places.iter().map(|(place, _)| program.beyond(*place));
     beyond.max().unwrap_or(0)
 }
 
 /// Gives every step its scratch.
 pub(crate) fn assign_scratch(program: &mut Program, network: &Network, threads: usize) {
     let places = scratch(program, network, threads);
+    program.tail = beyond(program, &places);
     for (step, place) in program.steps.iter_mut().zip(places) {
         (step.scratch, step.tiles) = place;
     }
-    program.tail = tail(program, network, threads);
 }
 
 /// The parts of a session's memory that do not depend on the number of threads, and those of a thread.

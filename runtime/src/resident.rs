@@ -77,6 +77,17 @@ impl ResidentLayer {
     }
 }
 
+/// What a layer by FFT needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FftNeeds {
+    /// Bytes of transformed weights and plan.
+    pub resident: usize,
+    /// f32 elements of scratch of a thread.
+    pub run: usize,
+    /// f32 elements of scratch for transforming weights.
+    pub load: usize,
+}
+
 /// Whether 16 bits hold the transformed weights of a layer without loss.
 pub(crate) fn fits_16(size: Winograd, layer: &Layer, info: &LayerInfo) -> bool {
     info.max_multiple(layer)

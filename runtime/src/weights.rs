@@ -66,7 +66,7 @@ impl LayerInfo {
 
     /// Whether a look-up in the layer's table is a gather.
     pub(crate) fn wide_lut(&self) -> bool {
-        self.lut.as_ref().is_some_and(|lut| lut.len() > 16)
+        self.lut.as_ref().is_some_and(|lut| lut.codes() > 16)
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -144,7 +144,7 @@ fn shrinkage(products: &Array2<f64>, width: usize) -> f64 {
 }
 
 /// Rounds a wide layer and writes it into `coded`.
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "as the walk hands them over")]
 pub fn round_wide(
     frontier: &mut Frontier,
     float: &FloatNetwork,
