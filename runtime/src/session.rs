@@ -3,13 +3,11 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Exec, Io, StepTime, Worker};
-use crate::fuse::{self, Variants};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
 use crate::liveness::Span;
-use crate::lower::lower;
 use crate::model::Model;
 use crate::plan::{Memory, Plan};
-use crate::planner::{self, Fixed};
+use crate::planner::Fixed;
 use crate::profile::{Profile, StepProfile};
 use crate::program::{Program, Resident};
 use crate::resident::{Loader, ResidentLayer};
@@ -22,6 +20,8 @@ pub use dcz_format::selftest::generate;
 use dcz_kernels::Isa;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod choose;
 
 /// Output error that is accepted unless the caller asks otherwise, relative to the largest
 /// magnitude of an output.
@@ -174,15 +174,6 @@ struct Resources {
     constants: Vec<f32>,
     spans: Vec<Span>,
     layers: Vec<LayerInfo>,
-}
-
-/// The best variant of a program so far; under the smallest budget, that one's.
-struct Way {
-    budget: Option<u64>,
-    time: f64,
-    compiled: Compiled,
-    single: Vec<planner::Unit>,
-    choice: Vec<usize>,
 }
 
 /// A plan in the cache.
@@ -454,152 +445,10 @@ impl Session {
         Ok(inputs)
     }
 
-    /// Lowers and plans, makes room in the cache, allocates. Answers the place in the cache.
+    /// Plans, makes room in the cache, allocates. Answers the place in the cache.
     fn compile(&mut self, inputs: Vec<Dims>) -> Result<usize> {
         self.load()?;
-        let model = self.model.clone();
-        let network = &model.networks()[self.net];
-        let resources = self
-            .resources
-            .as_ref()
-            .ok_or_else(|| Error::internal("resources"))?;
-        let by_rows = self.options.input_by_rows;
-        let program = lower(network, &inputs, &resources.spans, by_rows)?;
-        let shapes = shape::infer(network, &inputs)?;
-        let output_dims: Vec<Dims> = network
-            .outputs
-            .iter()
-            .map(|o| shapes[o.tensor.0 as usize].clone())
-            .collect();
-        let team = self.team.size();
-        let max_error = self.options.max_relative_error;
-        let units = |program: &Program, threads: usize| {
-            planner::units(program, network, &resources.layers, max_error, threads)
-        };
-        let describe = |program: &Program| {
-            Plan::describe(
-                network,
-                program,
-                self.isa,
-                team,
-                &inputs,
-                output_dims.clone(),
-            )
-        };
-        let empty = |program: Program| Compiled {
-            inputs: inputs.clone(),
-            times: vec![StepTime::default(); program.steps.len()],
-            plan: describe(&program),
-            program,
-            residents: Vec::new(),
-            used: self.clock,
-            timed_runs: 0,
-        };
-        // The choice looks at this plan alone: what else is in the cache must not change a result.
-        let fixed = |compiled: &Compiled| {
-            let fixed = self.fixed(compiled.heap_bytes());
-            fixed.ok_or_else(|| Error::internal("resources"))
-        };
-        let base = |compiled: &Compiled| -> Result<u64> {
-            let arena = compiled.program.arena;
-            Ok(fixed(compiled)?.memory(arena, 0, 0, 1).total)
-        };
-        let mut least = u64::MAX;
-        let mut best: Option<Way> = None;
-        let mut consider = |program: Program| -> Result<()> {
-            let compiled = empty(program);
-            let single = units(&compiled.program, 1);
-            let base = base(&compiled)?;
-            let own = base.saturating_add(planner::least(&single));
-            least = least.min(own);
-            let budget = match self.options.memory_budget {
-                MemoryBudget::Bytes(bytes) => Some(bytes),
-                MemoryBudget::Min => Some(own),
-                MemoryBudget::Max => None,
-            };
-            if budget.is_some_and(|b| own > b) || best.as_ref().is_some_and(|b| budget > b.budget) {
-                return Ok(());
-            }
-            let Some(choice) = planner::select(&single, budget.map(|b| b - base)) else {
-                return Ok(());
-            };
-            let time = planner::time(&single, &choice, 1);
-            let quicker = |b: &Way| (budget, time) < (b.budget, b.time);
-            if best.as_ref().is_none_or(quicker) {
-                best = Some(Way {
-                    budget,
-                    time,
-                    compiled,
-                    single,
-                    choice,
-                });
-            }
-            Ok(())
-        };
-        if self.options.memory_budget == MemoryBudget::Max && !fuse::is_far(&program) {
-            consider(program)?;
-        } else {
-            // One after the other, for the memory that planning takes.
-            let variants = Variants::new(&program, network);
-            variants.programs().try_for_each(&mut consider)?;
-        }
-        let way = best.ok_or_else(|| match self.options.memory_budget {
-            MemoryBudget::Bytes(bytes) => planner::too_small(bytes, least),
-            _ => Error::internal("a layer without algorithm"),
-        })?;
-        let Way {
-            mut compiled,
-            single,
-            choice,
-            budget,
-            ..
-        } = way;
-        let alone = fixed(&compiled)?;
-        let arena = compiled.program.arena;
-        let select = |units: &[planner::Unit], threads: usize| match budget {
-            None => planner::select(units, None),
-            Some(budget) => {
-                let base = alone.memory(arena, 0, 0, threads).total;
-                planner::select(units, Some(budget.checked_sub(base)?))
-            }
-        };
-        let mut best = (
-            planner::time(&single, &choice, 1),
-            1,
-            single.clone(),
-            choice.clone(),
-        );
-        for threads in 2..=team {
-            let mut more = units(&compiled.program, threads);
-            planner::keep_sums(&mut more, &single, &choice);
-            if let Some(chosen) = select(&more, threads) {
-                let time = planner::time(&more, &chosen, threads);
-                if time < best.0 {
-                    best = (time, threads, more, chosen);
-                }
-            }
-        }
-        let (_, most, units, choice) = best;
-        planner::apply(&mut compiled.program, &units, &choice);
-        drop((units, single));
-        let resident = planner::resident_bytes(&compiled.program);
-        planner::assign_threads(&mut compiled.program, network, most);
-        let memory = |program: &Program, threads| {
-            let tail = planner::tail(program, network, threads);
-            alone.memory(program.arena, tail, resident, threads)
-        };
-        fuse::drop_banks(&mut compiled.program);
-        // Other places for buffers leave other holes for scratch.
-        let mut again = compiled.program.clone();
-        again.place();
-        if memory(&again, most).total < memory(&compiled.program, most).total {
-            compiled.program = again;
-        }
-        let threads = planner::fit(most, budget, &|threads| memory(&compiled.program, threads));
-        planner::assign_threads(&mut compiled.program, network, threads);
-        planner::assign_scratch(&mut compiled.program, network, threads);
-        compiled.plan = describe(&compiled.program);
-        compiled.plan.threads = threads;
+        let (mut compiled, budget) = self.choose(inputs)?;
         // Plans of other shapes stay while there is room; they share arena, threads and weights.
         while self.cache.len() >= self.options.plan_cache.max(1) {
             self.evict();
@@ -681,6 +530,11 @@ impl Session {
             layers,
         });
         Ok(())
+    }
+
+    fn resources(&self) -> Result<&Resources> {
+        let resources = self.resources.as_ref();
+        resources.ok_or_else(|| Error::internal("resources"))
     }
 
     fn worker(&self) -> Result<Worker> {
