@@ -5,6 +5,7 @@
 use crate::math;
 use crate::shape::{Map, View, ViewMut};
 use crate::simd::Simd;
+use std::ops::Range;
 
 /// An element-wise function.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,6 +113,39 @@ pub(crate) fn finish_vectors<V: Vectors>(
         Activation::Prelu(slopes) => vectors.finish(bias, Leaky(prelu_slope(slopes, channel))),
         Activation::Clip(low, high) => vectors.finish(bias, Between(low, high)),
         _ => vectors.finish(bias, Identity),
+    }
+}
+
+/// The same for the channels of a panel.
+pub(crate) trait PanelVectors {
+    /// Whether a loop for each function is worth its code.
+    const FAST: bool;
+    /// Adds the channel's element of `bias` if there is one, then applies its `function`; both count from the first
+    /// channel.
+    fn finish<F: VectorFunction>(self, bias: Option<&[f32]>, function: impl Fn(usize) -> F);
+}
+
+/// Hands the epilogue of some channels, none or a simple one, to `vectors`.
+#[inline(always)]
+pub(crate) fn finish_panel<V: PanelVectors>(
+    epilogue: Option<&Epilogue<'_>>,
+    channels: Range<usize>,
+    vectors: V,
+) {
+    let activation = epilogue.map_or(Activation::None, |e| e.activation);
+    let bias = epilogue.and_then(|e| e.bias);
+    let bias = bias.map(|bias| &bias[channels.clone()]);
+    if !V::FAST {
+        return vectors.finish(bias, |i| Any(activation, channels.start + i));
+    }
+    match activation {
+        Activation::Relu => vectors.finish(bias, |_| Positive),
+        Activation::LeakyRelu(slope) => vectors.finish(bias, |_| Leaky(slope)),
+        Activation::Prelu(slopes) => {
+            vectors.finish(bias, |i| Leaky(prelu_slope(slopes, channels.start + i)))
+        }
+        Activation::Clip(low, high) => vectors.finish(bias, |_| Between(low, high)),
+        _ => vectors.finish(bias, |_| Identity),
     }
 }
 

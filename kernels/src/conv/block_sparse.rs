@@ -80,6 +80,7 @@ pub(super) fn run<const L: usize, const NV: usize>(isa: Isa, call: Call<'_, '_>)
                     band,
                     accumulate: !block.first || start == Start::Accumulate,
                     epilogue: epilogue.filter(|_| block.last),
+                    plain: false,
                 };
                 let mut left = vectors.count();
                 while left > 0 {

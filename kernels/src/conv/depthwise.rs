@@ -62,6 +62,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     band,
                     accumulate: !block.first || start == Start::Accumulate,
                     epilogue: epilogue.filter(|_| block.last),
+                    plain: false,
                 };
                 if let Some(offsets) = offsets.first_chunk::<NINE>()
                     && block.len == NINE

@@ -11,13 +11,13 @@
 //! "High performance zero-memory overhead direct convolutions" (2018).
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
-use super::gemm::{ChannelTile, PixelTile, windows};
+use super::gemm::{PixelTile, windows};
 use super::plane::Band;
 use super::store::{Pixels, Spots, Sums, Target};
 use super::{Call, ConvShape, Start};
 use crate::expand::expand;
 use crate::shape::{Map, View};
-use crate::simd::Isa;
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::{KOrder, PANEL};
 use std::ops::Range;
 
@@ -70,6 +70,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                         },
                         accumulate: !block.first || start == Start::Accumulate,
                         epilogue: epilogue.filter(|_| block.last),
+                        plain: false,
                     };
                     rectangle.run(&mut target, &mut sums);
                 }
@@ -315,5 +316,47 @@ impl Rectangle<'_> {
 
     fn store(&self, spots: &Spots, target: &mut Target<'_, '_>, sums: &mut Sums) {
         target.store(self.isa, self.channels.clone(), sums, spots);
+    }
+}
+
+/// Chains of `P` panels times `N` pixels.
+struct ChannelTile<'a, const P: usize, const N: usize> {
+    weights: [&'a [[f32; PANEL]]; P],
+    offsets: &'a [u32],
+    windows: [&'a [f32]; N],
+    sums: &'a mut [Sums],
+}
+
+impl<const P: usize, const N: usize> Work for ChannelTile<'_, P, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut acc = [[simd.splat(0.0); N]; P];
+        let len = self.offsets.len();
+        let mut panels = self.weights;
+        for i in 0..P {
+            panels[i] = &self.weights[i][..len];
+        }
+        for k in 0..len {
+            let offset = self.offsets[k] as usize;
+            let mut w = [simd.splat(0.0); P];
+            for i in 0..P {
+                w[i] = simd.load(&panels[i][k]);
+            }
+            for j in 0..N {
+                let x = simd.splat(self.windows[j][offset]);
+                for i in 0..P {
+                    acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
+                }
+            }
+        }
+        for (acc, sums) in acc.iter().zip(self.sums) {
+            let mut rows = [simd.splat(0.0); 8];
+            rows[..N].copy_from_slice(acc);
+            for (v, sums) in simd.transpose(rows).into_iter().zip(&mut sums.0) {
+                simd.store(v, &mut sums.as_chunks_mut().0[0]);
+            }
+        }
     }
 }

@@ -10,14 +10,14 @@
 //! ```
 //! Two kernels with the same bits: a pixel per lane (vectors of input, weights broadcast) where a
 //! row of output fills vectors well, and a channel per lane (vectors of weights, input broadcast)
-//! for narrow maps. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
+//! where it does not (`channels.rs`). Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
 //! panels and tile. It loses to sparse kernels when most weights are zero, and to Winograd on
 //! large 3x3 maps with memory to spare. After Goto & van de Geijn (2008), and the indirect
 //! convolution of Dukhan (2019), whose pointers are offsets here.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::plane::{Band, Offsets, Plane};
-use super::store::{Pixels, Sums, Target, Vectors};
+use super::store::{Pixels, Sums, Target, Vectors, plain};
 use super::{Call, ConvShape, chunks, split_scratch};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
@@ -49,6 +49,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let mut offsets = Offsets::new(offsets);
     let mut sums: [Sums; CHUNK] = std::array::from_fn(|_| Sums::new());
+    let by_pixels = lanes_fill(shape.out_w, tile.panels);
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
             for (i, p) in chunk.clone().enumerate() {
@@ -60,7 +61,6 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
             let channels = channels..channels + block.channels.len();
             for band in Band::all(shape, &plane, &rows) {
                 plane.pack(isa, shape, input, channels.clone(), &band, plane_data);
-                let flat = plane.is_flat(band.columns.len());
                 let panels = Panels {
                     shape,
                     first: tile.first_panel + chunk.start,
@@ -72,18 +72,19 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     data: &*plane_data,
                 };
                 let mut target = Target {
-                    out: &mut *out,
                     first_row: rows.start,
-                    band,
                     accumulate: !block.first || start == super::Start::Accumulate,
                     epilogue: epilogue.filter(|_| block.last),
+                    plain: !by_pixels && plain(out, &band),
+                    out: &mut *out,
+                    band,
                 };
-                let pixels = target.band.rows.len() * target.band.columns.len();
-                let vectors = Vectors::new(&target.band, flat);
-                if pixels * 10 >= vectors.count() * 8 * 7 {
+                if by_pixels {
+                    let flat = plane.is_flat(target.band.columns.len());
+                    let vectors = Vectors::new(&target.band, flat);
                     panels.pixel_lanes(isa, vectors, &mut target, &mut sums);
                 } else {
-                    panels.channel_lanes(isa, pixels, &mut target, &mut sums);
+                    panels.channel_lanes(isa, &mut target);
                 }
             }
         }
@@ -106,7 +107,7 @@ pub(super) struct Panels<'a> {
 
 impl Panels<'_> {
     #[inline(always)]
-    fn weights(&self, i: usize) -> &[[f32; PANEL]] {
+    pub fn weights(&self, i: usize) -> &[[f32; PANEL]] {
         &self.weights[i * K_BLOCK..][..self.block.len]
     }
 
@@ -184,77 +185,6 @@ impl Panels<'_> {
             let (first, lanes) = self.shape.panel_channels(self.first + i);
             target.store(isa, first..first + lanes, &mut sums[0], &spots);
         }
-    }
-
-    pub fn channel_lanes(
-        &self,
-        isa: Isa,
-        pixels: usize,
-        target: &mut Target<'_, '_>,
-        sums: &mut [Sums; CHUNK],
-    ) {
-        let mut at = 0;
-        while at < pixels {
-            let left = pixels - at;
-            let mut i = 0;
-            let n = if left >= 8 && self.count == 1 {
-                8
-            } else if left >= 4 {
-                4
-            } else {
-                1
-            };
-            while i < self.count {
-                let panels = self.count - i;
-                i += match (n, panels) {
-                    (8, _) => self.channel_group::<1, 8>(isa, i, at, target, sums),
-                    (4, 1) => self.channel_group::<1, 4>(isa, i, at, target, sums),
-                    (4, _) => self.channel_group::<2, 4>(isa, i, at, target, sums),
-                    (_, 1..4) => self.channel_group::<1, 1>(isa, i, at, target, sums),
-                    (_, 4..8) => self.channel_group::<4, 1>(isa, i, at, target, sums),
-                    _ => self.channel_group::<8, 1>(isa, i, at, target, sums),
-                };
-            }
-            at += n;
-        }
-    }
-
-    /// `N` pixels from pixel `at` of the band on times `P` panels from panel `i` on; returns `P`.
-    fn channel_group<const P: usize, const N: usize>(
-        &self,
-        isa: Isa,
-        i: usize,
-        at: usize,
-        target: &mut Target<'_, '_>,
-        sums: &mut [Sums; CHUNK],
-    ) -> usize {
-        let columns = target.band.columns.len();
-        let mut bases = [0; N];
-        for (j, base) in bases.iter_mut().enumerate() {
-            *base = self.plane.base((at + j) / columns, (at + j) % columns);
-        }
-        let mut weights = [self.weights; P];
-        for (j, w) in weights.iter_mut().enumerate() {
-            *w = self.weights(i + j);
-        }
-        let pixels = [Pixels {
-            row: at / columns,
-            column: at % columns,
-            len: N,
-        }];
-        let windows = windows(self.data, bases);
-        isa.run(ChannelTile {
-            weights,
-            offsets: self.offsets,
-            windows,
-            sums: &mut sums[..P],
-        });
-        let spots = target.spots(&pixels);
-        for (j, sums) in sums[..P].iter_mut().enumerate() {
-            let (first, lanes) = self.shape.panel_channels(self.first + i + j);
-            target.store(isa, first..first + lanes, sums, &spots);
-        }
-        P
     }
 }
 
@@ -400,44 +330,9 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
     }
 }
 
-/// Chains of `P` panels times `N` pixels.
-pub(super) struct ChannelTile<'a, const P: usize, const N: usize> {
-    pub weights: [&'a [[f32; PANEL]]; P],
-    pub offsets: &'a [u32],
-    pub windows: [&'a [f32]; N],
-    pub sums: &'a mut [Sums],
-}
-
-impl<const P: usize, const N: usize> Work for ChannelTile<'_, P, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut acc = [[simd.splat(0.0); N]; P];
-        let len = self.offsets.len();
-        let mut panels = self.weights;
-        for i in 0..P {
-            panels[i] = &self.weights[i][..len];
-        }
-        for k in 0..len {
-            let offset = self.offsets[k] as usize;
-            let mut w = [simd.splat(0.0); P];
-            for i in 0..P {
-                w[i] = simd.load(&panels[i][k]);
-            }
-            for j in 0..N {
-                let x = simd.splat(self.windows[j][offset]);
-                for i in 0..P {
-                    acc[i][j] = simd.mul_add(w[i], x, acc[i][j]);
-                }
-            }
-        }
-        for (acc, sums) in acc.iter().zip(self.sums) {
-            let mut rows = [simd.splat(0.0); 8];
-            rows[..N].copy_from_slice(acc);
-            for (v, sums) in simd.transpose(rows).into_iter().zip(&mut sums.0) {
-                simd.store(v, &mut sums.as_chunks_mut().0[0]);
-            }
-        }
-    }
+/// Whether a pixel per lane is the faster kernel: rows of that many pixels leave few lanes unused. A single panel gives a
+/// channel per lane too few chains.
+pub(super) fn lanes_fill(columns: usize, panels: usize) -> bool {
+    let percent = if panels == 1 { 87 } else { 95 };
+    columns * 100 >= columns.next_multiple_of(8) * percent
 }

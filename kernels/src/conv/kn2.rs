@@ -72,6 +72,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
                 let rectangle = Rectangle {
                     input,
                     at: input.map.at(0, first, from_y) + from_x,
+                    steps: [1, 1],
                     band: Band {
                         rows: y.clone(),
                         columns: x.clone(),
@@ -80,6 +81,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
                     accumulate: true,
                     epilogue: None,
                     lanes,
+                    between: false,
                 };
                 let panels = (tile.first_panel + chunk.start, chunk.len());
                 product(isa, shape, panels, &block, rectangle, out, &mut scratch);

@@ -95,13 +95,14 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
                 band,
                 accumulate: !block.first || start == Start::Accumulate,
                 epilogue: epilogue.filter(|_| block.last),
+                plain: false,
             };
             match lines {
                 Lines::Columns => {
                     panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
                 }
                 Lines::Rows => {
-                    panels.channel_lanes(isa, pixels, &mut target, &mut scratch.sums);
+                    panels.channel_lanes(isa, &mut target);
                 }
             }
         }

@@ -10,6 +10,7 @@
 
 mod block_sparse;
 pub mod blocks;
+mod channels;
 mod depthwise;
 mod direct;
 #[cfg(feature = "fft")]

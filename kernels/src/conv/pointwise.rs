@@ -1,16 +1,16 @@
-//! 1x1 convolution with stride 1, straight from the input: no copy, no halo.
+//! 1x1 convolution, straight from the input: no copy, no halo.
 //!
 //! The dense kernel's register tiles read the input where it lies, channels one stride apart; only
-//! a block of expanded weights is in scratch. Rows are joined where the layout allows (planes
-//! without gaps), else a row whose width is no multiple of 8 leaves lanes unused. It wins where
-//! copying costs more than that: few output channels per call, wide rows. [`product`], a 1x1
-//! product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
+//! a block of expanded weights is in scratch. A pixel per lane where rows fill vectors (joined
+//! where the layout allows), else a channel per lane, for which strides cost nothing. It loses to
+//! the packed kernel only where channels lie a multiple of the cache's ways apart. [`product`], a
+//! 1x1 product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
 //! `gemm.rs`.
 
 use super::blocks::{Block, K_BLOCK, KBlocks, Rows};
-use super::gemm::{CHUNK, Panels};
+use super::gemm::{CHUNK, Panels, lanes_fill};
 use super::plane::{Band, Plane};
-use super::store::{Sums, Target, Vectors};
+use super::store::{Sums, Target, Vectors, plain};
 use super::{Call, ConvShape, Start, chunks, split_scratch};
 use crate::activation::Epilogue;
 use crate::expand::expand;
@@ -19,12 +19,15 @@ use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
 use std::ops::Range;
 
-/// 1x1, stride 1, no padding.
+/// 1x1, no padding.
 pub(super) fn supports(shape: &ConvShape) -> bool {
+    let covered = |axis: usize, size: usize, out: usize| {
+        out > 0 && (out - 1).saturating_mul(shape.stride[axis]) < size
+    };
     shape.kernel == [1, 1]
-        && shape.stride == [1, 1]
         && (shape.pad_top, shape.pad_left) == (0, 0)
-        && (shape.out_h, shape.out_w) == (shape.in_h, shape.in_w)
+        && covered(0, shape.in_h, shape.out_h)
+        && covered(1, shape.in_w, shape.out_w)
         && !shape.is_depthwise()
 }
 
@@ -47,13 +50,15 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         ..
     } = call;
     let mut scratch = Scratch::new(tile.panels, scratch);
+    let dense = shape.stride[1] == 1;
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), 1) {
             scratch.expand(isa, tile, chunk.clone(), block.rows);
             let first = group * shape.in_per_group() + block.channels.start;
             let rectangle = Rectangle {
                 input,
-                at: input.map.at(0, first, rows.start),
+                at: input.map.at(0, first, rows.start * shape.stride[0]),
+                steps: shape.stride,
                 band: Band {
                     rows: rows.clone(),
                     columns: 0..shape.out_w,
@@ -61,7 +66,12 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 first_row: rows.start,
                 accumulate: !block.first || start == Start::Accumulate,
                 epilogue: epilogue.filter(|_| block.last),
-                lanes: Lanes::Any,
+                lanes: if dense && lanes_fill(shape.out_w, tile.panels) {
+                    Lanes::Pixels
+                } else {
+                    Lanes::Channels
+                },
+                between: true,
             };
             let first = tile.first_panel + chunk.start;
             let panels = (first, chunk.len());
@@ -98,8 +108,6 @@ impl<'a> Scratch<'a> {
 /// Which of the two inner kernels.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Lanes {
-    /// The faster one.
-    Any,
     /// A pixel per lane, where reading whole vectors stays within the slice.
     Pixels,
     /// A channel per lane.
@@ -111,12 +119,16 @@ pub(super) struct Rectangle<'a> {
     pub input: View<'a>,
     /// Offset of the input of the rectangle's first pixel and the block's first channel.
     pub at: usize,
+    /// Input rows and columns between two output rows and columns; lanes of pixels need neighbours.
+    pub steps: [usize; 2],
     pub band: Band,
     /// Output row the output starts with.
     pub first_row: usize,
     pub accumulate: bool,
     pub epilogue: Option<&'a Epilogue<'a>>,
     pub lanes: Lanes,
+    /// The product is that of whole blocks on the whole width.
+    pub between: bool,
 }
 
 /// Expanded weights (`panels`: first of the layer, count) times a rectangle of pixels.
@@ -132,11 +144,13 @@ pub(super) fn product(
     let Rectangle {
         input,
         at,
+        steps: [down, right],
         band,
         first_row,
         accumulate,
         epilogue,
         lanes,
+        between,
     } = rectangle;
     let map = input.map;
     for (c, offset) in scratch.offsets[..block.len].iter_mut().enumerate() {
@@ -144,10 +158,14 @@ pub(super) fn product(
     }
     // Vectors may be read behind the last pixel of a row: where that leaves the slice, one by one.
     let data = &input.data[at..];
+    let row = map.row * down;
     let last = (block.len - 1) * map.channel + band.columns.len().next_multiple_of(8);
-    let whole = (data.len() + map.row).saturating_sub(last) / map.row.max(1);
-    let whole = whole.min(band.rows.len());
-    let flat = map.row == band.columns.len();
+    let whole = (data.len() + row).saturating_sub(last) / row.max(1);
+    let whole = match lanes {
+        Lanes::Pixels => whole.min(band.rows.len()),
+        Lanes::Channels => band.rows.len(),
+    };
+    let flat = row == band.columns.len();
     let split = band.rows.start + whole;
     for (rows, whole) in [
         (band.rows.start..split, true),
@@ -156,7 +174,7 @@ pub(super) fn product(
         if rows.is_empty() {
             continue;
         }
-        let plane = Plane::plain(map.row, 1);
+        let plane = Plane::plain(row, right);
         let panels = Panels {
             shape,
             first: panels.0,
@@ -165,26 +183,26 @@ pub(super) fn product(
             block,
             offsets: &scratch.offsets[..block.len],
             plane: &plane,
-            data: &data[(rows.start - band.rows.start) * map.row..],
+            data: &data[(rows.start - band.rows.start) * row..],
         };
         let band = Band {
             rows,
             columns: band.columns.clone(),
         };
-        let pixels = band.rows.len() * band.columns.len();
         let vectors = Vectors::new(&band, flat);
-        let full = pixels * 10 >= vectors.count() * 8 * 7;
+        let between = between && lanes == Lanes::Channels;
         let mut target = Target {
-            out: &mut *out,
             first_row,
-            band,
             accumulate,
             epilogue,
+            plain: between && plain(out, &band),
+            out: &mut *out,
+            band,
         };
-        if whole && (lanes == Lanes::Pixels || lanes == Lanes::Any && full) {
+        if whole && lanes == Lanes::Pixels {
             panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
         } else {
-            panels.channel_lanes(isa, pixels, &mut target, &mut scratch.sums);
+            panels.channel_lanes(isa, &mut target);
         }
     }
 }

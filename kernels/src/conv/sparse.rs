@@ -70,6 +70,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                     band,
                     accumulate: !block.first || start == Start::Accumulate,
                     epilogue: epilogue.filter(|_| block.last),
+                    plain: false,
                 };
                 let mut left = vectors.count();
                 while left > 0 {

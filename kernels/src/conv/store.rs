@@ -96,6 +96,13 @@ pub(super) struct Target<'a, 'b> {
     pub accumulate: bool,
     /// With the last block only.
     pub epilogue: Option<&'a Epilogue<'a>>,
+    /// Between blocks, sums of whole panels may lie in their rows pixel after pixel (`channels.rs`).
+    pub plain: bool,
+}
+
+/// Whether that is possible: the whole map is computed by channel lanes, and rows of channels follow each other.
+pub(super) fn plain(out: &ViewMut<'_>, band: &Band) -> bool {
+    out.map.channel == out.map.w && band.columns.len() == out.map.w
 }
 
 /// The stretches of the output that a group covers.
