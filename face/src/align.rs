@@ -117,14 +117,46 @@ pub fn crop(
     let back = Similarity::fit(landmarks, &align.template)?.inverse();
     let [width, height] = align.size;
     out.clear();
-    out.reserve(width as usize * height as usize * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let at = back.apply([f64::from(x), f64::from(y)]);
-            out.extend_from_slice(&sample(image, at));
+    out.resize(width as usize * height as usize * 3, 0);
+    // Of a point from here on, and less than this, all four neighbours are pixels.
+    let [right, bottom] = image.size().map(|v| f64::from(v) - 1.0);
+    let rows = out
+        .as_chunks_mut::<3>()
+        .0
+        .chunks_exact_mut(width.max(1) as usize);
+    for (y, row) in rows.enumerate() {
+        for (x, pixel) in row.iter_mut().enumerate() {
+            let at = back.apply([x as f64, y as f64]);
+            let inside = at[0] >= 0.0 && at[1] >= 0.0 && at[0] < right && at[1] < bottom;
+            *pixel = match inside.then(|| within(image, at)).flatten() {
+                Some(rgb) => rgb,
+                None => sample(image, at),
+            };
         }
     }
     Ok(())
+}
+
+/// [`sample`] where all four neighbours are pixels of the image: there, cutting off is rounding down.
+#[inline]
+fn within(image: &Image<'_>, [x, y]: [f64; 2]) -> Option<[u8; 3]> {
+    let (left, top) = (x as i64, y as i64);
+    let (fx, fy) = ((x - left as f64) as f32, (y - top as f64) as f32);
+    let (above, below) = image.neighbours(left as usize, top as usize)?;
+    Some(mix(
+        [
+            pair(above, 0),
+            pair(above, 3),
+            pair(below, 0),
+            pair(below, 3),
+        ],
+        [fx, fy],
+    ))
+}
+
+#[inline]
+fn pair(row: &[u8; 6], from: usize) -> [f32; 3] {
+    [row[from], row[from + 1], row[from + 2]].map(f32::from)
 }
 
 /// Bilinear, black outside, rounded.
@@ -138,14 +170,18 @@ fn sample(image: &Image<'_>, [x, y]: [f64; 2]) -> [u8; 3] {
             .pixel(left.saturating_add(dx), top.saturating_add(dy))
             .map(f32::from)
     };
-    let (a, b, c, d) = (corner(0, 0), corner(1, 0), corner(0, 1), corner(1, 1));
-    let mut rgb = [0; 3];
-    for (i, value) in rgb.iter_mut().enumerate() {
+    let corners = [corner(0, 0), corner(1, 0), corner(0, 1), corner(1, 1)];
+    mix(corners, [fx, fy])
+}
+
+/// Between four pixels: upper left, upper right, lower left, lower right.
+#[inline]
+fn mix([a, b, c, d]: [[f32; 3]; 4], [fx, fy]: [f32; 2]) -> [u8; 3] {
+    std::array::from_fn(|i| {
         let upper = a[i] + (b[i] - a[i]) * fx;
         let lower = c[i] + (d[i] - c[i]) * fx;
-        *value = (upper + (lower - upper) * fy + 0.5) as u8;
-    }
-    rgb
+        (upper + (lower - upper) * fy + 0.5) as u8
+    })
 }
 
 #[cfg(test)]
@@ -247,5 +283,22 @@ mod tests {
         crop(&image, &points, &align(-3.0, -2.0), &mut out).unwrap();
         assert_eq!(out[..3], [0, 0, 0]);
         assert_eq!(out[(2 * 6 + 3) * 3..][..3], [0, 0, 7]);
+    }
+
+    #[test]
+    fn both_ways_to_sample_agree() {
+        let bytes: Vec<u8> = (0..23u32 * 17 * 3)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        let image = Image::with_stride(20, 17, 23 * 3, &bytes).unwrap();
+        for i in 0..400 {
+            let at = [
+                f64::from(i) * 0.047_31,
+                f64::from(i * 37 % 400) * 0.039_9 + 1e-7,
+            ];
+            assert_eq!(within(&image, at), Some(sample(&image, at)), "{at:?}");
+        }
+        assert_eq!(within(&image, [19.0, 3.0]), None);
+        assert_eq!(within(&image, [3.0, 16.0]), None);
     }
 }

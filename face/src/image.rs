@@ -73,6 +73,23 @@ impl<'a> Image<'a> {
             .unwrap_or(&[])
     }
 
+    /// The bytes from a row on (none outside the image), and the distance of two rows.
+    pub(crate) fn rows_from(&self, y: usize) -> (&'a [u8], usize) {
+        let start = y.saturating_mul(self.stride);
+        (self.pixels.get(start..).unwrap_or(&[]), self.stride)
+    }
+
+    /// A pixel and the one to its right, and those below them; none at the right and lower edge.
+    #[inline]
+    pub(crate) fn neighbours(&self, x: usize, y: usize) -> Option<(&'a [u8; 6], &'a [u8; 6])> {
+        if x + 1 >= self.width as usize || y + 1 >= self.height as usize {
+            return None;
+        }
+        let above = self.pixels.get(y * self.stride + 3 * x..)?;
+        let below = above.get(self.stride..)?;
+        Some((above.first_chunk()?, below.first_chunk()?))
+    }
+
     /// A pixel; black outside the image.
     pub(crate) fn pixel(&self, x: i64, y: i64) -> [u8; 3] {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else {

@@ -1,12 +1,12 @@
 //! From an image to a detector's input, row by row.
 //!
 //! A pixel of the scaled image is the mean of the area of the image that it covers (images are only ever shrunk), computed vertically
-//! first: a block of sums on the stack is all that is held besides the result. Rows are independent of each other, so the network
-//! asks for them when it needs them, from several threads, and no input exists as a whole. Padding pixels are black. Loses
-//! against integer arithmetic by a factor of about two in time, at no rounding in between.
+//! first, a few pixels at a time: sums of a block of columns on the stack are all that is held besides the result. Rows are
+//! independent of each other, so the network asks for them when it needs them, from several threads, and no input exists as a
+//! whole. Padding pixels are black. Nothing is rounded to 8 bits in between.
 
 use crate::image::Image;
-use dcz::preprocess::{add_weighted, planar};
+use dcz::preprocess::{COLUMNS, planar, sum_columns, sum_rows};
 use dcz::{Isa, RowSource};
 use dcz_format::graph::ChannelOrder;
 use dcz_format::pipeline::{InputSize, Pixels};
@@ -60,8 +60,12 @@ pub fn channels(pixels: &Pixels) -> usize {
     }
 }
 
-/// Pixels of a row that are summed over rows at a time, on the stack; their sums stay in the L1 cache.
+/// Pixels of the image that are summed over rows at a time, on the stack; their sums stay in the L1 cache.
 const BLOCK: usize = 256;
+/// Most pixels of the scaled image that are made of them.
+const GROUP: usize = 8 * COLUMNS;
+/// Values of a block's sums, and some more that are read with the last pixel.
+const SUMS: usize = 3 * BLOCK + 8;
 
 /// What scaling needs to know of sizes, reused from image to image. Threads share it.
 #[derive(Debug, Default)]
@@ -121,67 +125,79 @@ impl RowSource for ImageRows<'_> {
 }
 
 impl ImageRows<'_> {
-    /// Row `y` of the scaled image: block after block is summed over the rows that it is made of, then over columns. A pixel
-    /// may lie in several blocks; its sum goes on.
+    /// Row `y` of the scaled image, in groups of pixels that are made of at most a block of columns.
     fn scale(&self, y: usize, line: &Line<'_>, out: &mut [f32]) {
-        let (first, weights) = self.scaler.rows.get(y);
-        let width = self.image.width() as usize;
-        // One value more: the last pixel is read as four.
-        let mut sums = [0f32; 3 * BLOCK + 1];
-        let mut narrow = [[0f32; 3]; BLOCK];
-        let (mut x, mut ready) = (0, 0);
-        let mut open = [0f32; 4];
-        let count = self.scaler.columns.len();
-        for start in (0..width).step_by(BLOCK) {
-            let end = (start + BLOCK).min(width);
-            let values = &mut sums[..3 * (end - start)];
-            self.sum_rows(3 * start, first, weights, values);
-            while x < count {
-                let (from, weights) = self.scaler.columns.get(x);
-                let to = from + weights.len();
-                if from >= end {
-                    break;
+        let rows = self.scaler.rows.get(y);
+        let columns = &self.scaler.columns;
+        let mut sums = [0f32; SUMS];
+        let mut planes = [[0f32; GROUP]; 3];
+        let mut x = 0;
+        while x < columns.len() {
+            let (start, _) = columns.get(x);
+            let fits = |at: usize| {
+                let (from, weights) = columns.get(at);
+                from + weights.len() <= start + BLOCK
+            };
+            let most = GROUP.min(columns.len() - x);
+            let count = if fits(x + most - 1) {
+                most
+            } else {
+                (x..x + most).take_while(|&at| fits(at)).count()
+            };
+            if count == 0 {
+                for (plane, value) in planes.iter_mut().zip(self.wide(rows, x, &mut sums)) {
+                    plane[0] = value;
                 }
-                let skipped = start.saturating_sub(from).min(weights.len());
-                let inside = weights.get(skipped..).unwrap_or(&[]);
-                let at = 3 * (from + skipped - start);
-                add_columns(&mut open, inside, sums.get(at..3 * (end - start) + 1));
-                if to > end {
-                    break;
-                }
-                let [r, g, b, _] = std::mem::take(&mut open);
-                narrow[ready] = [r, g, b];
-                (x, ready) = (x + 1, ready + 1);
-                if ready == BLOCK {
-                    line.put(&narrow, out, x - ready);
-                    ready = 0;
+            } else {
+                let (last, weights) = columns.get(x + count - 1);
+                self.sum_rows(rows, start, last + weights.len() - start, &mut sums);
+                for done in (0..count).step_by(COLUMNS) {
+                    let mut taps = [(0, &[][..]); COLUMNS];
+                    for (taps, at) in taps.iter_mut().zip(x + done..x + count) {
+                        let (from, weights) = columns.get(at);
+                        *taps = (from - start, weights);
+                    }
+                    let mut eight = [[0.0; COLUMNS]; 3];
+                    sum_columns(self.isa, &taps, &sums, &mut eight);
+                    for (plane, eight) in planes.iter_mut().zip(eight) {
+                        plane[done..done + COLUMNS].copy_from_slice(&eight);
+                    }
                 }
             }
-        }
-        line.put(narrow.get(..ready).unwrap_or(&[]), out, x - ready);
-    }
-
-    /// Values from `start` on of the weighted sum of rows of the image.
-    fn sum_rows(&self, start: usize, first: usize, weights: &[f32], sums: &mut [f32]) {
-        sums.fill(0.0);
-        for (weight, source) in weights.iter().zip(first..) {
-            let values = self.image.row(source).get(start..).unwrap_or(&[]);
-            add_weighted(self.isa, *weight, values, sums);
+            let count = count.max(1);
+            line.put(planes.each_ref().map(|plane| &plane[..count]), out, x);
+            x += count;
         }
     }
-}
 
-/// Adds neighbouring pixels with their weights, as many as there are. Four values are read per pixel, of which three count: one
-/// vector instead of three numbers.
-fn add_columns(sums: &mut [f32; 4], weights: &[f32], values: Option<&[f32]>) {
-    let values = values.unwrap_or(&[]);
-    for (tap, weight) in weights.iter().enumerate() {
-        let Some(values) = values.get(3 * tap..).and_then(|v| v.first_chunk::<4>()) else {
-            return;
-        };
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum += weight * value;
+    /// Pixel `x`, which is made of more columns than a block has.
+    fn wide(&self, rows: (usize, &[f32]), x: usize, sums: &mut [f32; SUMS]) -> [f32; 3] {
+        let (from, weights) = self.scaler.columns.get(x);
+        let mut pixel = [0.0; 3];
+        for (index, weights) in weights.chunks(BLOCK).enumerate() {
+            self.sum_rows(rows, from + index * BLOCK, weights.len(), sums);
+            let mut taps = [(0, &[][..]); COLUMNS];
+            taps[0].1 = weights;
+            let mut part = [[0.0; COLUMNS]; 3];
+            sum_columns(self.isa, &taps, &sums[..], &mut part);
+            for (sum, part) in pixel.iter_mut().zip(part) {
+                *sum += part[0];
+            }
         }
+        pixel
+    }
+
+    /// The weighted sum of rows (first one, weights) of the image, `count` pixels from column `start` on.
+    fn sum_rows(
+        &self,
+        (first, weights): (usize, &[f32]),
+        start: usize,
+        count: usize,
+        sums: &mut [f32; SUMS],
+    ) {
+        let (bytes, stride) = self.image.rows_from(first);
+        let bytes = bytes.get(3 * start..).unwrap_or(&[]);
+        sum_rows(self.isa, weights, bytes, stride, &mut sums[..3 * count]);
     }
 }
 
@@ -208,7 +224,13 @@ impl Line<'_> {
         let of = match self.pixels.channels {
             ChannelOrder::Rgb => [0, 1, 2],
             ChannelOrder::Bgr => [2, 1, 0],
-            ChannelOrder::Gray => return self.put(row.as_chunks::<3>().0, out, 0),
+            ChannelOrder::Gray => {
+                let (mean, scale) = (self.pixels.mean[0], self.pixels.scale[0]);
+                for (to, rgb) in out.iter_mut().zip(row.as_chunks::<3>().0) {
+                    *to = (gray(rgb.map(f32::from)) - mean) * scale;
+                }
+                return;
+            }
         };
         let Pixels { mean, scale, .. } = self.pixels;
         let planes = out.chunks_exact_mut(self.width.max(1)).zip(of);
@@ -217,38 +239,32 @@ impl Line<'_> {
         }
     }
 
-    /// Writes the values of RGB triples from column `from` on.
-    fn put<T: Copy + Into<f32>>(&self, row: &[[T; 3]], out: &mut [f32], from: usize) {
-        for (channel, values) in out.chunks_exact_mut(self.width.max(1)).enumerate() {
-            let channel = channel % 3;
-            let (mean, scale) = (self.pixels.mean[channel], self.pixels.scale[channel]);
-            let Some(values) = values.get_mut(from..) else {
-                continue;
-            };
-            // The source is a constant in each arm, which lets the compiler do several pixels at once.
-            match (self.pixels.channels, channel) {
-                (ChannelOrder::Rgb, 0) | (ChannelOrder::Bgr, 2) => {
-                    put_with(row, values, |rgb| (rgb[0].into() - mean) * scale);
+    /// Writes red, green and blue values from column `from` on.
+    fn put(&self, [r, g, b]: [&[f32]; 3], out: &mut [f32], from: usize) {
+        let mut grays = [0.0; GROUP];
+        let of = match self.pixels.channels {
+            ChannelOrder::Rgb => [r, g, b],
+            ChannelOrder::Bgr => [b, g, r],
+            ChannelOrder::Gray => {
+                for (to, ((r, g), b)) in grays.iter_mut().zip(r.iter().zip(g).zip(b)) {
+                    *to = gray([*r, *g, *b]);
                 }
-                (ChannelOrder::Rgb | ChannelOrder::Bgr, 1) => {
-                    put_with(row, values, |rgb| (rgb[1].into() - mean) * scale);
-                }
-                (ChannelOrder::Rgb | ChannelOrder::Bgr, _) => {
-                    put_with(row, values, |rgb| (rgb[2].into() - mean) * scale);
-                }
-                (ChannelOrder::Gray, _) => put_with(row, values, |rgb| {
-                    let [r, g, b] = rgb.map(Into::into);
-                    (0.299 * r + 0.587 * g + 0.114 * b - mean) * scale
-                }),
+                [&grays[..r.len()]; 3]
+            }
+        };
+        let Pixels { mean, scale, .. } = self.pixels;
+        let planes = out.chunks_exact_mut(self.width.max(1)).zip(of);
+        for ((to, values), (mean, scale)) in planes.zip(mean.iter().zip(scale)) {
+            let to = to.get_mut(from..).unwrap_or_default();
+            for (to, value) in to.iter_mut().zip(values) {
+                *to = (value - mean) * scale;
             }
         }
     }
 }
 
-fn put_with<T: Copy>(row: &[[T; 3]], values: &mut [f32], value: impl Fn([T; 3]) -> f32) {
-    for (to, rgb) in values.iter_mut().zip(row) {
-        *to = value(*rgb);
-    }
+fn gray([r, g, b]: [f32; 3]) -> f32 {
+    0.299 * r + 0.587 * g + 0.114 * b
 }
 
 /// An aligned crop (RGB, `width` pixels per row) as an embedder's input.

@@ -2,13 +2,29 @@
 
 use crate::simd::{Isa, Simd, Work};
 
-/// `sums[i] += weight * values[i]`, as far as both reach.
-pub fn add_weighted(isa: Isa, weight: f32, values: &[u8], sums: &mut [f32]) {
-    isa.run(AddWeighted {
-        weight,
-        values,
+/// `sums[i]` = the sum of `weights[r] * rows[r * stride + i]` over r, in this order. `rows` begins with the first value of the
+/// first row and holds every value that is asked for; what it does not hold counts as zero.
+pub fn sum_rows(isa: Isa, weights: &[f32], rows: &[u8], stride: usize, sums: &mut [f32]) {
+    isa.run(SumRows {
+        weights,
+        rows,
+        stride,
         sums,
     });
+}
+
+/// Pixels that [`sum_columns`] makes at a time.
+pub const COLUMNS: usize = 8;
+
+/// Weighted sums of neighbouring RGB pixels: value `j` of each plane of `out` is the sum of `weights[t] * values[3 * (from + t)
+/// + channel]` over t, where `(from, weights)` is `taps[j]`. Up to five values behind the last pixel are read.
+pub fn sum_columns(
+    isa: Isa,
+    taps: &[(usize, &[f32]); COLUMNS],
+    values: &[f32],
+    out: &mut [[f32; COLUMNS]; 3],
+) {
+    isa.run(SumColumns { taps, values, out });
 }
 
 /// `out[i] = (rgb[3 * i + channel] - mean) * scale`, as far as both reach. `channel` is 0, 1 or 2.
@@ -22,27 +38,100 @@ pub fn planar(isa: Isa, rgb: &[u8], channel: usize, mean: f32, scale: f32, out: 
     });
 }
 
-struct AddWeighted<'a> {
-    weight: f32,
-    values: &'a [u8],
+struct SumRows<'a> {
+    weights: &'a [f32],
+    rows: &'a [u8],
+    stride: usize,
     sums: &'a mut [f32],
 }
 
-impl Work for AddWeighted<'_> {
+/// Rows that are added in one pass over the sums.
+const ROWS: usize = 3;
+
+impl Work for SumRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let len = self.values.len().min(self.sums.len());
-        let (values, rest) = self.values[..len].as_chunks();
-        let (sums, rest_sums) = self.sums[..len].as_chunks_mut();
-        let weight = simd.splat(self.weight);
-        for (sum, value) in sums.iter_mut().zip(values) {
-            let more = simd.mul_add(weight, simd.widen_u8(value), simd.load(sum));
-            simd.store(more, sum);
+        let SumRows {
+            weights,
+            rows,
+            stride,
+            sums,
+        } = self;
+        sums.fill(0.0);
+        for (pass, weights) in weights.chunks(ROWS).enumerate() {
+            // Fewer rows: the rest of them count nothing.
+            let mut of = [0.0; ROWS];
+            of[..weights.len()].copy_from_slice(weights);
+            let first = rows.get(pass * ROWS * stride..).unwrap_or(&[]);
+            let row = |r: usize| match r < weights.len() {
+                true => first.get(r * stride..).unwrap_or(&[]),
+                false => first,
+            };
+            add_rows(simd, of, [row(0), row(1), row(2)], sums);
         }
-        for (sum, value) in rest_sums.iter_mut().zip(rest) {
-            *sum += self.weight * f32::from(*value);
+    }
+}
+
+#[inline(always)]
+fn add_rows<S: Simd>(simd: S, weights: [f32; ROWS], rows: [&[u8]; ROWS], sums: &mut [f32]) {
+    let w = weights.map(|weight| simd.splat(weight));
+    let add = |[a, b, c]: [&[u8; 8]; ROWS], sums: &mut [f32; 8]| {
+        let mut sum = simd.load(sums);
+        sum = simd.mul_add(w[0], simd.widen_u8(a), sum);
+        sum = simd.mul_add(w[1], simd.widen_u8(b), sum);
+        sum = simd.mul_add(w[2], simd.widen_u8(c), sum);
+        simd.store(sum, sums);
+    };
+    let vectors = |row: &[u8]| row.len() / 8;
+    let whole = rows.into_iter().map(vectors).min().unwrap_or(0);
+    let whole = whole.min(sums.len() / 8);
+    let (vectors, rest) = sums.split_at_mut(whole * 8);
+    let [a, b, c] = rows.map(|row| &row.as_chunks().0[..whole]);
+    for (((sums, a), b), c) in vectors.as_chunks_mut().0.iter_mut().zip(a).zip(b).zip(c) {
+        add([a, b, c], sums);
+    }
+    // The same operations, so that a value does not depend on where it lies.
+    for (i, rest) in rest.chunks_mut(8).enumerate() {
+        let values = rows.map(|row| {
+            let mut values = [0; 8];
+            let row = row.get((whole + i) * 8..).unwrap_or(&[]);
+            values
+                .iter_mut()
+                .zip(row)
+                .for_each(|(to, from)| *to = *from);
+            values
+        });
+        let mut sums = [0.0; 8];
+        sums[..rest.len()].copy_from_slice(rest);
+        add(values.each_ref(), &mut sums);
+        rest.copy_from_slice(&sums[..rest.len()]);
+    }
+}
+
+struct SumColumns<'a> {
+    taps: &'a [(usize, &'a [f32]); COLUMNS],
+    values: &'a [f32],
+    out: &'a mut [[f32; COLUMNS]; 3],
+}
+
+impl Work for SumColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // Eight values are loaded for each pixel, of which three count.
+        let mut sums = [simd.splat(0.0); COLUMNS];
+        for (sum, (from, weights)) in sums.iter_mut().zip(self.taps) {
+            let values = &self.values[3 * from..];
+            for (t, weight) in weights.iter().enumerate() {
+                let values = &values[3 * t..3 * t + 8].as_chunks().0[0];
+                *sum = simd.mul_add(simd.splat(*weight), simd.load(values), *sum);
+            }
+        }
+        for (out, sums) in self.out.iter_mut().zip(simd.transpose(sums)) {
+            simd.store(sums, out);
         }
     }
 }

@@ -236,12 +236,24 @@ fn bytes_of_images() {
                 }
                 assert_eq!(out[len], 9.0);
             }
-            let mut sums = vec![1.0; len + 1];
-            pixels::add_weighted(isa, 0.25, &bytes[..len], &mut sums);
-            for (sum, byte) in sums[..len].iter().zip(&bytes) {
-                assert_eq!(*sum, 1.0 + 0.25 * f32::from(*byte));
+            let mut sums = vec![1.0; len];
+            let rows = &bytes[..2 * 48 + len.min(39)];
+            pixels::sum_rows(isa, &[0.25, 0.5, 2.0], rows, 48, &mut sums);
+            for (i, sum) in sums.iter().enumerate() {
+                let byte = |row: usize| rows.get(row * 48 + i).map_or(0.0, |v| f32::from(*v));
+                assert_eq!(*sum, 0.25 * byte(0) + 0.5 * byte(1) + 2.0 * byte(2));
             }
-            assert_eq!(sums[len], 1.0);
+        }
+        let values: Vec<f32> = (0..3 * 45 + 5).map(|i| (i * 7 % 31) as f32).collect();
+        let weights = [0.25, 0.5, 2.0, 1.0];
+        let taps = std::array::from_fn(|j| (41 - 5 * j, &weights[..j % 5]));
+        let mut out = [[f32::NAN; pixels::COLUMNS]; 3];
+        pixels::sum_columns(isa, &taps, &values, &mut out);
+        for (channel, plane) in out.iter().enumerate() {
+            for (value, (from, weights)) in plane.iter().zip(taps) {
+                let terms = weights.iter().zip(values[3 * from + channel..].chunks(3));
+                assert_eq!(*value, terms.map(|(w, v)| w * v[0]).sum::<f32>());
+            }
         }
     }
 }
