@@ -267,6 +267,12 @@ impl Error {
         self
     }
 
+    /// A layer has more weights than its record of zeros leaves, found by a reader that relies on it.
+    #[cold]
+    pub fn zero_count(layer: &str) -> Error {
+        Error::new(ErrorKind::ZeroCount, "").in_layer(layer)
+    }
+
     /// The rule that was broken.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -248,7 +248,7 @@ fn bound(sums: Sums, shape: &ConvShape, size: f64, largest: f64) -> f64 {
     let eps = f64::from(f32::EPSILON) * (shape.k() as f64 + 1.0).sqrt();
     1e-30
         + match sums {
-            Sums::Blocks | Sums::Taps => 2.0 * eps * size,
+            Sums::Blocks | Sums::Chain | Sums::Taps => 2.0 * eps * size,
             Sums::Winograd(Winograd::F2) => 2.0 * eps * largest,
             Sums::Winograd(Winograd::F4) => 4.0 * eps * largest,
             Sums::Winograd(Winograd::F6) => 16.0 * eps * largest,

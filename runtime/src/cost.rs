@@ -9,7 +9,7 @@ use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
 use dcz_kernels::conv::blocks::K_BLOCK;
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ConvAlgo, ConvShape};
+use dcz_kernels::{ConvAlgo, ConvShape, sparse};
 
 /// Panels that share packed input.
 const CHUNK: usize = 8;
@@ -74,6 +74,31 @@ pub(crate) fn transformed(
     Some(ms(slower * work(cost, shape, 1.0, 1.0) * images as f64))
 }
 
+/// A convolution from resident lists of groups of `group` output channels.
+pub(crate) fn lists(group: usize, shape: &ConvShape, images: usize, entries: u64) -> Option<f64> {
+    let cost = table::LISTS.iter().find(|c| c.group == group)?;
+    let vectors = shape.out_h * shape.out_w.div_ceil(8);
+    let groups = vectors.div_ceil(cost.vectors) as f64;
+    let lists = sparse::starts_len(shape, group).saturating_sub(1) as f64;
+    let inputs = (shape.in_channels * shape.in_h * shape.in_w) as f64;
+    let outputs = (shape.out_channels * shape.out_h * shape.out_w) as f64;
+    let ns = entries as f64 * (cost.product * vectors as f64 + cost.entry)
+        + cost.list * lists * groups
+        + cost.input * inputs
+        + cost.output * outputs;
+    Some(ms(ns * images as f64))
+}
+
+/// Output channels of a group of an algorithm that skips zeros.
+pub(crate) fn group(algorithm: ConvAlgo) -> Option<usize> {
+    match algorithm {
+        ConvAlgo::DirectSparse => Some(1),
+        ConvAlgo::BlockSparse2 => Some(2),
+        ConvAlgo::BlockSparse4 => Some(4),
+        _ => None,
+    }
+}
+
 /// How much slower than with all the scratch it wants Winograd is at a level.
 pub(crate) fn level_factor(level: usize) -> f64 {
     table::LEVELS.get(level).copied().unwrap_or(1.0)
@@ -123,7 +148,11 @@ fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
     } else {
         cost.strided
     };
-    let blocks = shape.k().div_ceil(K_BLOCK).max(1) as f64;
+    let blocks = match group(cost.algorithm) {
+        Some(_) => sparse::input_blocks(shape),
+        None => shape.k().div_ceil(K_BLOCK),
+    };
+    let blocks = blocks.max(1) as f64;
     let chunks = (shape.panels_per_group().div_ceil(CHUNK) * shape.groups) as f64;
     let chunks = if shape.is_depthwise() { 1.0 } else { chunks };
     let far = outputs * pixels * size_of::<f32>() as f64 > table::FAR_BYTES as f64;

@@ -18,7 +18,7 @@ use crate::program::{
     ConvWork, Epilogue, Function, LinearWork, Place, Program, Rearrange, Step, Value, Work, align,
     broadcast_strides,
 };
-use crate::resident::ResidentLayer;
+use crate::resident::{self, ResidentLayer};
 use crate::threads::Team;
 use crate::weights::{Bank, LayerInfo, TileBuffer};
 use crate::{convert, error};
@@ -26,7 +26,7 @@ use dcz_format::graph::{LayerId, Network};
 use dcz_format::layer::{Layer, PANEL, Tile};
 use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile};
+use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile, sparse};
 use dcz_kernels::{activation, binary, layout, norm, pool, resize};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -475,6 +475,8 @@ enum Kept<'a> {
     Winograd(&'a ResidentLayer),
     /// Resident in the frequency domain.
     Fft(&'a fft::Transformed),
+    /// Resident lists.
+    Lists(&'a resident::Lists),
 }
 
 impl<'a> Kept<'a> {
@@ -505,6 +507,7 @@ impl<'a> From<&'a ResidentLayer> for Kept<'a> {
         match layer {
             ResidentLayer::Tiles(tiles) => Kept::Tiles(tiles),
             ResidentLayer::Fft(weights) => Kept::Fft(weights),
+            ResidentLayer::Lists(lists) => Kept::Lists(lists),
             layer => Kept::Winograd(layer),
         }
     }
@@ -631,6 +634,37 @@ impl ConvJob<'_> {
                             out,
                             self.start(),
                             epilogue,
+                            scratch,
+                        );
+                    })
+                },
+            );
+        }
+        if let Some(Kept::Lists(lists)) = kept {
+            let work = (threads, 1);
+            return split_rows(
+                team,
+                work,
+                rows,
+                row_len,
+                out,
+                scratch,
+                |range, out, scratch| {
+                    per_image(range, to, out, |image, rows, data| {
+                        let map = rows_of(to, rows.len());
+                        let input = image_of(self.source, self.from, image);
+                        sparse::run(
+                            self.isa,
+                            &lists.shape,
+                            &self.work.shape,
+                            lists.group,
+                            lists.view(),
+                            panels.clone(),
+                            input,
+                            rows,
+                            &mut ViewMut { data, map },
+                            self.start(),
+                            Some(&self.epilogue),
                             scratch,
                         );
                     })

@@ -56,6 +56,8 @@ pub enum Tier {
     Winograd16,
     /// Kept in the frequency domain.
     Fft,
+    /// Kept as lists of what is not zero.
+    Lists,
 }
 
 impl Tier {
@@ -68,6 +70,7 @@ impl Tier {
             Tier::Winograd => "winograd",
             Tier::Winograd16 => "winograd16",
             Tier::Fft => "fft",
+            Tier::Lists => "lists",
         }
     }
 }
@@ -318,6 +321,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         Some(ResidentForm::Winograd(_)) => Tier::Winograd,
         Some(ResidentForm::Winograd16(_)) => Tier::Winograd16,
         Some(ResidentForm::Fft(_)) => Tier::Fft,
+        Some(ResidentForm::Lists(..)) => Tier::Lists,
     };
     PlanStep {
         name,

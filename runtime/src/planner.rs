@@ -26,7 +26,7 @@ use dcz_format::TileForm;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ALGOS, ConvAlgo, ConvShape};
+use dcz_kernels::{ALGOS, ConvAlgo, ConvShape, sparse};
 
 /// Multiply-adds that are worth waking another thread for.
 const MACS_PER_THREAD: usize = 100_000;
@@ -133,7 +133,7 @@ pub(crate) fn units(
         };
         units.push(Unit {
             layer: index,
-            candidates: candidates(&works, layer, info, &allowed, program.arena),
+            candidates: candidates(&works, layer, info, &allowed, whole(index), program.arena),
             steps: steps[index].clone(),
         });
     }
@@ -203,12 +203,14 @@ pub(crate) fn layer_of(work: &Work) -> Option<usize> {
     }
 }
 
-/// All ways to compute a layer for these steps; scratch that finds no place within `arena` elements counts.
+/// All ways to compute a layer for these steps, whose tiles may be of `whole` panels; scratch that finds no place within
+/// `arena` elements counts.
 fn candidates(
     works: &[Job<'_>],
     layer: &Layer,
     info: &LayerInfo,
     allowed: &dyn Fn(ConvAlgo) -> bool,
+    whole: bool,
     arena: usize,
 ) -> Vec<Candidate> {
     let any_conv = works.iter().any(|j| matches!(j.work, Work::Conv(_)));
@@ -247,6 +249,21 @@ fn candidates(
         {
             forms = vec![Some(ResidentForm::Fft(work.shape))];
         }
+        if let (
+            Some(group),
+            [
+                Job {
+                    work: Work::Conv(work),
+                    strips: None,
+                    ..
+                },
+            ],
+        ) = (algorithm.and_then(cost::group), works)
+            && whole
+            && sparse::supports_resident(&work.shape)
+        {
+            forms.push(Some(ResidentForm::Lists(group, work.shape)));
+        }
         let levels = match algorithm.and_then(cost::transform) {
             Some(_) => winograd::LEVELS,
             None => 1,
@@ -282,7 +299,7 @@ fn candidates(
                         algorithm,
                         form,
                         level,
-                        resident: form.map_or(0, |form| resident::bytes(layer, form)),
+                        resident: form.map_or(0, |form| resident::bytes(layer, info, form)),
                         scratch: total.1,
                         ms: total.0,
                     });
@@ -327,6 +344,9 @@ fn conv_needs(
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
             cost::transformed(algorithm, &shape, images, narrow, level)?
         }
+        Some(ResidentForm::Lists(group, shape)) => {
+            cost::lists(group, &shape, images, info.entries(group))?
+        }
         _ => {
             let form = tile_form(form, info);
             let cut = cost::transform(algorithm).map(|size| {
@@ -367,8 +387,10 @@ fn linear_needs(
     info: &LayerInfo,
 ) -> Option<(f64, usize)> {
     let ms = match form {
-        Some(form) if form.transform().is_some() => return None,
-        form => cost::linear(layer, tile_form(form, info), form.is_some(), work.rows),
+        Some(ResidentForm::Codes | ResidentForm::Float) | None => {
+            cost::linear(layer, tile_form(form, info), form.is_some(), work.rows)
+        }
+        Some(_) => return None,
     };
     Some((ms, linear_scratch(layer)))
 }
@@ -631,7 +653,7 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
 /// the rows fills register tiles badly, and every thread would expand all weights. Each thread
 /// then computes whole panels into its scratch. Changes no bit.
 fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads: usize) -> bool {
-    if matches!(form, Some(ResidentForm::Fft(_))) {
+    if matches!(form, Some(ResidentForm::Fft(_) | ResidentForm::Lists(..))) {
         return false;
     }
     let pixels = work.shape.out_h * work.shape.out_w;
@@ -711,6 +733,10 @@ fn kernel_scratch(
     if let Some(ResidentForm::Fft(shape)) = form {
         let tile = liveness::round(weights::tile_len(layer));
         return fft::needs(&shape).map_or(0, |needs| needs.run.max(tile + needs.load));
+    }
+    if let Some(ResidentForm::Lists(_, whole)) = form {
+        let tile = liveness::round(weights::tile_len(layer)) + sparse::fill_workspace(&whole);
+        return sparse::run_workspace(&whole, panels, rows).max(tile);
     }
     if let Some(size) = form.and_then(ResidentForm::transform) {
         let run = winograd::workspace(size, shape, panels, rows, level);

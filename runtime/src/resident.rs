@@ -12,7 +12,7 @@ use dcz_format::graph::LayerId;
 use dcz_format::layer::Layer;
 use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ConvShape, Isa, WeightTile};
+use dcz_kernels::{ConvShape, Isa, WeightTile, sparse};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -29,6 +29,8 @@ pub(crate) enum ResidentForm {
     Winograd16(Winograd),
     /// In the frequency domain, for maps of this size.
     Fft(ConvShape),
+    /// Lists of what is not zero for groups of so many output channels, for maps of this size.
+    Lists(usize, ConvShape),
 }
 
 impl ResidentForm {
@@ -36,7 +38,7 @@ impl ResidentForm {
     pub(crate) fn transform(self) -> Option<Winograd> {
         match self {
             ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => Some(size),
-            ResidentForm::Codes | ResidentForm::Float | ResidentForm::Fft(_) => None,
+            _ => None,
         }
     }
 }
@@ -52,6 +54,8 @@ pub(crate) enum ResidentLayer {
     Winograd16 { q: Box<[i16]>, scales: Box<[f32]> },
     /// In the frequency domain.
     Fft(Box<fft::Transformed>),
+    /// Lists of what is not zero.
+    Lists(Lists),
 }
 
 impl ResidentLayer {
@@ -63,8 +67,7 @@ impl ResidentLayer {
     ) -> Option<winograd::Resident<'_>> {
         let from = |len: usize| first * (len / panels.max(1));
         match self {
-            ResidentLayer::Tiles(_) => None,
-            ResidentLayer::Fft(_) => None,
+            ResidentLayer::Tiles(_) | ResidentLayer::Fft(_) | ResidentLayer::Lists(_) => None,
             ResidentLayer::Winograd(weights) => {
                 let weights = weights.get(from(weights.len())..)?;
                 Some(winograd::Resident::F32(weights))
@@ -73,6 +76,29 @@ impl ResidentLayer {
                 q: q.get(from(q.len())..)?,
                 scales: scales.get(from(scales.len())..)?,
             }),
+        }
+    }
+}
+
+/// Lists of what is not zero, see [`sparse`].
+#[derive(Debug)]
+pub(crate) struct Lists {
+    starts: Box<[u32]>,
+    places: Box<[u16]>,
+    values: Box<[f32]>,
+    /// Output channels of a group.
+    pub group: usize,
+    /// The layer they were made for.
+    pub shape: ConvShape,
+}
+
+impl Lists {
+    /// As kernels read them.
+    pub(crate) fn view(&self) -> sparse::Lists<'_> {
+        sparse::Lists {
+            starts: &self.starts,
+            places: &self.places,
+            values: &self.values,
         }
     }
 }
@@ -168,6 +194,10 @@ impl Loader<'_> {
                 })?;
                 return Ok(ResidentLayer::Fft(Box::new(weights)));
             }
+            ResidentForm::Lists(group, shape) => {
+                let lists = self.lists(id, layer, info, group, shape)?;
+                return Ok(ResidentLayer::Lists(lists));
+            }
         };
         let shape = geometry(layer);
         let (panel, scales) = (
@@ -205,6 +235,39 @@ impl Loader<'_> {
         })
     }
 
+    /// Decodes a layer twice: counts, then writes.
+    fn lists(
+        &mut self,
+        id: LayerId,
+        layer: &Layer,
+        info: &LayerInfo,
+        group: usize,
+        shape: ConvShape,
+    ) -> Result<Lists> {
+        let mut starts = zeros(sparse::starts_len(&shape, group))?;
+        self.each_tile(id, layer, info, |isa, tile, scratch| {
+            sparse::count(isa, &shape, group, tile, &mut starts, scratch);
+            Ok(())
+        })?;
+        let entries = sparse::finish_count(&mut starts);
+        // The plan counts what the file says.
+        let entries = entries.filter(|&n| n as u64 <= info.entries(group));
+        let entries = entries.ok_or_else(|| dcz_format::Error::zero_count(&layer.name))?;
+        let (mut places, mut values) = (zeros(entries)?, zeros(entries * group)?);
+        self.each_tile(id, layer, info, |isa, tile, scratch| {
+            let (places, values) = (&mut places, &mut values);
+            sparse::fill(isa, &shape, group, tile, &starts, places, values, scratch);
+            Ok(())
+        })?;
+        Ok(Lists {
+            starts,
+            places,
+            values,
+            group,
+            shape,
+        })
+    }
+
     /// Decodes tile after tile of a layer.
     fn each_tile(
         &mut self,
@@ -237,7 +300,7 @@ impl Loader<'_> {
 }
 
 /// Bytes of a layer in a form.
-pub(crate) fn bytes(layer: &Layer, form: ResidentForm) -> u64 {
+pub(crate) fn bytes(layer: &Layer, info: &LayerInfo, form: ResidentForm) -> u64 {
     let tiles = |form: TileForm| -> usize {
         let tiles = layer.tiles.iter();
         tiles.map(|t| TileBuffer::tile_bytes(layer, t, form)).sum()
@@ -257,6 +320,11 @@ pub(crate) fn bytes(layer: &Layer, form: ResidentForm) -> u64 {
             codes.saturating_add(scales).saturating_mul(shape.panels())
         }
         ResidentForm::Fft(shape) => fft::needs(&shape).map_or(usize::MAX, |n| n.resident),
+        ResidentForm::Lists(group, shape) => {
+            let entry = size_of::<u16>() + group * size_of::<f32>();
+            let starts = sparse::starts_len(&shape, group) * size_of::<u32>();
+            (info.entries(group) as usize).saturating_mul(entry) + starts
+        }
     };
     // The shared handle: two counters beside the enum.
     (bytes + size_of::<ResidentLayer>() + 2 * size_of::<usize>()) as u64

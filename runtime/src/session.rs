@@ -50,7 +50,7 @@ pub struct SessionOptions {
     /// How much memory to hold.
     pub memory_budget: MemoryBudget,
     /// Largest output error, relative to the largest magnitude of an output, that planning may
-    /// accept for speed.
+    /// accept for speed. Zero: one order of sums, hence the same bits, under every budget.
     pub max_relative_error: f32,
     /// How long an idle thread of the session's own waits actively within a run.
     pub spin: Duration,

@@ -25,6 +25,8 @@ pub(crate) struct LayerInfo {
     pub density: f64,
     /// Shares of groups of two and of four output channels that have such a weight.
     pub groups: [f64; 2],
+    /// Most groups of one, two and four output channels that have such a weight.
+    entries: [u64; 3],
 }
 
 impl LayerInfo {
@@ -32,7 +34,15 @@ impl LayerInfo {
     pub(crate) fn new(layer: &Layer, groups: Option<&Occupancy>) -> LayerInfo {
         let form = layer.form();
         let zeros = layer.record.zeros as f64 / layer.shape.weights().max(1) as f64;
+        let present = layer.shape.weights().saturating_sub(layer.record.zeros);
+        // Panels are filled up with zeros; shares are rounded up.
+        let most = |size: u64, share: u8| {
+            let all = (layer.shape.panels() * PANEL * layer.shape.k()) as u64 / size;
+            all.saturating_mul(share.into()).div_ceil(255).min(present)
+        };
+        let known = groups.copied().unwrap_or(Occupancy::FULL);
         LayerInfo {
+            entries: [present, most(2, known.of2), most(4, known.of4)],
             form,
             lut: if form == TileForm::Lut {
                 layer.lut().map(|table| Box::new(lut(layer, &table)))
@@ -50,6 +60,16 @@ impl LayerInfo {
                 || [2, 4].map(|n| 1.0 - zeros.clamp(0.0, 1.0).powi(n)),
                 |known| known.shares(),
             ),
+        }
+    }
+
+    /// Most groups of so many output channels and one input that have a weight.
+    pub(crate) fn entries(&self, group: usize) -> u64 {
+        let [single, two, four] = self.entries;
+        match group {
+            1 => single,
+            2 => two,
+            _ => four,
         }
     }
 

@@ -5,10 +5,10 @@
 //!
 //! Bit rule: an output is a sum over k in the order of the tile, cut into blocks by
 //! [`blocks::KBlocks`] (which looks at the layer and the tile only); a block is one chain of
-//! multiply-adds from zero, and its result is added to the output. Every algorithm follows it, so
-//! they agree bit for bit, whatever the split into rows, the layout or the position of a pixel.
+//! multiply-adds from zero, and its result is added to the output. Algorithms of this order follow it, so
+//! they agree bit for bit, whatever the split into rows, the layout or the position of a pixel. Where [`Sums`] says
+//! so the order is another one, with the same independence.
 
-mod block_sparse;
 pub mod blocks;
 mod channels;
 mod depthwise;
@@ -20,7 +20,7 @@ mod kn2;
 mod lowered;
 mod plane;
 mod pointwise;
-mod sparse;
+pub mod sparse;
 mod store;
 pub mod winograd;
 
@@ -163,6 +163,8 @@ pub enum Start {
 pub enum Sums {
     /// Chains over the blocks of [`blocks::KBlocks`].
     Blocks,
+    /// One chain by input channel and tap, from what is there: zeros are skipped.
+    Chain,
     /// Tap after tap, chains over channels.
     Taps,
     /// Chains over channels, in the transformed domain.
@@ -196,11 +198,11 @@ pub const ALGOS: &[Algo] = &[
     },
     Algo {
         algo: ConvAlgo::DirectSparse,
-        name: "conv_sparse_f32_1x32",
-        sums: Sums::Blocks,
-        supports: |shape| !shape.is_depthwise(),
+        name: "conv_sparse_f32_1x64",
+        sums: Sums::Chain,
+        supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run,
+        run: sparse::run_tile::<1, 8, 4>,
     },
     Algo {
         algo: ConvAlgo::Depthwise,
@@ -237,18 +239,18 @@ pub const ALGOS: &[Algo] = &[
     Algo {
         algo: ConvAlgo::BlockSparse2,
         name: "conv_blocksparse_f32_2x32",
-        sums: Sums::Blocks,
-        supports: |shape| !shape.is_depthwise(),
-        workspace: block_sparse::workspace,
-        run: block_sparse::run::<2, 4>,
+        sums: Sums::Chain,
+        supports: sparse::supports,
+        workspace: sparse::workspace,
+        run: sparse::run_tile::<2, 4, 2>,
     },
     Algo {
         algo: ConvAlgo::BlockSparse4,
-        name: "conv_blocksparse_f32_4x24",
-        sums: Sums::Blocks,
-        supports: |shape| !shape.is_depthwise(),
-        workspace: block_sparse::workspace,
-        run: block_sparse::run::<4, 3>,
+        name: "conv_blocksparse_f32_4x16",
+        sums: Sums::Chain,
+        supports: sparse::supports,
+        workspace: sparse::workspace,
+        run: sparse::run_tile::<4, 2, 1>,
     },
     Algo {
         algo: ConvAlgo::Pointwise,

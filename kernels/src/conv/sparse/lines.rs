@@ -1,0 +1,220 @@
+//! Packed input of the sparse kernels: every vector of 8 output columns has a line of its own.
+//!
+//! A load that crosses a cache line costs two, and neighbouring pixels of a 3x3 kernel would cross
+//! one in every other load. So the columns that 8 neighbouring outputs can see are copied to a line
+//! of 16 values (64 bytes): any tap within a reach of 8 columns is one load from within a line.
+//!
+//! ```text
+//! [channel of the block][column phase][row phase][row][vector of 8 columns][16]
+//! ```
+//! Rows and columns are sorted by phase (y mod stride, x mod stride), so that the vectors of a band of
+//! output rows follow each other at a distance of one line for every tap, across rows and whatever
+//! the stride: kernels see one base per group of vectors and a constant offset per weight, of 16 bits. An
+//! input element is stored twice.
+
+use super::super::ConvShape;
+use crate::shape::View;
+use crate::simd::{Simd, Work};
+use std::ops::Range;
+
+/// Elements of a line.
+pub(super) const LINE: usize = 16;
+/// Offsets are below this.
+const OFFSETS: usize = 1 << 16;
+/// Elements of lines that the products of one group of vectors touch: 24 of 32 KiB of L1 cache.
+const NEAR: usize = 6 * 1024;
+/// Vectors of a group for which [`NEAR`] is meant.
+const GROUP: usize = 8;
+
+/// The lines of a block of input channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lines {
+    /// Input channels of a full block, the last one may have fewer.
+    pub channels: usize,
+    /// Output rows of a full band.
+    pub rows: usize,
+    /// Vectors of a row.
+    pub vectors: usize,
+    /// (vertical, horizontal) phases.
+    phases: [usize; 2],
+    /// Rows of a phase.
+    phase_rows: usize,
+    /// Columns that a tap can be away from a line's first one.
+    reach: usize,
+    /// Distance of two channels.
+    channel: usize,
+}
+
+/// Rows and columns, divided by the stride, that taps reach beyond the first.
+fn reach(shape: &ConvShape) -> [usize; 2] {
+    [0, 1].map(|axis| {
+        let taps = shape.kernel[axis].saturating_sub(1);
+        taps.saturating_mul(shape.dilation[axis]) / shape.stride[axis].max(1)
+    })
+}
+
+impl Lines {
+    /// Whether lines hold what taps reach, and 16 bits the offsets.
+    pub fn supports(shape: &ConvShape) -> bool {
+        reach(shape)[1] <= 8 && Lines::sized(shape, 1, 1).channel <= OFFSETS
+    }
+
+    /// As many channels as stay in the L1 cache while a group of vectors is computed, and as many of `rows` output rows
+    /// as `room` elements hold, and `sums` elements at `row_sums` for each row.
+    pub fn new(shape: &ConvShape, rows: usize, room: usize, sums: usize, row_sums: usize) -> Lines {
+        let one = Lines::sized(shape, 1, 1);
+        let [py, px] = one.phases;
+        let seen = GROUP.div_ceil(one.vectors) + reach(shape)[0];
+        let near = py * px * seen * one.vectors.min(GROUP) * LINE;
+        let inputs = shape.in_per_group().max(1);
+        let most = (NEAR / near).min(OFFSETS / one.channel).clamp(1, inputs);
+        let channels = inputs.div_ceil(inputs.div_ceil(most));
+        // Linear in the rows.
+        let size = |rows: usize| Lines::sized(shape, channels, rows).channel * channels;
+        let (first, step) = (size(1), (size(2) - size(1)).max(1));
+        let most = room.min(OFFSETS).saturating_sub(first) / step + 1;
+        let rows = rows.max(1);
+        let most = most.min(sums / row_sums.max(1)).clamp(1, rows);
+        Lines::sized(shape, channels, rows.div_ceil(rows.div_ceil(most)))
+    }
+
+    fn sized(shape: &ConvShape, channels: usize, rows: usize) -> Lines {
+        let [reach_y, reach_x] = reach(shape);
+        let phases = [0, 1].map(|axis| {
+            let taps = shape.kernel[axis].saturating_sub(1);
+            let reach = taps.saturating_mul(shape.dilation[axis]);
+            shape.stride[axis].min(reach.saturating_add(1)).max(1)
+        });
+        let vectors = shape.out_w.div_ceil(8).max(1);
+        let phase_rows = rows.saturating_add(reach_y);
+        let row = vectors.saturating_mul(LINE * phases[0] * phases[1]);
+        Lines {
+            channels,
+            rows,
+            vectors,
+            phases,
+            phase_rows,
+            reach: reach_x,
+            channel: phase_rows.saturating_mul(row),
+        }
+    }
+
+    /// Elements of a block.
+    pub fn len(&self) -> usize {
+        self.channels.saturating_mul(self.channel)
+    }
+
+    /// Distance from a vector's line to what tap `tap` of channel `c` of the block reads.
+    pub fn offset(&self, shape: &ConvShape, c: usize, tap: usize) -> usize {
+        let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
+        let (y, x) = (ky * shape.dilation[0], kx * shape.dilation[1]);
+        let [sy, sx] = shape.stride;
+        let phase = x % sx * self.phases[0] + y % sy;
+        let row = phase * self.phase_rows + y / sy;
+        c * self.channel + row * self.vectors * LINE + x / sx
+    }
+}
+
+/// Copies the input of `channels` (of the whole input) for a band of output rows.
+pub(super) struct Pack<'a> {
+    pub lines: &'a Lines,
+    pub shape: &'a ConvShape,
+    pub input: View<'a>,
+    pub channels: Range<usize>,
+    pub band: Range<usize>,
+    pub out: &'a mut [f32],
+}
+
+impl Work for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let (lines, shape) = (self.lines, self.shape);
+        let [sy, sx] = shape.stride;
+        let top = (self.band.start * sy) as isize - shape.pad_top as isize;
+        let row = lines.vectors * LINE;
+        for phase in 0..lines.phases[0] {
+            for r in 0..self.band.len() + lines.phase_rows - lines.rows {
+                let y = top + (r * sy + phase) as isize;
+                for px in 0..lines.phases[1] {
+                    let at = ((px * lines.phases[0] + phase) * lines.phase_rows + r) * row;
+                    if y < 0 || y as usize >= shape.in_h {
+                        for c in 0..self.channels.len() {
+                            self.out[c * lines.channel + at..][..row].fill(0.0);
+                        }
+                        continue;
+                    }
+                    let left = px as isize - shape.pad_left as isize;
+                    match sx {
+                        1 => self.row::<S, 1>(simd, at, y as usize, left),
+                        2 => self.row::<S, 2>(simd, at, y as usize, left),
+                        _ => self.row::<S, 0>(simd, at, y as usize, left),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Pack<'_> {
+    /// One row and phase of all channels, `left` being its first column. `STRIDE` 0: any.
+    #[inline(always)]
+    fn row<S: Simd, const STRIDE: usize>(&mut self, simd: S, at: usize, y: usize, left: isize) {
+        let lines = self.lines;
+        let (step, width) = (self.shape.stride[1], self.shape.in_w as isize);
+        let first = self.input.map.at(0, self.channels.start, y) as isize;
+        let halves = lines.vectors + usize::from(lines.reach > 0);
+        for half in 0..halves {
+            let x = left + (half * 8 * step) as isize;
+            // Lanes within the row.
+            let lanes = |to: isize| (to - x).max(0).unsigned_abs().div_ceil(step).min(8);
+            let (low, high) = (lanes(0), lanes(width));
+            for c in 0..self.channels.len() {
+                let from = first + (c * self.input.map.channel) as isize + x;
+                let v = if low >= high {
+                    simd.splat(0.0)
+                } else {
+                    let v = self.eight::<S, STRIDE>(simd, from, low..high);
+                    if high - low == 8 {
+                        v
+                    } else {
+                        let zero = simd.splat(0.0);
+                        simd.blend(low, zero, simd.blend(high, v, zero))
+                    }
+                };
+                let to = &mut self.out[c * lines.channel + at..][..lines.vectors * LINE];
+                if half < lines.vectors {
+                    simd.store(v, &mut to[half * LINE..].as_chunks_mut().0[0]);
+                }
+                if half > 0 && lines.reach > 0 {
+                    simd.store(v, &mut to[half * LINE - 8..].as_chunks_mut().0[0]);
+                }
+            }
+        }
+    }
+
+    /// Values `from`, one stride further and so on; only `lanes` need be right.
+    #[inline(always)]
+    fn eight<S: Simd, const STRIDE: usize>(
+        &self,
+        simd: S,
+        from: isize,
+        lanes: Range<usize>,
+    ) -> S::V {
+        let data = self.input.data;
+        let all = usize::try_from(from).ok().and_then(|from| data.get(from..));
+        match (STRIDE, all) {
+            (1, Some(head)) if head.len() >= 8 => simd.load(&head.as_chunks().0[0]),
+            (2, Some(head)) if head.len() >= 16 => simd.evens(&head.as_chunks().0[0]),
+            _ => {
+                let step = self.shape.stride[1];
+                let mut short = [0.0; 8];
+                for lane in lanes {
+                    short[lane] = data[(from + (lane * step) as isize) as usize];
+                }
+                simd.load(&short)
+            }
+        }
+    }
+}
