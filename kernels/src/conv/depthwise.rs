@@ -10,7 +10,7 @@ use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{GROUP, Last, Pixels, Sums, Target, Vectors};
-use super::{Call, ConvShape, Start, split_scratch};
+use super::{Call, ConvShape, Start, depthwise3, split_scratch};
 use crate::activation::{self, VectorFunction, finish_vectors};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
@@ -40,75 +40,144 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let mut offsets = Offsets::new(offsets);
     let mut sums = Sums::new();
     let multiplier = shape.out_per_group();
+    let whole = KBlocks::new(tile, 1, shape.taps()).next();
+    let whole = whole.filter(|block| block.len == NINE && shape.taps() == NINE);
+    let own = match whole {
+        Some(_) => depthwise3::rows(isa, shape, &rows),
+        None => rows.start..rows.start,
+    };
+    for chunk in (0..tile.panels).step_by(depthwise3::PANELS) {
+        let end = tile.panels.min(chunk + depthwise3::PANELS);
+        let Some(block) = whole.as_ref().filter(|_| !own.is_empty()) else {
+            break;
+        };
+        for (i, p) in (chunk..end).enumerate() {
+            expand(isa, tile, p, block.rows, &mut weights[i * NINE..]);
+        }
+        let (first, _) = shape.panel_channels(tile.first_panel + chunk);
+        let (last, lanes) = shape.panel_channels(tile.first_panel + end - 1);
+        let mut target = Target {
+            out: &mut *out,
+            first_row: rows.start,
+            band: Band {
+                rows: own.clone(),
+                columns: 0..shape.out_w,
+            },
+            accumulate: start == Start::Accumulate,
+            epilogue,
+            plain: false,
+        };
+        isa.run(depthwise3::Direct {
+            isa,
+            weights: &*weights,
+            input,
+            shape,
+            channels: first..last + lanes,
+            target: &mut target,
+        });
+    }
+    if own == rows {
+        return;
+    }
     for p in 0..tile.panels {
         let (first, lanes) = shape.panel_channels(tile.first_panel + p);
         let channels = first / multiplier..(first + lanes - 1) / multiplier + 1;
         for mut block in KBlocks::new(tile, 1, shape.taps()) {
             expand(isa, tile, p, block.rows, weights);
-            block.channels = channels.clone();
-            let plane = Plane::new(shape, &block, rows.len());
-            block.channels = 0..1;
-            let offsets = offsets.of(&plane, shape, &block, tile.order);
-            let mut planes = [0; PANEL];
-            for (lane, plane_at) in planes.iter_mut().enumerate().take(lanes) {
-                *plane_at = ((first + lane) / multiplier - channels.start) * plane.channel;
-            }
-            for band in Band::all(shape, &plane, &rows) {
-                plane.pack(isa, shape, input, channels.clone(), &band, plane_data);
-                let mut vectors = Vectors::new(&band, plane.is_flat(band.columns.len()));
-                let mut target = Target {
-                    out: &mut *out,
-                    first_row: rows.start,
-                    band,
-                    accumulate: !block.first || start == Start::Accumulate,
-                    epilogue: epilogue.filter(|_| block.last),
-                    plain: false,
-                };
-                if let Some(offsets) = offsets.first_chunk::<NINE>()
-                    && block.len == NINE
-                    && isa.is_fast()
-                    && target.band.columns.len() >= MIN_NINE
-                {
-                    isa.run(Nine {
-                        weights: &weights[..NINE],
+            for rest in [rows.start..own.start, own.end..rows.end] {
+                if rest.is_empty() {
+                    continue;
+                }
+                block.channels = channels.clone();
+                let plane = Plane::new(shape, &block, rest.len());
+                block.channels = 0..1;
+                let offsets = offsets.of(&plane, shape, &block, tile.order);
+                let mut planes = [0; PANEL];
+                for (lane, plane_at) in planes.iter_mut().enumerate().take(lanes) {
+                    *plane_at = ((first + lane) / multiplier - channels.start) * plane.channel;
+                }
+                for band in Band::all(shape, &plane, &rest) {
+                    plane.pack(isa, shape, input, channels.clone(), &band, plane_data);
+                    let packed = Packed {
+                        weights: &weights[..block.len],
                         offsets,
                         data: &*plane_data,
                         planes,
                         plane: &plane,
                         channels: first..first + lanes,
-                        target: &mut target,
-                    });
-                    continue;
-                }
-                let mut left = vectors.count();
-                while left > 0 {
-                    let mut pixels = [Pixels::default(); GROUP];
-                    let mut bases = [0; GROUP];
-                    let count = if left >= GROUP { GROUP } else { 1 };
-                    for j in 0..count {
-                        pixels[j] = vectors.next();
-                        bases[j] = plane.base(pixels[j].row, pixels[j].column);
-                    }
-                    left -= count;
-                    let spots = target.spots(&pixels[..count]);
-                    let taps = Taps {
-                        weights: &weights[..block.len],
-                        offsets,
-                        data: &*plane_data,
-                        planes,
-                        sums: &mut sums,
+                        target: Target {
+                            out: &mut *out,
+                            first_row: rows.start,
+                            band,
+                            accumulate: !block.first || start == Start::Accumulate,
+                            epilogue: epilogue.filter(|_| block.last),
+                            plain: false,
+                        },
                     };
-                    if count == GROUP {
-                        isa.run(Wide { taps, bases });
-                    } else {
-                        isa.run(Narrow {
-                            taps,
-                            base: bases[0],
-                        });
-                    }
-                    target.store(isa, first..first + lanes, &mut sums, &spots);
+                    packed.run(isa, &mut sums);
                 }
             }
+        }
+    }
+}
+
+/// A packed band of a panel.
+struct Packed<'a, 'b, 'c> {
+    weights: &'a [[f32; PANEL]],
+    offsets: &'a [u32],
+    data: &'a [f32],
+    planes: [usize; PANEL],
+    plane: &'a Plane,
+    channels: Range<usize>,
+    target: Target<'b, 'c>,
+}
+
+impl Packed<'_, '_, '_> {
+    fn run(mut self, isa: Isa, sums: &mut Sums) {
+        let columns = self.target.band.columns.len();
+        if isa.is_fast()
+            && columns >= MIN_NINE
+            && self.weights.len() == NINE
+            && let Some(offsets) = self.offsets.first_chunk::<NINE>()
+        {
+            return isa.run(Nine {
+                weights: self.weights,
+                offsets,
+                data: self.data,
+                planes: self.planes,
+                plane: self.plane,
+                channels: self.channels,
+                target: &mut self.target,
+            });
+        }
+        let mut vectors = Vectors::new(&self.target.band, self.plane.is_flat(columns));
+        let mut left = vectors.count();
+        while left > 0 {
+            let mut pixels = [Pixels::default(); GROUP];
+            let mut bases = [0; GROUP];
+            let count = if left >= GROUP { GROUP } else { 1 };
+            for j in 0..count {
+                pixels[j] = vectors.next();
+                bases[j] = self.plane.base(pixels[j].row, pixels[j].column);
+            }
+            left -= count;
+            let spots = self.target.spots(&pixels[..count]);
+            let taps = Taps {
+                weights: self.weights,
+                offsets: self.offsets,
+                data: self.data,
+                planes: self.planes,
+                sums: &mut *sums,
+            };
+            if count == GROUP {
+                isa.run(Wide { taps, bases });
+            } else {
+                isa.run(Narrow {
+                    taps,
+                    base: bases[0],
+                });
+            }
+            self.target.store(isa, self.channels.clone(), sums, &spots);
         }
     }
 }

@@ -120,9 +120,9 @@ impl Panels<'_> {
     ) {
         if isa.is_fast() && target.by_lines(vectors.is_flat()) {
             return isa.run(Lines {
+                isa,
                 panels: self,
                 target,
-                sums: &mut sums[0],
             });
         }
         let mut left = vectors.count();
@@ -188,11 +188,20 @@ impl Panels<'_> {
     }
 }
 
-/// Row after row of a band that is wide enough: places are found once per row, and sums go straight to the output.
+/// Pixels of a row whose sums are made before they are stored: five groups of three vectors.
+const STRETCH: usize = 120;
+/// Products of a stretch that are worth it: with more, the input of one group is read from the L1 cache by every panel instead.
+const MOST_PRODUCTS: usize = 128;
+
+/// Sums of a stretch, one row per channel of a panel, with room for a vector behind.
+#[repr(align(32))]
+struct Stretch([[f32; STRETCH + 8]; PANEL]);
+
+/// Row after row of a band that is wide enough, a stretch at a time: places and epilogues are found once per stretch.
 struct Lines<'a, 'b, 'c> {
+    isa: Isa,
     panels: &'a Panels<'a>,
     target: &'a mut Target<'b, 'c>,
-    sums: &'a mut Sums,
 }
 
 impl Work for Lines<'_, '_, '_> {
@@ -204,72 +213,96 @@ impl Work for Lines<'_, '_, '_> {
             return;
         }
         let Lines {
+            isa,
             panels,
             target,
-            sums,
         } = self;
+        let mut sums = Stretch([[0.0; STRETCH + 8]; PANEL]);
         let columns = target.band.columns.len();
+        let longest = if panels.block.len <= MOST_PRODUCTS {
+            STRETCH
+        } else {
+            24
+        };
         for row in 0..target.band.rows.len() {
-            let mut column = 0;
-            while column < columns {
-                let left = (columns - column).div_ceil(8);
-                // Two groups of two keep the registers busier than three and one.
-                let count = match left {
-                    1 => 1,
-                    2 | 4 => 2,
-                    _ => 3,
+            let mut first = 0;
+            while first < columns {
+                // No single vector is left for the last stretch.
+                let len = match columns - first {
+                    left if left > longest && left <= longest + 8 => longest - 8,
+                    left => left.min(longest),
                 };
-                let data = &panels.data[panels.plane.base(row, column)..];
+                let data = &panels.data[panels.plane.base(row, first)..];
                 for i in 0..panels.count {
                     let (weights, offsets) = (panels.weights(i), panels.offsets);
-                    match count {
-                        1 => line_tile::<S, 1, 8, 0>(simd, weights, offsets, data, sums),
-                        2 => {
-                            line_tile::<S, 2, 4, 0>(simd, weights, offsets, data, sums);
-                            line_tile::<S, 2, 4, 4>(simd, weights, offsets, data, sums);
-                        }
-                        _ => {
-                            line_tile::<S, 3, 4, 0>(simd, weights, offsets, data, sums);
-                            line_tile::<S, 3, 4, 4>(simd, weights, offsets, data, sums);
-                        }
+                    let mut at = 0;
+                    while at < len {
+                        let data = &data[panels.plane.base(0, at)..];
+                        let left = (len - at).div_ceil(8);
+                        // Two groups of two keep the registers busier than three and one.
+                        at += match left {
+                            1 => {
+                                isa.run(LineTile::<1, 8, 0>(weights, offsets, data, &mut sums, at));
+                                8
+                            }
+                            2 | 4 => {
+                                isa.run(LineTile::<2, 4, 0>(weights, offsets, data, &mut sums, at));
+                                isa.run(LineTile::<2, 4, 4>(weights, offsets, data, &mut sums, at));
+                                16
+                            }
+                            _ => {
+                                isa.run(LineTile::<3, 4, 0>(weights, offsets, data, &mut sums, at));
+                                isa.run(LineTile::<3, 4, 4>(weights, offsets, data, &mut sums, at));
+                                24
+                            }
+                        };
                     }
-                    let (first, lanes) = panels.shape.panel_channels(panels.first + i);
-                    let len = (count * 8).min(columns - column);
-                    target.line(simd, first..first + lanes, [row, column, len], sums);
+                    let (channel, lanes) = panels.shape.panel_channels(panels.first + i);
+                    for (channel, sums) in (channel..channel + lanes).zip(&sums.0) {
+                        target.finish(simd, channel, [row, first, len], sums);
+                    }
                 }
-                column += count * 8;
+                first += len;
             }
         }
     }
 }
 
-/// Chains of `MR` channels from lane `LANE` of the panel on, times `NV` neighbouring vectors of pixels.
-#[inline(always)]
-fn line_tile<S: Simd, const NV: usize, const MR: usize, const LANE: usize>(
-    simd: S,
-    weights: &[[f32; PANEL]],
-    offsets: &[u32],
-    data: &[f32],
-    sums: &mut Sums,
-) {
-    let mut acc = [[simd.splat(0.0); NV]; MR];
-    for (w, &offset) in weights.iter().zip(offsets) {
-        let from = data[offset as usize..][..NV * 8].as_chunks().0;
-        let mut x = [simd.splat(0.0); NV];
-        for j in 0..NV {
-            x[j] = simd.load(&from[j]);
-        }
-        for i in 0..MR {
-            let w = simd.splat(w[LANE + i]);
+/// Chains of `MR` channels from lane `LANE` of the panel on, times `NV` neighbouring vectors of pixels: weights, offsets,
+/// input, and where the sums go. A function of its own, or the chains do not stay in registers.
+struct LineTile<'a, const NV: usize, const MR: usize, const LANE: usize>(
+    &'a [[f32; PANEL]],
+    &'a [u32],
+    &'a [f32],
+    &'a mut Stretch,
+    usize,
+);
+
+impl<const NV: usize, const MR: usize, const LANE: usize> Work for LineTile<'_, NV, MR, LANE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let LineTile(weights, offsets, data, sums, at) = self;
+        let mut acc = [[simd.splat(0.0); NV]; MR];
+        for (w, &offset) in weights.iter().zip(offsets) {
+            let from = data[offset as usize..][..NV * 8].as_chunks().0;
+            let mut x = [simd.splat(0.0); NV];
             for j in 0..NV {
-                acc[i][j] = simd.mul_add(w, x[j], acc[i][j]);
+                x[j] = simd.load(&from[j]);
+            }
+            for i in 0..MR {
+                let w = simd.splat(w[LANE + i]);
+                for j in 0..NV {
+                    acc[i][j] = simd.mul_add(w, x[j], acc[i][j]);
+                }
             }
         }
-    }
-    for i in 0..MR {
-        let to = sums.0[LANE + i].as_chunks_mut().0;
-        for j in 0..NV {
-            simd.store(acc[i][j], &mut to[j]);
+        for i in 0..MR {
+            let to = sums.0[LANE + i][at..at + NV * 8].as_chunks_mut().0;
+            for j in 0..NV {
+                simd.store(acc[i][j], &mut to[j]);
+            }
         }
     }
 }

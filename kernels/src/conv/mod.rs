@@ -12,6 +12,7 @@
 pub mod blocks;
 mod channels;
 mod depthwise;
+mod depthwise3;
 mod direct;
 #[cfg(feature = "fft")]
 pub mod fft;

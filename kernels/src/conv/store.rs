@@ -160,37 +160,34 @@ impl Target<'_, '_> {
         spots
     }
 
-    /// Whether rows are best computed one after the other ([`Target::line`]).
+    /// Whether rows are best computed one after the other ([`Target::finish`]).
     pub fn by_lines(&self, flat: bool) -> bool {
         let columns = self.band.columns.len();
         columns >= MIN_LINE && (!flat || columns.is_multiple_of(8))
     }
 
-    /// Writes neighbouring sums (row and column within the band, number) of channels `channels`, one row of sums each.
+    /// Writes neighbouring sums (row and column within the band, number) of a channel. A vector may be read behind the last one.
     #[inline(always)]
-    pub fn line<S: Simd>(
+    pub fn finish<S: Simd>(
         &mut self,
         simd: S,
-        channels: Range<usize>,
+        channel: usize,
         [row, column, len]: [usize; 3],
-        sums: &Sums,
+        sums: &[f32],
     ) {
-        let simple = self.epilogue.filter(|e| e.is_simple());
-        for (channel, sums) in channels.zip(&sums.0) {
-            let accumulate = self.accumulate;
-            let epilogue = self.epilogue;
-            let out = self.place(channel, row, column);
-            let line = Line {
-                simd,
-                accumulate,
-                out: &mut *out,
-                sums,
-                len,
-            };
-            finish_vectors(simple, channel, line);
-            if let Some(epilogue) = epilogue.filter(|_| simple.is_none()) {
-                epilogue.apply(channel, &mut out[..len]);
-            }
+        let (accumulate, epilogue) = (self.accumulate, self.epilogue);
+        let simple = epilogue.filter(|e| e.is_simple());
+        let out = self.place(channel, row, column);
+        let line = Line {
+            simd,
+            accumulate,
+            out: &mut *out,
+            sums,
+            len,
+        };
+        finish_vectors(simple, channel, line);
+        if let Some(epilogue) = epilogue.filter(|_| simple.is_none()) {
+            epilogue.apply(channel, &mut out[..len]);
         }
     }
 
