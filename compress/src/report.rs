@@ -87,7 +87,7 @@ pub fn row(layer: &Layer) -> Row {
     // A raw layer stores every weight; a mask spends one bit on each, a dense index none.
     let fixed = |entries: u64| match layer.index {
         Index::Raw | Index::Dense { .. } => weights * value_bits,
-        Index::Mask { .. } => present * value_bits + weights,
+        Index::Mask { .. } | Index::Classes(_) => present * value_bits + weights,
         Index::Gaps { .. } => entries * (value_bits + index_bits),
     };
     Row {
@@ -155,6 +155,7 @@ pub fn index_name(index: &Index) -> String {
         Index::Mask { mask: None, .. } => "mask raw".into(),
         Index::Mask { mask: Some(_), .. } => "mask".into(),
         Index::Gaps { bits, .. } => format!("gaps {bits}"),
+        Index::Classes(classes) => format!("classes {}", classes.classes.len()),
     }
 }
 

@@ -97,6 +97,8 @@ impl FromStr for IndexSetting {
     fn from_str(text: &str) -> Result<IndexSetting, String> {
         Ok(IndexSetting(match text {
             "auto" => IndexChoice::Auto,
+            "plain" => IndexChoice::Plain,
+            "classes" => IndexChoice::Classes,
             "mask" => IndexChoice::Mask,
             "dense" => IndexChoice::Dense,
             "gaps" => IndexChoice::Gaps { bits: None },
@@ -105,7 +107,7 @@ impl FromStr for IndexSetting {
                     .strip_prefix("gaps:")
                     .and_then(|b| b.parse::<u8>().ok())
                     .filter(|b| (2..=8).contains(b));
-                IndexChoice::Gaps { bits: Some(bits.ok_or_else(|| format!("'{text}': expected auto, mask, dense, gaps or gaps:BITS with 2 to 8 bits"))?) }
+                IndexChoice::Gaps { bits: Some(bits.ok_or_else(|| format!("'{text}': expected auto, plain, classes, mask, dense, gaps or gaps:BITS with 2 to 8 bits"))?) }
             }
         }))
     }

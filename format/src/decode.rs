@@ -8,6 +8,7 @@
 //! the output and widened from the front in blocks; the value at index i ends at byte 4i + 4, which never passes the
 //! codes not yet read.
 
+use crate::codec::classes::{self, ClassScratch, Tables};
 use crate::codec::{CodecError, CodecScratch, DecodeTable, TileCoding, decode_tile};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,7 +56,7 @@ impl Slot {
             table: (width > 0).then(|| DecodeTable::new(width)),
         }
     }
-    fn build(&mut self, container: &Container, id: TableId) -> Result<()> {
+    fn build(&mut self, container: &Container, id: TableId, symbols: usize) -> Result<()> {
         if self.id == Some(id) {
             return Ok(());
         }
@@ -65,7 +66,7 @@ impl Slot {
             return Err(foreign());
         };
         table
-            .build(&coded.lengths, coded.width)
+            .build_for(&coded.lengths, coded.width, symbols)
             .map_err(|e| Error::new(ErrorKind::CodeTable, e.to_string()))?;
         self.id = Some(id);
         Ok(())
@@ -100,10 +101,15 @@ impl TileDecoder {
         };
         let (mut index_width, mut values_width) = (0, 0);
         let (mut groups, mut coded, mut pairs) = (0, 0, 0);
+        let (mut class_k, mut class_rows) = (0, 0);
         for layer in &network.layers {
-            let (index, values) = layer.index.tables();
-            index_width = index_width.max(index.map_or(0, width));
-            values_width = values_width.max(values.map_or(0, width));
+            layer.index.for_each_table(|of_values, id| {
+                let widest = match of_values {
+                    true => &mut values_width,
+                    false => &mut index_width,
+                };
+                *widest = width(id).max(*widest);
+            });
             for tile in &layer.tiles {
                 coded = coded.max(tile.len as usize);
                 if layer.index != Index::Raw {
@@ -111,6 +117,10 @@ impl TileDecoder {
                 }
                 if matches!(layer.index, Index::Gaps { .. }) {
                     pairs = pairs.max(tile.present as usize);
+                }
+                if matches!(layer.index, Index::Classes(_)) {
+                    class_k = class_k.max(tile.k_len as usize);
+                    class_rows = class_rows.max(tile.weights() / PANEL);
                 }
             }
         }
@@ -125,7 +135,7 @@ impl TileDecoder {
             selected: None,
             mask: vec![0; groups].into_boxed_slice(),
             coded: vec![0; coded].into_boxed_slice(),
-            scratch: CodecScratch::new(pairs),
+            scratch: CodecScratch::new(pairs).with_classes(ClassScratch::new(class_k, class_rows)),
         })
     }
 
@@ -151,8 +161,8 @@ impl TileDecoder {
         let record = container.layer(net, layer)?;
         let (index, values) = record.index.tables();
         let mut build = || {
-            index.map_or(Ok(()), |id| self.index.build(container, id))?;
-            values.map_or(Ok(()), |id| self.values.build(container, id))
+            index.map_or(Ok(()), |id| self.index.build(container, id, usize::MAX))?;
+            values.map_or(Ok(()), |id| self.values.build(container, id, usize::MAX))
         };
         build().map_err(|e| e.in_layer(&record.name))?;
         self.selected = Some(layer);
@@ -232,44 +242,47 @@ impl TileDecoder {
                 format!("panel {}, k {}", tile.panel, tile.k),
             ));
         }
-        let coding = match layer.index {
-            Index::Raw => {
-                let TileOut::F32(values) = out else {
-                    return Err(Error::new(ErrorKind::NoCodes, ""));
-                };
-                match layer.values {
-                    Values::Raw16 => widen_f16(bytes, values),
-                    _ => widen_f32(bytes, values),
-                }
-                return Ok(());
+        if layer.index == Index::Raw {
+            let TileOut::F32(values) = out else {
+                return Err(Error::new(ErrorKind::NoCodes, ""));
+            };
+            match layer.values {
+                Values::Raw16 => widen_f16(bytes, values),
+                _ => widen_f32(bytes, values),
             }
-            Index::Dense { .. } => TileCoding::Dense {
-                values: self.values.get()?,
-            },
-            Index::Mask { mask, .. } => TileCoding::Mask {
-                mask: mask.map(|_| self.index.get()).transpose()?,
-                values: self.values.get()?,
-            },
-            Index::Gaps { bits, .. } => TileCoding::Gaps {
-                bits,
-                gaps: self.index.get()?,
-                values: self.values.get()?,
-            },
-        };
+            return Ok(());
+        }
         let mask = self.mask.get_mut(..weights / PANEL).ok_or_else(foreign)?;
-        let (panels, k_len) = (tile.panels as usize, tile.k_len as usize);
         let fill = layer.fill_code().unwrap_or(0);
+        let selected = self.selected;
+        let (index, values, scratch) = (&mut self.index, &mut self.values, &mut self.scratch);
         let mut run = |codes: &mut [u8], mask: &mut [u8]| {
+            if let Index::Classes(classes) = &layer.index {
+                let mut tables = Slots {
+                    container,
+                    index: &mut *index,
+                    values: &mut *values,
+                };
+                // The layer that was selected last is this one.
+                let layer = selected.map_or(u32::MAX, |layer| layer.0);
+                return classes::decode(
+                    layer,
+                    classes,
+                    &mut tables,
+                    tile,
+                    fill,
+                    bytes,
+                    codes,
+                    mask,
+                    scratch,
+                )
+                .map_err(|e| stream_error(e, start));
+            }
+            let coding = coding(&layer.index, index, values)?;
+            let (panels, k_len) = (tile.panels as usize, tile.k_len as usize);
+            let present = tile.present;
             decode_tile(
-                &coding,
-                panels,
-                k_len,
-                tile.present,
-                fill,
-                bytes,
-                codes,
-                mask,
-                &mut self.scratch,
+                &coding, panels, k_len, present, fill, bytes, codes, mask, scratch,
             )
             .map_err(|e| stream_error(e, start))
         };
@@ -285,11 +298,64 @@ impl TileDecoder {
     }
 }
 
+/// How a layer's tiles are coded, with the tables that are built for it.
+fn coding<'a>(layer: &Index, index: &'a Slot, values: &'a Slot) -> Result<TileCoding<'a>> {
+    Ok(match *layer {
+        Index::Raw | Index::Classes(_) => return Err(foreign()),
+        Index::Dense { .. } => TileCoding::Dense {
+            values: values.get()?,
+        },
+        Index::Mask { mask, .. } => TileCoding::Mask {
+            mask: mask.map(|_| index.get()).transpose()?,
+            values: values.get()?,
+        },
+        Index::Gaps { bits, .. } => TileCoding::Gaps {
+            bits,
+            gaps: index.get()?,
+            values: values.get()?,
+        },
+    })
+}
+
+/// The two tables of a decoder, for whichever class is next.
+struct Slots<'a> {
+    container: &'a Container,
+    index: &'a mut Slot,
+    values: &'a mut Slot,
+}
+
+impl Tables for Slots<'_> {
+    fn index(&mut self, id: TableId, symbols: usize) -> Option<&DecodeTable> {
+        self.index.build(self.container, id, symbols).ok()?;
+        self.index.get().ok()
+    }
+    fn values(&mut self, id: TableId, symbols: usize) -> Option<&DecodeTable> {
+        self.values.build(self.container, id, symbols).ok()?;
+        self.values.get().ok()
+    }
+}
+
 impl Index {
-    /// Index table and value table.
+    /// Every table that the layer uses, and whether it is one of values.
+    pub(crate) fn for_each_table(&self, mut visit: impl FnMut(bool, TableId)) {
+        if let Index::Classes(classes) = self {
+            for class in &classes.classes {
+                let index = class.index_tables().into_iter().flatten();
+                index.for_each(|id| visit(false, id));
+                class
+                    .values()
+                    .into_iter()
+                    .for_each(|v| visit(true, v.table));
+            }
+        }
+        let (index, values) = self.tables();
+        index.into_iter().for_each(|id| visit(false, id));
+        values.into_iter().for_each(|id| visit(true, id));
+    }
+    /// Index table and value table; none where every class has its own.
     pub(crate) fn tables(&self) -> (Option<TableId>, Option<TableId>) {
         match *self {
-            Index::Raw => (None, None),
+            Index::Raw | Index::Classes(_) => (None, None),
             Index::Dense { values } => (None, Some(values)),
             Index::Mask { mask, values } => (mask, Some(values)),
             Index::Gaps { gaps, values, .. } => (Some(gaps), Some(values)),
@@ -304,7 +370,9 @@ fn stream_error(error: CodecError, tile_start: u64) -> Error {
         CodecError::TrailingBytes { .. } => ErrorKind::StreamTrailing,
         CodecError::SubStreamOverrun { .. } => ErrorKind::StreamOverrun,
         CodecError::SubStreamUnused { .. } => ErrorKind::StreamUnused,
-        CodecError::Padding { .. } => ErrorKind::StreamPadding,
+        CodecError::Padding { .. } | CodecError::RowMarks { .. } | CodecError::GroupRest { .. } => {
+            ErrorKind::StreamPadding
+        }
         CodecError::InvalidCode { .. } => ErrorKind::StreamCode,
         CodecError::MaskCount { .. } => ErrorKind::MaskCount,
         CodecError::GapOverrun { .. } => ErrorKind::GapOverrun,

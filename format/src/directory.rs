@@ -14,8 +14,10 @@ use std::ops::Range;
 /// The signature: not text, and damaged by newline conversion.
 pub const MAGIC: [u8; 8] = *b"\x89DCZ\r\n\x1a\n";
 /// Version of the format that this crate writes, and the newest it reads.
-pub const VERSION: u16 = 2;
-/// Reader version of files without a pipeline.
+pub const VERSION: u16 = 3;
+/// Reader version of files with a pipeline.
+const PIPELINE_VERSION: u16 = 2;
+/// Reader version of files with neither a pipeline nor layers in classes.
 const PLAIN_VERSION: u16 = 1;
 /// Alignment of sections, and what the file's length is a multiple of.
 pub const SECTION_ALIGN: u64 = 64;
@@ -344,7 +346,9 @@ impl<'a> NewSection<'a> {
 }
 
 /// The file of these sections.
-pub(crate) fn write_file(sections: &[NewSection<'_>]) -> Vec<u8> {
+///
+/// `classes`: a layer is coded in classes, which older readers do not know.
+pub(crate) fn write_file(sections: &[NewSection<'_>], classes: bool) -> Vec<u8> {
     let align = |bytes: u64| bytes.next_multiple_of(SECTION_ALIGN);
     let directory_end = (HEADER_BYTES + sections.len() * ENTRY_BYTES) as u64;
     let file_len = sections.iter().fold(align(directory_end), |end, s| {
@@ -352,11 +356,11 @@ pub(crate) fn write_file(sections: &[NewSection<'_>]) -> Vec<u8> {
     });
     let mut file = Vec::with_capacity(file_len as usize);
     file.extend_from_slice(&MAGIC);
-    let reader = if sections
-        .iter()
-        .any(|s| s.code == SectionKind::Pipeline.code())
-    {
+    let pipeline = SectionKind::Pipeline.code();
+    let reader = if classes {
         VERSION
+    } else if sections.iter().any(|s| s.code == pipeline) {
+        PIPELINE_VERSION
     } else {
         PLAIN_VERSION
     };

@@ -149,6 +149,12 @@ kinds! {
     TableWidth, "table_width", File;
     /// a gap table has a code for a gap that does not exist
     GapTable, "gap_table", File;
+    /// a layer has no classes, too many, or blocks of an impossible length
+    Classes, "classes", File;
+    /// the classes of a layer's blocks cannot be decoded
+    ClassMap, "class_map", File;
+    /// a symbol stands for an impossible number of values, or its alphabet does not fit
+    ValueGroup, "value_group", File;
     /// a layer's quantisation summary contradicts its values
     QuantSummary, "quant_summary", File;
     /// a tile has no weights or too many

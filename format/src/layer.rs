@@ -5,6 +5,8 @@
 //! layer (one input channel per group) has panels of 8 channels x taps, `[tap][8]`, which run across groups.
 //! The unit that can be decoded alone is a *tile*: whole panels, or a k-range of one panel, at most 64 Ki weights.
 
+use std::ops::Range;
+
 /// Output channels of a panel.
 pub const PANEL: usize = 8;
 /// Most weights (padding included) of one tile.
@@ -185,6 +187,110 @@ pub enum Index {
         /// Code table of the values.
         values: TableId,
     },
+    /// k fall into classes, each with code tables of its own.
+    Classes(Classes),
+}
+
+/// Rows (the 8 lanes of a panel at one k) in classes, see [`Index::Classes`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Classes {
+    /// 1 to [`MAX_CLASSES`].
+    pub classes: Vec<Class>,
+    /// Consecutive k that share a class; the layer's k with one class.
+    pub block: u32,
+    /// Class of each block of k, `ceil(k / block)` of them; empty with one class.
+    pub map: Vec<u8>,
+}
+
+/// Most classes of a layer.
+pub const MAX_CLASSES: usize = 8;
+
+/// How the rows of one class are coded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Class {
+    /// All weights are zero.
+    Empty,
+    /// Zero is a value like the others.
+    Dense {
+        /// Code of the values.
+        values: ValueCode,
+    },
+    /// One byte per row whose bit `i` says that lane `i` is present.
+    Mask {
+        /// Code table of the mask bytes.
+        mask: TableId,
+        /// Code of the values.
+        values: ValueCode,
+    },
+    /// One bit per row says that any lane is present; mask bytes of those rows only.
+    Rows {
+        /// Code table of the bytes of 8 such bits.
+        rows: TableId,
+        /// Code table of the mask bytes.
+        mask: TableId,
+        /// Code of the values.
+        values: ValueCode,
+    },
+}
+
+impl Class {
+    /// The code of the values, unless there are none.
+    pub fn values(&self) -> Option<&ValueCode> {
+        match self {
+            Class::Empty => None,
+            Class::Dense { values } | Class::Mask { values, .. } | Class::Rows { values, .. } => {
+                Some(values)
+            }
+        }
+    }
+    /// Tables of the index: of the bytes that mark rows, and of the mask bytes.
+    pub fn index_tables(&self) -> [Option<TableId>; 2] {
+        match *self {
+            Class::Empty | Class::Dense { .. } => [None, None],
+            Class::Mask { mask, .. } => [None, Some(mask)],
+            Class::Rows { rows, mask, .. } => [Some(rows), Some(mask)],
+        }
+    }
+}
+
+/// Values coded singly or several to a symbol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValueCode {
+    /// Code table.
+    pub table: TableId,
+    /// Values per symbol, 1 to [`MAX_GROUP`].
+    pub group: u8,
+    /// Digit of a symbol to value; empty for single values, whose symbols are the values.
+    pub alphabet: Vec<u8>,
+    /// The digit after the alphabet stands for a value that is stored as it is.
+    pub escape: bool,
+}
+
+/// Most values of a symbol.
+pub const MAX_GROUP: u8 = 4;
+
+impl ValueCode {
+    /// Digits: the base in which a symbol of several values is a number, its first value the lowest digit.
+    pub fn base(&self) -> usize {
+        self.alphabet.len() + usize::from(self.escape)
+    }
+}
+
+impl Classes {
+    /// Numbers of a layer's blocks of k.
+    pub(crate) fn blocks(&self, k: usize) -> usize {
+        k.div_ceil((self.block as usize).max(1))
+    }
+    /// Visits the blocks of a range of k: the class, where in the range the block begins and ends.
+    pub(crate) fn for_each_run(&self, k: usize, len: usize, mut run: impl FnMut(u8, Range<usize>)) {
+        let block = (self.block as usize).max(1);
+        let (mut start, mut stop) = (0, (block - k % block).min(len));
+        let mut map = self.map.get(k / block..).unwrap_or_default().iter();
+        while start < len {
+            run(map.next().copied().unwrap_or(0), start..stop);
+            (start, stop) = (stop, (stop + block).min(len));
+        }
+    }
 }
 
 impl Index {
@@ -201,6 +307,23 @@ impl Index {
             Index::Gaps { gaps, values, .. } => {
                 shift(gaps);
                 shift(values);
+            }
+            Index::Classes(classes) => {
+                for class in &mut classes.classes {
+                    match class {
+                        Class::Empty => {}
+                        Class::Dense { values } => shift(&mut values.table),
+                        Class::Mask { mask, values } => {
+                            shift(mask);
+                            shift(&mut values.table);
+                        }
+                        Class::Rows { rows, mask, values } => {
+                            shift(rows);
+                            shift(mask);
+                            shift(&mut values.table);
+                        }
+                    }
+                }
             }
         }
     }

@@ -578,24 +578,24 @@ fn check_index(layer: &Layer, tables: &[crate::CodeTable]) -> Result<()> {
         || format!("{:?}", layer.index),
     )?;
     let table = |id: TableId| get(tables, id.0, "code table");
-    match layer.index {
+    match &layer.index {
         Index::Raw => Ok(()),
-        Index::Dense { values } => table(values).map(|_| ()),
+        Index::Dense { values } => table(*values).map(|_| ()),
         Index::Mask { mask, values } => {
             mask.map_or(Ok(()), |mask| table(mask).map(|_| ()))?;
-            table(values).map(|_| ())
+            table(*values).map(|_| ())
         }
         Index::Gaps { bits, gaps, values } => {
-            ensure((2..=8).contains(&bits), ErrorKind::GapBits, || {
+            ensure((2..=8).contains(bits), ErrorKind::GapBits, || {
                 format!("{bits}")
             })?;
             // Fillers need a code.
             ensure(layer.fill_code().is_some(), ErrorKind::IndexMode, || {
                 "gaps without a code for zero".into()
             })?;
-            table(values)?;
+            table(*values)?;
             let symbols = 1usize << bits;
-            let beyond = table(gaps)?
+            let beyond = table(*gaps)?
                 .lengths
                 .0
                 .iter()
@@ -603,7 +603,58 @@ fn check_index(layer: &Layer, tables: &[crate::CodeTable]) -> Result<()> {
                 .any(|len| *len > 0);
             ensure(!beyond, ErrorKind::GapTable, || format!("{bits} bits"))
         }
+        Index::Classes(classes) => {
+            ensure(layer.fill_code().is_some(), ErrorKind::IndexMode, || {
+                "classes without a code for zero".into()
+            })?;
+            check_classes(classes, layer.shape.k(), tables)
+        }
     }
+}
+
+/// Rules of the classes of a layer of `k` inputs.
+fn check_classes(classes: &Classes, k: usize, tables: &[crate::CodeTable]) -> Result<()> {
+    let count = classes.classes.len();
+    let blocks = if count == 1 { 0 } else { classes.blocks(k) };
+    let legal = (1..=MAX_CLASSES).contains(&count) && (1..=k).contains(&(classes.block as usize));
+    ensure(legal, ErrorKind::Classes, || {
+        format!("{count} classes, blocks of {}", classes.block)
+    })?;
+    let known = classes.map.iter().all(|class| usize::from(*class) < count);
+    ensure(
+        known && classes.map.len() == blocks,
+        ErrorKind::ClassMap,
+        || format!("{} of {blocks} blocks", classes.map.len()),
+    )?;
+    let table = |id: TableId| get(tables, id.0, "code table");
+    for class in &classes.classes {
+        for id in class.index_tables().into_iter().flatten() {
+            table(id)?;
+        }
+        if let Some(values) = class.values() {
+            check_value_code(values, table(values.table)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_value_code(values: &ValueCode, table: &crate::CodeTable) -> Result<()> {
+    let (group, base) = (values.group, values.base());
+    let legal = match group {
+        1 => base == 0,
+        2..=MAX_GROUP => {
+            let distinct: HashSet<_> = values.alphabet.iter().collect();
+            let symbols = base.checked_pow(group.into()).unwrap_or(usize::MAX);
+            base >= 2
+                && distinct.len() == values.alphabet.len()
+                && symbols <= 256
+                && table.lengths.0.iter().skip(symbols).all(|len| *len == 0)
+        }
+        _ => false,
+    };
+    ensure(legal, ErrorKind::ValueGroup, || {
+        format!("{group} values of {base} digits to a symbol")
+    })
 }
 
 fn check_tile(layer: &Layer, tile: &Tile) -> OpResult {

@@ -115,6 +115,9 @@ impl Layer {
     }
     /// Whether the index can leave weights out.
     pub(crate) fn is_sparse(&self) -> bool {
-        matches!(self.index, Index::Mask { .. } | Index::Gaps { .. })
+        matches!(
+            self.index,
+            Index::Mask { .. } | Index::Gaps { .. } | Index::Classes(_)
+        )
     }
 }

@@ -122,8 +122,9 @@ fn random_layer(number: usize, random: &mut Random) -> LayerInput {
     let zeros = [0.0, 0.3, 0.8, 0.99, 1.0][random.below(5)];
     let bits = [None, Some(2), Some(5), Some(8)][random.below(4)];
     // Modes that need a code for zero only where there is one.
-    let index = match random.below(4) {
+    let index = match random.below(5) {
         0 => IndexChoice::Auto,
+        4 if values.zero_symbol().is_some() => IndexChoice::Classes,
         1 if values.zero_symbol().is_some() => IndexChoice::Dense,
         2 if values.zero_symbol().is_some() => IndexChoice::Gaps { bits },
         _ => IndexChoice::Mask,
@@ -169,7 +170,15 @@ proptest! {
     #[test]
     fn hostile_records(seed in any::<u64>()) {
         let mut random = Random(seed);
-        let mut bytes = write(vec![network("n", 5)], &options());
+        let mut input = network("n", 5);
+        if random.below(2) == 0 {
+            for layer in &mut input.layers {
+                if layer.values.zero_symbol().is_some() {
+                    layer.index = IndexChoice::Classes;
+                }
+            }
+        }
+        let mut bytes = write(vec![input], &options());
         for _ in 0..1 + random.below(3) {
             let at = random.below(bytes.len());
             bytes[at] = match random.below(3) {

@@ -47,7 +47,7 @@ pub struct Arguments {
     /// Step of the grid in standard deviations of the layer
     #[arg(long, value_name = "C")]
     step: Option<f32>,
-    /// How zeros are carried: auto, mask, dense, gaps, gaps:BITS [default: auto]
+    /// How zeros are carried: auto, plain (auto without classes), classes, mask, dense, gaps, gaps:BITS [default: auto]
     #[arg(long, value_name = "MODE")]
     index: Option<IndexSetting>,
     /// Settings of one layer, named as its ONNX node; keys prune, prune-block, quantize, bits,

@@ -11,6 +11,7 @@ mod export;
 mod images;
 mod inspect;
 mod measure;
+mod recode;
 mod report;
 mod retrain;
 mod score;
@@ -46,6 +47,7 @@ enum Command {
     Sensitivity(sensitivity::Arguments),
     Score(score::Arguments),
     Export(export::Arguments),
+    Recode(recode::Arguments),
     #[command(hide = true)]
     MeasurePeak(measure::Arguments),
 }
@@ -60,6 +62,7 @@ pub fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
+        Command::Recode(arguments) => recode::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::MeasurePeak(arguments) => measure::run(&arguments),
         Command::Sensitivity(arguments) => sensitivity::run(&arguments),

@@ -194,6 +194,19 @@ impl Layer {
             &mask,
         )
     }
+    /// Two classes in turn, coded by hand (format-coding.md, section 4.4); tables of [`class_tables`].
+    pub fn classes() -> Layer {
+        let mut layer = Layer::dense();
+        // Tag, two classes: dense with table 0, two values per symbol, 0 and 1; mask with tables 1 and 2, single values.
+        layer.index = vec![4, 2, 1, 0, 2, 2, 0, 1, 0, 2, 1, 2, 1];
+        // Blocks of one k; the only symbol 10 of the map: classes 0, 1, 0, 1.
+        layer.index.push(1);
+        lengths(&[(10, 1)]).serialize(&mut layer.index);
+        layer.index.push(0);
+        layer.tiles[0].present = 20;
+        layer.tiles[0].bytes = vec![1, 0, 1, 0, 1, 0, 1, 0, 3, 16, 6, 0];
+        layer
+    }
     /// Values of a codebook of two.
     pub fn codebook() -> Layer {
         Layer {
@@ -231,6 +244,24 @@ impl Layer {
         bytes.extend(floats(&[self.cosine, 0.0]));
         bytes
     }
+}
+
+/// The tables of [`Layer::classes`]: pairs of 0 and 1, the mask bytes 5 and 17, the values 1 and -1.
+pub fn class_tables() -> Vec<Vec<u8>> {
+    let pairs = lengths(&[(0, 2), (1, 2), (2, 2), (3, 2)]);
+    let masks = lengths(&[(5, 1), (17, 1)]);
+    [pairs, masks, values_table()]
+        .iter()
+        .map(|table| stored(11, table))
+        .collect()
+}
+
+/// The file of a layer in classes.
+pub fn in_classes(layer: Layer) -> Vec<u8> {
+    let mut file = File::of(Network::new(layer));
+    (file.version, file.reader) = (3, 3);
+    file.entries[0] = Entry::new(b"CODE", 1, None, list(&class_tables()));
+    file.bytes()
 }
 
 /// Code table 2: values 0, 1 and -1.

@@ -47,6 +47,14 @@ fn tile(mut layer: Layer, change: impl FnOnce(&mut Tile)) -> Vec<u8> {
     File::of(Network::new(layer)).bytes()
 }
 
+/// Changes the index of a layer in classes, then adds to it.
+fn classes(change: impl FnOnce(&mut Vec<u8>), more: &[u8]) -> Vec<u8> {
+    let mut layer = Layer::classes();
+    change(&mut layer.index);
+    layer.index.extend(more);
+    in_classes(layer)
+}
+
 /// Replaces the section.
 fn graph(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     file(|file| {
@@ -76,7 +84,7 @@ fn files() -> Files {
     vec![
         ("truncated", bytes(|b| b.truncate(b.len() - 1))),
         ("bad_magic", bytes(|b| b[1] = b'd')),
-        ("version_too_new", file(|f| (f.version, f.reader) = (3, 3))),
+        ("version_too_new", file(|f| (f.version, f.reader) = (4, 4))),
         ("bad_version", file(|f| (f.version, f.reader) = (0, 1))),
         ("file_length", bytes(|b| b.extend([0; 64]))),
         ("header_checksum", bytes(|b| b[28] ^= 1)),
@@ -274,6 +282,14 @@ fn layers() -> Files {
             "gap_table",
             tables(Layer::gaps(), &with(1, stored(11, &eight))),
         ),
+        ("classes", classes(|index| index.truncate(1), &[0])),
+        // The byte that holds the map's only bit has another one.
+        (
+            "class_map",
+            classes(|index| index.truncate(index.len() - 1), &[2]),
+        ),
+        // At most four values to a symbol.
+        ("value_group", classes(|index| index[4] = 9, &[])),
         ("quant_summary", layer(Layer::mask(), |l| l.sums.clear())),
     ]
 }

@@ -11,6 +11,7 @@ mod bad;
 mod common;
 
 use assemble::{Entry, File, Layer, Network};
+use dcz_format::writer::{IndexChoice, NetworkInput};
 use std::path::Path;
 use std::{fs, io};
 
@@ -36,6 +37,17 @@ fn main() -> io::Result<()> {
         digests += &format!("{name} {}\n", common::digest(&bytes));
     }
     fs::write(good.join("digests.txt"), digests)
+}
+
+/// Every layer that can be is in classes.
+fn classes() -> NetworkInput {
+    let mut input = common::network("classes", 16);
+    for layer in &mut input.layers {
+        if layer.values.zero_symbol().is_some() {
+            layer.index = IndexChoice::Classes;
+        }
+    }
+    input
 }
 
 fn good_files() -> Vec<(&'static str, Vec<u8>)> {
@@ -64,6 +76,8 @@ fn good_files() -> Vec<(&'static str, Vec<u8>)> {
         ("assembled_dense", assembled(Layer::dense())),
         ("assembled_mask", assembled(Layer::mask())),
         ("assembled_gaps", assembled(Layer::gaps())),
+        ("assembled_classes", assemble::in_classes(Layer::classes())),
+        ("classes", common::write(vec![classes()], &large)),
         ("unknown_ancillary_section", ancillary.bytes()),
         (
             "everything",

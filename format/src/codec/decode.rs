@@ -1,9 +1,10 @@
 //! A coded tile to codes and mask.
 
+use super::classes::ClassScratch;
 use super::expand;
 #[cfg(target_arch = "x86_64")]
 use super::expand_bmi2::Bmi2;
-use super::streams::{self, Bounds, SUB_STREAMS};
+use super::streams::{self, Bounds, Cursor, SUB_STREAMS};
 use super::{CodecError, DecodeTable, gaps, tile_weights};
 
 /// How a tile is coded, with the tables to decode it.
@@ -34,7 +35,7 @@ pub enum TileCoding<'a> {
 
 /// Which compilation of the inner loops runs; the bytes are the same.
 #[derive(Clone, Copy, Debug)]
-enum Engine {
+pub(super) enum Engine {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Bmi2(Bmi2),
@@ -48,6 +49,7 @@ impl Engine {
         }
         Engine::Portable
     }
+    /// A whole symbol stream.
     fn decode(
         self,
         table: &DecodeTable,
@@ -55,20 +57,48 @@ impl Engine {
         bounds: &Bounds,
         out: &mut [u8],
     ) -> Result<(), CodecError> {
+        if let Some(symbol) = table.single() {
+            return streams::decode_single(symbol, bytes, bounds, out);
+        }
+        let mut cursor = streams::starts(bounds);
+        self.go_on(table, bytes, &mut cursor, out)?;
+        streams::check_ends(bytes, bounds, &cursor)
+    }
+    /// Some symbols of sub-streams that other symbols may follow; for tables of more than one symbol.
+    fn go_on(
+        self,
+        table: &DecodeTable,
+        bytes: &[u8],
+        cursor: &mut Cursor,
+        out: &mut [u8],
+    ) -> Result<(), CodecError> {
         match self {
-            Engine::Portable => streams::decode(table, bytes, bounds, out),
+            Engine::Portable => streams::decode(table, bytes, cursor, out),
             #[cfg(target_arch = "x86_64")]
-            Engine::Bmi2(proof) => proof.decode(table, bytes, bounds, out),
+            Engine::Bmi2(proof) => proof.decode(table, bytes, cursor, out),
         }
     }
-    fn expand(self, codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
+    /// Some symbols of sub-streams that other symbols may follow.
+    pub(super) fn decode_part(
+        self,
+        table: &DecodeTable,
+        bytes: &[u8],
+        cursor: &mut Cursor,
+        out: &mut [u8],
+    ) -> Result<(), CodecError> {
+        match table.single() {
+            Some(symbol) => streams::skip_single(symbol, bytes, cursor, out),
+            None => self.go_on(table, bytes, cursor, out),
+        }
+    }
+    pub(super) fn expand(self, codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
         match self {
             Engine::Portable => expand::expand_portable(codes, mask, present, fill),
             #[cfg(target_arch = "x86_64")]
             Engine::Bmi2(proof) => proof.expand(codes, mask, present, fill),
         }
     }
-    fn count_bits(self, mask: &[u8]) -> usize {
+    pub(super) fn count_bits(self, mask: &[u8]) -> usize {
         match self {
             Engine::Portable => expand::count_bits(mask),
             #[cfg(target_arch = "x86_64")]
@@ -84,7 +114,8 @@ impl Engine {
 pub struct CodecScratch {
     gaps: Box<[u8]>,
     values: Box<[u8]>,
-    engine: Engine,
+    pub(super) classes: ClassScratch,
+    pub(super) engine: Engine,
 }
 
 impl CodecScratch {
@@ -94,6 +125,7 @@ impl CodecScratch {
         CodecScratch {
             gaps: buffer(),
             values: buffer(),
+            classes: ClassScratch::default(),
             engine: Engine::detect(),
         }
     }
@@ -104,9 +136,13 @@ impl CodecScratch {
             ..CodecScratch::new(pairs)
         }
     }
+    /// The same with room for tiles in classes.
+    pub(crate) fn with_classes(self, classes: ClassScratch) -> Self {
+        CodecScratch { classes, ..self }
+    }
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.gaps.len() + self.values.len()
+        self.gaps.len() + self.values.len() + self.classes.bytes()
     }
 }
 
@@ -212,9 +248,9 @@ pub fn decode_tile(
 }
 
 /// Position in a tile.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+pub(super) struct Reader<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -229,7 +265,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
     /// The bounds of a symbol stream: four u16 lengths, then the sub-streams.
-    fn symbol_stream(&mut self) -> Result<Bounds, CodecError> {
+    pub(super) fn symbol_stream(&mut self) -> Result<Bounds, CodecError> {
         let (lengths, _) = self.take(2 * SUB_STREAMS)?.as_chunks::<2>();
         let mut bounds = [self.at; SUB_STREAMS + 1];
         for (i, length) in lengths.iter().enumerate() {

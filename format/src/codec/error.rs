@@ -68,6 +68,18 @@ pub enum CodecError {
         /// Where the gap stream begins.
         offset: usize,
     },
+    /// The marks of a class's rows go on past the last row.
+    #[error("row marks of a class go on past its {rows} rows")]
+    RowMarks {
+        /// Rows of the class in this tile.
+        rows: usize,
+    },
+    /// Digits past the last value of a class are not zero.
+    #[error("symbol {symbol} has digits past the last value")]
+    GroupRest {
+        /// The symbol.
+        symbol: u8,
+    },
     /// The gap width is not 2 to 8 bits.
     #[error("{bits} is no gap width (2 to 8 bits)")]
     GapBits {

@@ -7,7 +7,7 @@
 use std::arch::x86_64::_pdep_u64;
 
 use super::expand::{LANES, count_bits, expand_with, splat};
-use super::streams::{self, Bounds};
+use super::streams::{self, Cursor};
 use super::{CodecError, DecodeTable};
 
 /// Proof of BMI1, BMI2, LZCNT and POPCNT.
@@ -29,11 +29,11 @@ impl Bmi2 {
         self,
         table: &DecodeTable,
         bytes: &[u8],
-        bounds: &Bounds,
+        cursor: &mut Cursor,
         out: &mut [u8],
     ) -> Result<(), CodecError> {
         // SAFETY: `self` exists only where `detect` found every feature that `decode` is compiled for.
-        unsafe { decode(table, bytes, bounds, out) }
+        unsafe { decode(table, bytes, cursor, out) }
     }
 
     /// [`super::expand::expand_portable`].
@@ -53,10 +53,10 @@ impl Bmi2 {
 fn decode(
     table: &DecodeTable,
     bytes: &[u8],
-    bounds: &Bounds,
+    cursor: &mut Cursor,
     out: &mut [u8],
 ) -> Result<(), CodecError> {
-    streams::decode(table, bytes, bounds, out)
+    streams::decode(table, bytes, cursor, out)
 }
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]

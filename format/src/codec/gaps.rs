@@ -68,7 +68,7 @@ pub(super) fn scatter(
 }
 
 /// Bit i: byte i is not zero.
-fn nonzero_bytes(word: u64) -> u8 {
+pub(super) fn nonzero_bytes(word: u64) -> u8 {
     const HIGH: u64 = splat(0x80);
     let high = (((word & !HIGH) + !HIGH) | word) & HIGH;
     ((high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8

@@ -1,4 +1,4 @@
-//! Coding of weight tiles: canonical Huffman codes, code tables, the three index modes. Specification:
+//! Coding of weight tiles: canonical Huffman codes, code tables, the index modes. Specification:
 //! `docs/format-coding.md`.
 //!
 //! Symbols are bytes: a grid code q is `q as u8`. A tile is `panels * k_len * 8` codes in `[panel][k][8]` order with one
@@ -9,6 +9,8 @@
 //! the dispatch in `expand_bmi2.rs`. An independent slow decoder in the order of the specification is the test oracle
 //! (`tests/slow/codec.rs`); `bench decode` measures.
 
+pub(crate) mod classes;
+pub(crate) mod classes_encode;
 mod decode;
 mod encode;
 mod error;
@@ -16,6 +18,7 @@ mod expand;
 #[cfg(target_arch = "x86_64")]
 mod expand_bmi2;
 mod gaps;
+pub(crate) mod groups;
 mod histogram;
 mod lengths;
 mod package_merge;

@@ -26,30 +26,67 @@ pub(super) fn quarter(symbols: usize) -> usize {
     symbols.div_ceil(SUB_STREAMS)
 }
 
-/// Decodes `out.len()` symbols and checks that every sub-stream ends with its last code and zero padding.
+/// The next bit of every sub-stream, counted from the start of the tile.
+pub(super) type Cursor = [usize; SUB_STREAMS];
+
+/// The first bits of the sub-streams.
+pub(super) fn starts(bounds: &Bounds) -> Cursor {
+    std::array::from_fn(|i| bounds[i] * 8)
+}
+
+/// Decodes `out.len()` symbols and moves the cursor behind them. That no sub-stream ends before is for [`check_ends`] to say.
 ///
-/// `bytes` is the whole tile; `bounds` lie inside it, in ascending order.
+/// `bytes` is the whole tile.
 #[inline(always)]
 pub(super) fn decode(
     table: &DecodeTable,
     bytes: &[u8],
-    bounds: &Bounds,
+    cursor: &mut Cursor,
     out: &mut [u8],
 ) -> Result<(), CodecError> {
-    if let Some(symbol) = table.single() {
-        return decode_single(symbol, bytes, bounds, out);
-    }
     if let Some(entries) = table.entries::<2048>() {
-        run::<2048, 5, 36>(table, entries, bytes, bounds, out)
+        run::<2048, 5, 36>(table, entries, bytes, cursor, out);
     } else if let Some(entries) = table.entries::<4096>() {
-        run::<4096, 4, 29>(table, entries, bytes, bounds, out)
+        run::<4096, 4, 29>(table, entries, bytes, cursor, out);
     } else {
-        Err(CodecError::TableNotBuilt)
+        return Err(CodecError::TableNotBuilt);
     }
+    Ok(())
 }
 
-/// A code of one symbol: one zero bit each.
-fn decode_single(
+/// Every sub-stream ends with its last code and zero padding.
+pub(super) fn check_ends(bytes: &[u8], bounds: &Bounds, cursor: &Cursor) -> Result<(), CodecError> {
+    for (&bit, &end) in cursor.iter().zip(&bounds[1..]) {
+        check_end(bytes, end, bit)?;
+    }
+    Ok(())
+}
+
+/// A code of one symbol, in the middle of sub-streams: one zero bit each.
+pub(super) fn skip_single(
+    symbol: u8,
+    bytes: &[u8],
+    cursor: &mut Cursor,
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    let quarter = quarter(out.len());
+    for (i, bit) in cursor.iter_mut().enumerate() {
+        let mut left = out.len().saturating_sub(i * quarter).min(quarter);
+        while left > 0 {
+            let step = left.min(56);
+            let ahead = load_padded(bytes, *bit / 8) >> (*bit % 8);
+            if ahead & ((1 << step) - 1) != 0 {
+                return Err(CodecError::InvalidCode { offset: *bit / 8 });
+            }
+            (*bit, left) = (*bit + step, left - step);
+        }
+    }
+    out.fill(symbol);
+    Ok(())
+}
+
+/// A code of one symbol that fills its sub-streams: one zero bit each.
+pub(super) fn decode_single(
     symbol: u8,
     bytes: &[u8],
     bounds: &Bounds,
@@ -119,13 +156,13 @@ fn run<const N: usize, const STEPS: usize, const WINDOW: usize>(
     table: &DecodeTable,
     entries: &[u64; N],
     bytes: &[u8],
-    bounds: &Bounds,
+    cursor: &mut Cursor,
     out: &mut [u8],
-) -> Result<(), CodecError> {
+) {
     let quarter = quarter(out.len());
     let ends: [usize; SUB_STREAMS] = std::array::from_fn(|i| ((i + 1) * quarter).min(out.len()));
     let start = |i: usize| Position {
-        bit: bounds[i] * 8,
+        bit: cursor[i],
         at: (i * quarter).min(out.len()),
     };
     let [mut a, mut b, mut c, mut d] = [start(0), start(1), start(2), start(3)];
@@ -166,28 +203,19 @@ fn run<const N: usize, const STEPS: usize, const WINDOW: usize>(
         }
     }
     for (i, position) in positions.into_iter().enumerate() {
-        finish(
-            table,
-            entries,
-            bytes,
-            bounds[i + 1],
-            &mut out[..ends[i]],
-            position,
-        )?;
+        cursor[i] = finish(table, entries, bytes, &mut out[..ends[i]], position);
     }
-    Ok(())
 }
 
-/// Decodes the rest of one sub-stream, which fills `out` to its end, and checks how it ends.
+/// Decodes the rest of one sub-stream, which fills `out` to its end; gives the bit behind.
 #[inline(always)]
 fn finish<const N: usize>(
     table: &DecodeTable,
     entries: &[u64; N],
     bytes: &[u8],
-    end: usize,
     out: &mut [u8],
     position: Position,
-) -> Result<(), CodecError> {
+) -> usize {
     let Position { mut bit, mut at } = position;
     while let Some(place) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) {
         let entry =
@@ -202,6 +230,11 @@ fn finish<const N: usize>(
         *place = (entry >> 8) as u8;
         bit += usize::from(table.length(*place));
     }
+    bit
+}
+
+/// A sub-stream that ends at the byte `end` has been decoded up to `bit`.
+fn check_end(bytes: &[u8], end: usize, bit: usize) -> Result<(), CodecError> {
     let end_bit = end * 8;
     if bit > end_bit {
         return Err(CodecError::SubStreamOverrun { offset: end });

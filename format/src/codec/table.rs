@@ -19,6 +19,9 @@ pub(super) const COUNT_SHIFT: u32 = 61;
 /// Mask of the bits that an entry consumes (its low byte never exceeds 12).
 pub(super) const BITS_MASK: u64 = 63;
 
+/// Symbols below which smaller tables take longer than they save.
+const FEW_SYMBOLS: usize = 6144;
+
 /// The widths a table may have.
 pub const TABLE_WIDTHS: [u8; 2] = [11, 12];
 
@@ -79,6 +82,16 @@ impl DecodeTable {
 
     /// Builds the table for a code. `width` is 11 or 12 and at least the longest code. Allocates nothing.
     pub fn build(&mut self, lengths: &CodeLengths, width: u8) -> Result<(), CodecError> {
+        self.build_for(lengths, width, usize::MAX)
+    }
+
+    /// [`build`](Self::build) for so many symbols: a table for few of them yields one at a time.
+    pub(crate) fn build_for(
+        &mut self,
+        lengths: &CodeLengths,
+        width: u8,
+        symbols: usize,
+    ) -> Result<(), CodecError> {
         self.width = 0;
         lengths.validate()?;
         let longest = lengths.longest();
@@ -95,13 +108,14 @@ impl DecodeTable {
         self.largest_symbol = lengths.largest_symbol();
         self.single = lengths.single();
         if self.single.is_none() {
-            self.fill(width);
+            self.fill(width, symbols >= FEW_SYMBOLS);
         }
         self.width = width;
         Ok(())
     }
 
-    fn fill(&mut self, width: u8) {
+    /// `several`: symbols per look-up.
+    fn fill(&mut self, width: u8, several: bool) {
         let codes = self.lengths.reversed_codes();
         // Symbols by length, then value: a counting sort.
         let mut starts = [0u16; 17];
@@ -122,19 +136,22 @@ impl DecodeTable {
         }
         let order = &order[..used];
         let shortest = order.first().map_or(width, |first| first.1);
+        let entries = &mut self.entries[..1 << width];
+        if !several {
+            for &(symbol, length, code) in order {
+                let entry = (1 << COUNT_SHIFT) | (u64::from(symbol) << 8) | u64::from(length);
+                let places = entries.iter_mut().skip(usize::from(code));
+                places.step_by(1 << length).for_each(|place| *place = entry);
+            }
+            return;
+        }
         let smaller = &mut self.smaller[..1 << width];
         smaller[..1 << (width - shortest + 1)].fill(0);
         for v in shortest..=width - shortest {
             let (below, this) = smaller.split_at_mut(1 << v);
             prepend_all(order, &self.lengths, v, below, &mut this[..1 << v]);
         }
-        prepend_all(
-            order,
-            &self.lengths,
-            width,
-            smaller,
-            &mut self.entries[..1 << width],
-        );
+        prepend_all(order, &self.lengths, width, smaller, entries);
     }
 
     /// The entries, when the table has this many.

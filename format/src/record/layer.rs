@@ -5,7 +5,7 @@
 //! [`Tile`] and refuses tiles that do not cover their layer exactly.
 
 use super::op::{read_pair, write_pair};
-use super::{Reader, Writer};
+use super::{Reader, Writer, class_map};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::*;
 use crate::limits::Limits;
@@ -81,7 +81,7 @@ fn read_body(
         tag => return Err(r.bad_tag("k order", tag)),
     };
     let values = read_values(r, &shape)?;
-    let index = read_index(r)?;
+    let index = read_index(r, &shape)?;
     let max_abs_q = r.u8("largest |q|")?;
     let symmetric_i8 = r.bool("symmetric i8")?;
     let q_sums = r.list("sums of q", shape.out_channels.into(), 1, |r| {
@@ -290,10 +290,106 @@ fn write_index(w: &mut Writer, index: &Index) {
             w.uint(gaps.0);
             w.uint(values.0);
         }
+        Index::Classes(classes) => {
+            w.u8(4);
+            write_classes(w, classes);
+        }
     }
 }
 
-fn read_index(r: &mut Reader<'_>) -> Result<Index> {
+fn write_classes(w: &mut Writer, classes: &Classes) {
+    w.list(&classes.classes, |w, class| {
+        w.u8(match class {
+            Class::Empty => 0,
+            Class::Dense { .. } => 1,
+            Class::Mask { .. } => 2,
+            Class::Rows { .. } => 3,
+        });
+        let index = class.index_tables().into_iter().flatten();
+        index.for_each(|id| w.uint(id.0));
+        if let Some(values) = class.values() {
+            w.uint(values.table.0);
+            w.u8(values.group);
+            if values.group > 1 {
+                w.list(&values.alphabet, |w, value| w.u8(*value));
+                w.bool(values.escape);
+            }
+        }
+    });
+    if classes.classes.len() > 1 {
+        w.uint(classes.block);
+        let map = class_map::pack(&classes.map, classes.classes.len());
+        w.bytes.extend_from_slice(&map);
+    }
+}
+
+fn read_classes(r: &mut Reader<'_>, shape: &LayerShape) -> Result<Classes> {
+    let at = r.offset();
+    let count = r.uint32("number of classes")? as usize;
+    if !(1..=MAX_CLASSES).contains(&count) {
+        return Err(Error::new(ErrorKind::Classes, format!("{count} classes")).at(at));
+    }
+    let mut classes = Vec::with_capacity(count);
+    for _ in 0..count {
+        classes.push(read_class(r)?);
+    }
+    let k = shape.k();
+    if count == 1 {
+        return Ok(Classes {
+            classes,
+            block: k as u32,
+            map: Vec::new(),
+        });
+    }
+    let block = r.uint32("block of a class")?;
+    if block == 0 || block as usize > k {
+        let detail = format!("blocks of {block} of {k} k");
+        return Err(Error::new(ErrorKind::Classes, detail).at(r.offset()));
+    }
+    let (map, used) = class_map::unpack(r.rest(), k.div_ceil(block as usize), count)
+        .map_err(|e| Error::new(ErrorKind::ClassMap, e.to_string()).at(r.offset()))?;
+    r.take(used, "map of classes")?;
+    Ok(Classes {
+        classes,
+        block,
+        map,
+    })
+}
+
+fn read_class(r: &mut Reader<'_>) -> Result<Class> {
+    let tag = r.u8("class")?;
+    if tag > 3 {
+        return Err(r.bad_tag("class", tag));
+    }
+    let rows = (tag == 3)
+        .then(|| r.uint32("table of row marks"))
+        .transpose()?;
+    let mask = (tag >= 2).then(|| r.uint32("mask table")).transpose()?;
+    let (rows, mask) = (rows.map(TableId), mask.map(TableId));
+    if tag == 0 {
+        return Ok(Class::Empty);
+    }
+    let table = TableId(r.uint32("value table")?);
+    let group = r.u8("values per symbol")?;
+    let (mut alphabet, mut escape) = (Vec::new(), false);
+    if group > 1 {
+        alphabet = r.list("alphabet", 16, 1, |r| r.u8("value"))?;
+        escape = r.bool("escape")?;
+    }
+    let values = ValueCode {
+        table,
+        group,
+        alphabet,
+        escape,
+    };
+    Ok(match (rows, mask) {
+        (Some(rows), Some(mask)) => Class::Rows { rows, mask, values },
+        (_, Some(mask)) => Class::Mask { mask, values },
+        _ => Class::Dense { values },
+    })
+}
+
+fn read_index(r: &mut Reader<'_>, shape: &LayerShape) -> Result<Index> {
     Ok(match r.u8("index")? {
         0 => Index::Raw,
         1 => Index::Dense {
@@ -308,6 +404,7 @@ fn read_index(r: &mut Reader<'_>) -> Result<Index> {
             gaps: TableId(r.uint32("gap table")?),
             values: TableId(r.uint32("value table")?),
         },
+        4 => Index::Classes(read_classes(r, shape)?),
         tag => return Err(r.bad_tag("index", tag)),
     })
 }

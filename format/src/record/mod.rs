@@ -4,6 +4,7 @@
 //! Reading checks form (lengths, tags, integer ranges, limits); [`crate::validate`] checks meaning.
 
 mod bytes;
+pub(crate) mod class_map;
 mod layer;
 mod network;
 mod op;

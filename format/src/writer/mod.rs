@@ -5,12 +5,16 @@
 //! decoded weights and so comes last) before it is written.
 
 mod atomic;
+mod classes;
 mod cut;
 mod modes;
 mod pool;
+mod recode;
+
+pub use recode::inputs;
 
 use crate::blocks::{self, Occupancy};
-use crate::codec::{LayerHistogram, TileEncoding, encode_tile};
+use crate::codec::{LayerHistogram, TileEncoding, classes_encode, encode_tile};
 use crate::container::{CodeTable, Container, NamedText};
 use crate::dense::for_each_weight;
 use crate::directory::{NewSection, SectionKind, write_file};
@@ -43,8 +47,10 @@ pub enum Weights {
 /// How zeros are to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexChoice {
-    /// The smallest; of nearly equal ones the fastest to decode.
+    /// The smallest; of nearly equal ones the fastest to decode. With [`Index::Classes`] the file needs readers of version 3.
     Auto,
+    /// The same without [`Index::Classes`].
+    Plain,
     /// [`Index::Dense`].
     Dense,
     /// [`Index::Mask`], raw or coded mask, whichever is smaller.
@@ -54,6 +60,8 @@ pub enum IndexChoice {
         /// Width, 2 to 8; none: the smallest.
         bits: Option<u8>,
     },
+    /// [`Index::Classes`]; for layers whose values have a code for zero.
+    Classes,
 }
 
 /// A layer to be coded.
@@ -280,11 +288,22 @@ fn prepare(layer: &LayerInput, options: &WriteOptions) -> Result<Option<Choice>>
     let mut buffer = TileBuffer::default();
     let mut zeros = false;
     let tiles = cut::tiles(&layer.shape, k_order(layer), options.tile_weights)?;
+    let mut gathered = Vec::new();
+    let keep = matches!(layer.index, IndexChoice::Auto | IndexChoice::Classes);
     for tile in &tiles {
         zeros |= buffer.fill(layer, tile, zero);
         histogram.add_tile(&buffer.codes, &buffer.mask);
+        if keep && zero.is_some() {
+            gathered.push(classes::Gathered {
+                tile: *tile,
+                codes: buffer.codes.clone(),
+                mask: buffer.mask.clone(),
+            });
+        }
     }
-    modes::choose(&histogram, layer.index, zero, zeros, tiles.len()).map(Some)
+    let forced = layer.index == IndexChoice::Classes;
+    let divided = zero.and_then(|zero| classes::choose(&layer.shape, zero, &gathered, forced));
+    modes::choose(&histogram, layer.index, zero, zeros, tiles.len(), divided).map(Some)
 }
 
 fn occupancy(layer: &LayerInput) -> Occupancy {
@@ -460,20 +479,21 @@ fn write_coded_tiles(
             .map(|table| &table.lengths)
             .ok_or_else(|| invalid("no such table"))
     };
-    let encoding = match layer.index {
+    let encoding = match &layer.index {
         Index::Raw => return Err(invalid("raw index for codes")),
-        Index::Dense { values } => TileEncoding::Dense {
-            values: lengths(values)?,
-        },
-        Index::Mask { mask, values } => TileEncoding::Mask {
+        Index::Dense { values } => Some(TileEncoding::Dense {
+            values: lengths(*values)?,
+        }),
+        Index::Mask { mask, values } => Some(TileEncoding::Mask {
             mask: mask.map(lengths).transpose()?,
-            values: lengths(values)?,
-        },
-        Index::Gaps { bits, gaps, values } => TileEncoding::Gaps {
-            bits,
-            gaps: lengths(gaps)?,
-            values: lengths(values)?,
-        },
+            values: lengths(*values)?,
+        }),
+        Index::Gaps { bits, gaps, values } => Some(TileEncoding::Gaps {
+            bits: *bits,
+            gaps: lengths(*gaps)?,
+            values: lengths(*values)?,
+        }),
+        Index::Classes(_) => None,
     };
     let zero = layer.values.zero_symbol();
     let grid = !layer.q_sums.is_empty();
@@ -482,15 +502,23 @@ fn write_coded_tiles(
     for tile in tiles {
         buffer.fill(input, tile, zero);
         let start = start_item(section);
-        let stats = encode_tile(
-            &encoding,
-            tile.panels as usize,
-            tile.k_len as usize,
-            &buffer.codes,
-            &buffer.mask,
-            zero.unwrap_or(0),
-            section,
-        )
+        let (codes, mask) = (&buffer.codes, &buffer.mask);
+        let stats = match (&encoding, &layer.index) {
+            (Some(encoding), _) => encode_tile(
+                encoding,
+                tile.panels as usize,
+                tile.k_len as usize,
+                codes,
+                mask,
+                zero.unwrap_or(0),
+                section,
+            ),
+            (None, Index::Classes(classes)) => {
+                let lengths = |id: TableId| lengths(id).ok();
+                classes_encode::encode(classes, &lengths, tile, codes, mask, section)
+            }
+            (None, _) => return Err(invalid("no such index")),
+        }
         .map_err(|e| invalid(e.to_string()))?;
         tile.present = stats.present;
         present += buffer
@@ -700,7 +728,11 @@ impl Encoded {
                 sections.push(NewSection::new(kind, net, blocks::write(blocks)));
             }
         }
-        Ok(write_file(&sections))
+        let layers = self.networks.iter().flat_map(|network| &network.layers);
+        let classes = layers
+            .into_iter()
+            .any(|l| matches!(l.index, Index::Classes(_)));
+        Ok(write_file(&sections, classes))
     }
     /// Writes the file through a temporary file in the same directory and a rename, so that `path` holds either the old
     /// content or all of the new one, once readers are known to accept it. Only regular files are replaced. Gives the number of

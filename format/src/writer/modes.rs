@@ -5,11 +5,15 @@
 //! `docs/format-coding.md`), but never one larger than gaps would be.
 
 use super::IndexChoice;
+use super::classes::ClassChoice;
 use super::pool::Assigned;
 use crate::codec::{GAP_BITS, Histogram, LayerHistogram, ModeCost};
 use crate::container::CodeTable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{CompressionRecord, MAX_CODE_LENGTH, TableId};
+
+/// Classes are slower to decode: they are to save at least this part of a layer.
+const CLASSES_GAIN: u64 = 64;
 
 /// Width of the seed's relative index, for which fillers are reported when the layer is not coded with gaps.
 const REPORT_GAP_BITS: u8 = 5;
@@ -21,6 +25,7 @@ pub(super) enum Mode {
     RawMask,
     CodedMask,
     Gaps(u8),
+    Classes,
 }
 
 /// The chosen mode, with the counts that tables are made from.
@@ -29,6 +34,8 @@ pub(super) struct Choice {
     pub(super) mode: Mode,
     pub(super) values: Histogram,
     pub(super) index: Option<Histogram>,
+    /// Of a layer in classes, which uses none of the above.
+    pub(super) classes: Option<ClassChoice>,
     /// Bits of a raw mask.
     raw_index_bits: u64,
     /// Fillers of the mode, or of the seed's width.
@@ -42,7 +49,11 @@ pub(super) fn choose(
     zero: Option<u8>,
     zeros: bool,
     tiles: usize,
+    divided: Option<ClassChoice>,
 ) -> Result<Choice> {
+    if let (IndexChoice::Classes, Some(divided)) = (wanted, divided.clone()) {
+        return Ok(in_classes(histogram, divided));
+    }
     let dense_possible = zero.is_some() || !zeros;
     let mask = || [Mode::RawMask, Mode::CodedMask].to_vec();
     let gaps = || {
@@ -52,7 +63,7 @@ pub(super) fn choose(
             .collect::<Vec<_>>()
     };
     let modes = match wanted {
-        IndexChoice::Auto => {
+        IndexChoice::Auto | IndexChoice::Plain => {
             let mut modes = mask();
             modes.extend(dense_possible.then_some(Mode::Dense));
             modes.extend(gaps());
@@ -64,7 +75,7 @@ pub(super) fn choose(
         IndexChoice::Gaps { bits: Some(bits) } if zero.is_some() && GAP_BITS.contains(&bits) => {
             vec![Mode::Gaps(bits)]
         }
-        IndexChoice::Dense | IndexChoice::Gaps { .. } => Vec::new(),
+        IndexChoice::Dense | IndexChoice::Gaps { .. } | IndexChoice::Classes => Vec::new(),
     };
     let fill = zero.unwrap_or(0);
     let cost = |mode: Mode| -> ModeCost {
@@ -73,6 +84,7 @@ pub(super) fn choose(
             Mode::RawMask => histogram.mask(false, MAX_CODE_LENGTH),
             Mode::CodedMask => histogram.mask(true, MAX_CODE_LENGTH),
             Mode::Gaps(bits) => histogram.gaps(bits, fill, MAX_CODE_LENGTH),
+            Mode::Classes => histogram.dense(MAX_CODE_LENGTH),
         }
     };
     let costs: Vec<(Mode, u64)> = modes
@@ -90,6 +102,11 @@ pub(super) fn choose(
         let detail = "this index mode needs a code for zero (or a gap width of 2 to 8)";
         return Err(Error::new(ErrorKind::Input, detail));
     };
+    if let (IndexChoice::Auto, Some(divided)) = (wanted, divided)
+        && divided.bits < best - best / CLASSES_GAIN
+    {
+        return Ok(in_classes(histogram, divided));
+    }
     // A stated mode is a family (mask raw or coded, all gap widths): the smallest of it within the same tolerance.
     let gaps_bits = smallest(&|mode| matches!(mode, Mode::Gaps(_))).unwrap_or(u64::MAX);
     // Padding of sub-streams is estimated: half a byte for each of 8 sub-streams, so that much is no difference.
@@ -108,7 +125,9 @@ pub(super) fn choose(
         0
     };
     let (index, fillers) = match *mode {
-        Mode::Dense | Mode::RawMask => (None, histogram.gap_fillers(REPORT_GAP_BITS)),
+        Mode::Dense | Mode::RawMask | Mode::Classes => {
+            (None, histogram.gap_fillers(REPORT_GAP_BITS))
+        }
         Mode::CodedMask => (
             Some(histogram.masks),
             histogram.gap_fillers(REPORT_GAP_BITS),
@@ -130,9 +149,21 @@ pub(super) fn choose(
         mode: *mode,
         values,
         index,
+        classes: None,
         raw_index_bits,
         fillers,
     })
+}
+
+fn in_classes(histogram: &LayerHistogram, divided: ClassChoice) -> Choice {
+    Choice {
+        mode: Mode::Classes,
+        values: [0; 256],
+        index: None,
+        classes: Some(divided),
+        raw_index_bits: 0,
+        fillers: histogram.gap_fillers(REPORT_GAP_BITS),
+    }
 }
 
 impl Choice {
@@ -156,8 +187,22 @@ impl Choice {
         record.fillers = self.fillers;
         record.index_bits = match self.mode {
             Mode::Gaps(bits) => bits,
-            Mode::Dense | Mode::RawMask | Mode::CodedMask => REPORT_GAP_BITS,
+            Mode::Dense | Mode::RawMask | Mode::CodedMask | Mode::Classes => REPORT_GAP_BITS,
         };
+        if let Some(divided) = &self.classes {
+            let all = |of_values: bool, bits: &dyn Fn(TableId, &Histogram) -> u64| -> u64 {
+                let numbered = divided.counts.iter().zip(assigned.values.0..);
+                let chosen = numbered.filter(|((values, _), _)| *values == of_values);
+                chosen
+                    .map(|((_, counts), id)| bits(TableId(id), counts))
+                    .sum()
+            };
+            record.value_payload_bits = all(true, &payload) + 8 * divided.escapes;
+            record.value_table_bits = all(true, &|id, _| table(id));
+            record.index_payload_bits = all(false, &payload);
+            record.index_table_bits = all(false, &|id, _| table(id)) + divided.map_bits;
+            return;
+        }
         record.value_payload_bits = payload(assigned.values, &self.values);
         record.value_table_bits = if assigned.pays_values {
             table(assigned.values)

@@ -48,6 +48,11 @@ impl Group {
     }
 }
 
+/// The code of a class's table: never wide, since such tables are built for every tile.
+pub(super) fn narrow(counts: &Histogram) -> CodeLengths {
+    CodeLengths::from_counts(counts, NARROW)
+}
+
 /// The shortest code, limited to 11 bits where that costs at most 0.3 %.
 fn code(counts: &Histogram) -> CodeLengths {
     let wide = CodeLengths::from_counts(counts, MAX_CODE_LENGTH);
@@ -66,6 +71,7 @@ fn code(counts: &Histogram) -> CodeLengths {
 /// Tables of one layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assigned {
+    /// For a layer in classes the first of its tables, which nobody else uses.
     pub(super) values: TableId,
     pub(super) index: Option<TableId>,
     /// The layer is the first user of its value table.
@@ -78,6 +84,11 @@ impl Assigned {
     /// The index record of a layer.
     pub(super) fn index(&self, choice: &Choice) -> Index {
         let values = self.values;
+        if let Some(divided) = &choice.classes {
+            let mut index = Index::Classes(divided.classes.clone());
+            index.shift_tables(values.0);
+            return index;
+        }
         match (choice.mode, self.index) {
             (Mode::Dense, _) => Index::Dense { values },
             (Mode::Gaps(bits), Some(gaps)) => Index::Gaps { bits, gaps, values },
@@ -90,6 +101,8 @@ impl Assigned {
 #[derive(Default)]
 pub(super) struct Pool {
     groups: Vec<Group>,
+    /// Layers in classes, with the symbols of their tables.
+    divided: Vec<(usize, Vec<Histogram>)>,
     layers: usize,
 }
 
@@ -98,6 +111,11 @@ impl Pool {
     pub(super) fn add(&mut self, choice: &Choice, weights: u64) {
         let (layer, small) = (self.layers, weights < SMALL_LAYER);
         self.layers += 1;
+        if let Some(divided) = &choice.classes {
+            let counts = divided.counts.iter().map(|(_, counts)| *counts);
+            self.divided.push((layer, counts.collect()));
+            return;
+        }
         let mut add = |role, counts| {
             self.groups
                 .push(Group::new(role, counts, small, vec![layer]))
@@ -130,15 +148,7 @@ impl Pool {
         let mut tables = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
             let id = TableId(tables.len() as u32);
-            let width = if group.lengths.longest() <= NARROW {
-                NARROW
-            } else {
-                MAX_CODE_LENGTH
-            };
-            tables.push(CodeTable {
-                lengths: group.lengths,
-                width,
-            });
+            tables.push(table(group.lengths));
             for (order, user) in group.users.iter().enumerate() {
                 let slot = &mut assigned[*user];
                 if group.role == Role::Values {
@@ -148,8 +158,21 @@ impl Pool {
                 }
             }
         }
+        for (layer, counts) in &self.divided {
+            assigned[*layer].values = TableId(tables.len() as u32);
+            tables.extend(counts.iter().map(|counts| table(narrow(counts))));
+        }
         (tables, assigned)
     }
+}
+
+fn table(lengths: CodeLengths) -> CodeTable {
+    let width = if lengths.longest() <= NARROW {
+        NARROW
+    } else {
+        MAX_CODE_LENGTH
+    };
+    CodeTable { lengths, width }
 }
 
 /// Merges until no candidate is accepted.

@@ -246,3 +246,192 @@ pub fn decode(
         None
     }
 }
+
+/// Section 4.4: the code of the values of a class.
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    pub table: Table<'a>,
+    pub group: usize,
+    pub alphabet: Vec<u8>,
+    pub escape: bool,
+}
+
+/// Section 4.4: one class.
+#[derive(Clone, Debug)]
+pub enum Class<'a> {
+    Empty,
+    Dense(Values<'a>),
+    Mask(Table<'a>, Values<'a>),
+    Rows(Table<'a>, Table<'a>, Values<'a>),
+}
+
+/// Four sub-streams that several symbol sequences share.
+struct Shared<'a> {
+    streams: Vec<Bits<'a>>,
+    /// Behind the sub-streams.
+    bytes: &'a [u8],
+}
+
+impl Shared<'_> {
+    fn symbols(&mut self, table: Table<'_>, n: usize) -> Option<Vec<u8>> {
+        let codes = canonical(table.lengths, table.width)?;
+        let quarter = n.div_ceil(4);
+        let mut symbols = Vec::new();
+        for i in 0..4 {
+            for _ in (i * quarter).min(n)..((i + 1) * quarter).min(n) {
+                let (mut length, mut code) = (0u8, 0u32);
+                symbols.push(loop {
+                    code = 2 * code + u32::from(self.streams[i].take()?);
+                    length += 1;
+                    let same = |entry: &&(u8, u32, u8)| entry.0 == length && entry.1 == code;
+                    if let Some(found) = codes.iter().find(same) {
+                        break found.2;
+                    }
+                    if length == 12 {
+                        return None;
+                    }
+                });
+            }
+        }
+        Some(symbols)
+    }
+    fn values(&mut self, code: &Values<'_>, n: usize) -> Option<Vec<u8>> {
+        if code.group == 1 {
+            return self.symbols(code.table, n);
+        }
+        let base = code.alphabet.len() + usize::from(code.escape);
+        let mut values = Vec::new();
+        for symbol in self.symbols(code.table, n.div_ceil(code.group))? {
+            let mut number = usize::from(symbol);
+            for _ in 0..code.group {
+                let digit = number % base;
+                number /= base;
+                if values.len() == n {
+                    if digit != 0 {
+                        return None;
+                    }
+                } else if digit < code.alphabet.len() {
+                    values.push(code.alphabet[digit]);
+                } else {
+                    values.push(*self.bytes.first()?);
+                    self.bytes = &self.bytes[1..];
+                }
+            }
+        }
+        Some(values)
+    }
+}
+
+/// Codes and mask bytes of a tile in classes; `class_of` is the class of every row.
+pub fn decode_classes(
+    classes: &[Class<'_>],
+    class_of: &[usize],
+    present: usize,
+    fill: u8,
+    tile: &[u8],
+) -> Option<(Vec<u8>, Vec<u8>)> {
+    let header = tile.get(..8)?;
+    let mut rest = &tile[8..];
+    let mut ends = Vec::new();
+    let mut streams = Vec::new();
+    for i in 0..4 {
+        let length = usize::from(header[2 * i]) + 256 * usize::from(header[2 * i + 1]);
+        let bytes = rest.get(..length)?;
+        rest = &rest[length..];
+        ends.push(length);
+        streams.push(Bits { bytes, next: 0 });
+    }
+    let mut shared = Shared {
+        streams,
+        bytes: rest,
+    };
+    let mut codes = vec![fill; 8 * class_of.len()];
+    let mut masks = vec![0u8; class_of.len()];
+    let mut counted = 0;
+    for (number, class) in classes.iter().enumerate() {
+        let rows: Vec<usize> = (0..class_of.len())
+            .filter(|row| class_of[*row] == number)
+            .collect();
+        let n = rows.len();
+        let (own, values, dense) = match class {
+            Class::Empty => continue,
+            Class::Dense(values) => (vec![255; n], values, true),
+            Class::Mask(mask, values) => (shared.symbols(*mask, n)?, values, false),
+            Class::Rows(marks, mask, values) => {
+                let marks = shared.symbols(*marks, n.div_ceil(8))?;
+                let marked: Vec<usize> = (0..8 * marks.len())
+                    .filter(|row| marks[row / 8] >> (row % 8) & 1 == 1)
+                    .collect();
+                if marked.iter().any(|row| *row >= n) {
+                    return None;
+                }
+                let bytes = shared.symbols(*mask, marked.len())?;
+                let mut own = vec![0; n];
+                for (row, byte) in marked.iter().zip(bytes) {
+                    own[*row] = byte;
+                }
+                (own, values, false)
+            }
+        };
+        for (rows, own) in rows.chunks(1024).zip(own.chunks(1024)) {
+            let places: Vec<usize> = (0..8 * rows.len())
+                .filter(|i| own[i / 8] >> (i % 8) & 1 == 1)
+                .map(|i| 8 * rows[i / 8] + i % 8)
+                .collect();
+            counted += places.len();
+            let values = shared.values(values, places.len())?;
+            for (place, value) in places.into_iter().zip(values) {
+                codes[place] = value;
+                if !dense || value != fill {
+                    masks[place / 8] |= 1 << (place % 8);
+                }
+            }
+        }
+    }
+    for (mut stream, end) in shared.streams.into_iter().zip(ends) {
+        if stream.pad()? != end {
+            return None;
+        }
+    }
+    if shared.bytes.is_empty() && counted == present {
+        Some((codes, masks))
+    } else {
+        None
+    }
+}
+
+/// Section 2.1 of the records: the class of every block, and the bytes used.
+pub fn parse_map(bytes: &[u8], blocks: usize, classes: usize) -> Option<(Vec<usize>, usize)> {
+    let (lengths, used) = parse_table(bytes)?;
+    let codes = canonical(&lengths, 12)?;
+    let per = (1..=8).rev().find(|per| classes.pow(*per as u32) <= 256)?;
+    let mut bits = Bits {
+        bytes: &bytes[used..],
+        next: 0,
+    };
+    let mut map = Vec::new();
+    while map.len() < blocks {
+        let (mut length, mut code) = (0u8, 0u32);
+        let mut symbol = loop {
+            code = 2 * code + u32::from(bits.take()?);
+            length += 1;
+            let same = |entry: &&(u8, u32, u8)| entry.0 == length && entry.1 == code;
+            if let Some(found) = codes.iter().find(same) {
+                break usize::from(found.2);
+            }
+            if length == 12 {
+                return None;
+            }
+        };
+        for _ in 0..per {
+            if map.len() < blocks {
+                map.push(symbol % classes);
+                symbol /= classes;
+            }
+        }
+        if symbol != 0 {
+            return None;
+        }
+    }
+    Some((map, used + bits.pad()?))
+}

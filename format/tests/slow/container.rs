@@ -78,7 +78,7 @@ pub fn read(file: &[u8]) -> R<File> {
     rule(file[..there] == signature[..there], "bad_magic")?;
     rule(file.len() >= 32, "truncated")?;
     let (version, reader) = (number(file, 8, 2), number(file, 10, 2));
-    rule(reader <= 2, "version_too_new")?;
+    rule(reader <= 3, "version_too_new")?;
     rule(reader >= 1 && version >= reader, "bad_version")?;
     let n = number(file, 12, 4) as usize;
     let length = number(file, 16, 8);
@@ -1069,7 +1069,7 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
             },
         },
     };
-    let index = match f.tag(4)? {
+    let index = match f.tag(5)? {
         0 => Index::Raw,
         1 => Index::Dense {
             values: TableId(f.uint()?),
@@ -1078,11 +1078,12 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
             mask: f.id()?.map(TableId),
             values: TableId(f.uint()?),
         },
-        _ => Index::Gaps {
+        3 => Index::Gaps {
             bits: f.u8()?,
             gaps: TableId(f.uint()?),
             values: TableId(f.uint()?),
         },
+        _ => Index::Classes(read_classes(f, k)?),
     };
     let (max_abs_q, symmetric_i8) = (f.u8()?, f.bool()?);
     let q_sums = f.list(|f| f.sint())?;
@@ -1141,6 +1142,76 @@ fn read_layer(f: &mut Fields<'_>) -> R<Layer> {
     }
     rule(panel == panels.len() as u64 && at == 0, "tile_coverage")?;
     Ok(layer)
+}
+
+/// Section 5.1, Index 4.
+fn read_classes(f: &mut Fields<'_>, k: usize) -> R<Classes> {
+    let count = f.uint()?;
+    rule(1 <= count && count <= 8, "classes")?;
+    let mut classes = Vec::new();
+    for _ in 0..count {
+        let tag = f.tag(4)?;
+        let values = |f: &mut Fields<'_>| -> R<ValueCode> {
+            let (table, group) = (TableId(f.uint()?), f.u8()?);
+            let (mut alphabet, mut escape) = (Vec::new(), false);
+            if group > 1 {
+                alphabet = f.list(|f| f.u8())?;
+                escape = f.bool()?;
+            }
+            Ok(ValueCode {
+                table,
+                group,
+                alphabet,
+                escape,
+            })
+        };
+        classes.push(match tag {
+            0 => Class::Empty,
+            1 => Class::Dense { values: values(f)? },
+            2 => Class::Mask {
+                mask: TableId(f.uint()?),
+                values: values(f)?,
+            },
+            _ => Class::Rows {
+                rows: TableId(f.uint()?),
+                mask: TableId(f.uint()?),
+                values: values(f)?,
+            },
+        });
+    }
+    if count == 1 {
+        return Ok(Classes {
+            classes,
+            block: k as u32,
+            map: vec![],
+        });
+    }
+    let block = f.uint()?;
+    rule(1 <= block && block as usize <= k, "classes")?;
+    let blocks = k.div_ceil(block as usize);
+    let (map, used) = codec::parse_map(f.bytes, blocks, count as usize).ok_or("class_map")?;
+    f.bytes = &f.bytes[used..];
+    let map: Vec<u8> = map.into_iter().map(|class| class as u8).collect();
+    Ok(Classes {
+        classes,
+        block,
+        map,
+    })
+}
+
+/// Section 5.1: the code of the values of a class.
+fn check_value_code(values: &ValueCode, tables: &[Table]) -> R<()> {
+    let group = u32::from(values.group);
+    rule(1 <= group && group <= 4, "value_group")?;
+    if group == 1 {
+        return Ok(());
+    }
+    let base = values.alphabet.len() + usize::from(values.escape);
+    let distinct: HashSet<u8> = values.alphabet.iter().copied().collect();
+    rule(distinct.len() == values.alphabet.len(), "value_group")?;
+    rule(base >= 2 && base.pow(group) <= 256, "value_group")?;
+    let beyond = &tables[values.table.0 as usize].0[base.pow(group)..];
+    rule(beyond.iter().all(|length| *length == 0), "value_group")
 }
 
 /// The output channels of each panel.
@@ -1215,14 +1286,27 @@ fn check_layer(layer: &Layer, tables: &[Table]) -> R<()> {
     }
     let raw = matches!(layer.values, Values::Raw32 | Values::Raw16);
     rule(raw == matches!(layer.index, Index::Raw), "index_mode")?;
-    let used = match layer.index {
+    let used = match &layer.index {
         Index::Raw => vec![],
-        Index::Dense { values } => vec![values],
-        Index::Mask { mask, values } => mask.into_iter().chain([values]).collect(),
+        Index::Dense { values } => vec![*values],
+        Index::Mask { mask, values } => mask.iter().chain([values]).copied().collect(),
         Index::Gaps { bits, gaps, values } => {
-            rule(2 <= bits && bits <= 8, "gap_bits")?;
+            rule(2 <= *bits && *bits <= 8, "gap_bits")?;
             rule(zero_symbol(&layer.values).is_some(), "index_mode")?;
-            vec![gaps, values]
+            vec![*gaps, *values]
+        }
+        Index::Classes(classes) => {
+            rule(zero_symbol(&layer.values).is_some(), "index_mode")?;
+            let mut used = vec![];
+            for class in &classes.classes {
+                used.extend(match class {
+                    Class::Empty => vec![],
+                    Class::Dense { values } => vec![values.table],
+                    Class::Mask { mask, values } => vec![*mask, values.table],
+                    Class::Rows { rows, mask, values } => vec![*rows, *mask, values.table],
+                });
+            }
+            used
         }
     };
     rule(
@@ -1238,6 +1322,16 @@ fn check_layer(layer: &Layer, tables: &[Table]) -> R<()> {
                 .all(|length| *length == 0),
             "gap_table",
         )?;
+    }
+    if let Index::Classes(classes) = &layer.index {
+        for class in &classes.classes {
+            match class {
+                Class::Empty => {}
+                Class::Dense { values }
+                | Class::Mask { values, .. }
+                | Class::Rows { values, .. } => check_value_code(values, tables)?,
+            }
+        }
     }
     let grid = matches!(layer.values, Values::Grid { .. });
     let channel = matches!(
@@ -1331,7 +1425,7 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
         rule(crc(bytes) == tile.crc, "tile_checksum")?;
         let rows = (tile.panels * tile.k_len) as usize;
         let mode = match layer.index {
-            Index::Raw => None,
+            Index::Raw | Index::Classes(_) => None,
             Index::Dense { values } => Some(codec::Mode::Dense {
                 values: table(values),
             }),
@@ -1345,9 +1439,13 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
                 values: table(values),
             }),
         };
-        let coded = match mode {
-            None => None,
-            Some(mode) => {
+        let coded = match (mode, &layer.index) {
+            (_, Index::Classes(classes)) => {
+                let found = decode_in_classes(classes, tile, zero.unwrap_or(0), bytes, &table);
+                Some(found.ok_or("stream")?)
+            }
+            (None, _) => None,
+            (Some(mode), _) => {
                 let fill = zero.unwrap_or(0);
                 Some(
                     codec::decode(mode, rows, tile.present as usize, fill, bytes)
@@ -1374,7 +1472,7 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
                     let code = codes[i];
                     let present = masks[row] >> lane & 1 == 1;
                     let stands_for_zero = Some(code) == zero;
-                    let in_mask = matches!(layer.index, Index::Mask { .. });
+                    let in_mask = matches!(layer.index, Index::Mask { .. } | Index::Classes(_));
                     rule(!(in_mask && present && stands_for_zero), "present_zero")?;
                     if !present || stands_for_zero {
                         is_zero = true;
@@ -1414,6 +1512,46 @@ fn decode_layer(layer: &Layer, section: &[u8], tables: &[Table]) -> R<Vec<f32>> 
     rule(sums == layer.q_sums, "q_sums")?;
     rule(zeros == layer.record.zeros, "zero_count")?;
     Ok(dense)
+}
+
+/// A tile in classes: the class of a row is that of its block of k.
+fn decode_in_classes<'a>(
+    classes: &Classes,
+    tile: &Tile,
+    fill: u8,
+    bytes: &[u8],
+    table: &dyn Fn(TableId) -> codec::Table<'a>,
+) -> Option<(Vec<u8>, Vec<u8>)> {
+    let values = |values: &ValueCode| codec::Values {
+        table: table(values.table),
+        group: values.group as usize,
+        alphabet: values.alphabet.clone(),
+        escape: values.escape,
+    };
+    let list: Vec<codec::Class<'_>> = classes
+        .classes
+        .iter()
+        .map(|class| match class {
+            Class::Empty => codec::Class::Empty,
+            Class::Dense { values: v } => codec::Class::Dense(values(v)),
+            Class::Mask { mask, values: v } => codec::Class::Mask(table(*mask), values(v)),
+            Class::Rows {
+                rows,
+                mask,
+                values: v,
+            } => codec::Class::Rows(table(*rows), table(*mask), values(v)),
+        })
+        .collect();
+    let class_of: Vec<usize> = (0..tile.panels * tile.k_len)
+        .map(|row| {
+            let k = tile.k + row % tile.k_len;
+            match classes.classes.len() {
+                1 => 0,
+                _ => classes.map[(k / classes.block) as usize] as usize,
+            }
+        })
+        .collect();
+    codec::decode_classes(&list, &class_of, tile.present as usize, fill, bytes)
 }
 
 fn code_value(layer: &Layer, code: u8, channel: usize, k: usize) -> R<f32> {
