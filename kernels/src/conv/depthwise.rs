@@ -10,7 +10,7 @@ use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{GROUP, Last, Pixels, Sums, Target, Vectors};
-use super::{Call, ConvShape, Start, depthwise3, split_scratch};
+use super::{Call, ConvShape, Start, depthwise_lanes, depthwise3, split_scratch};
 use crate::activation::{self, VectorFunction, finish_vectors};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
@@ -19,11 +19,16 @@ use std::ops::Range;
 
 /// f32 elements of scratch.
 pub(super) fn workspace(shape: &ConvShape, rows: usize) -> usize {
-    K_BLOCK * PANEL + K_BLOCK + Plane::workspace_depthwise(shape, PANEL, rows)
+    let packed = K_BLOCK * PANEL + K_BLOCK + Plane::workspace_depthwise(shape, PANEL, rows);
+    // Either, on whatever instruction set.
+    packed.max(depthwise_lanes::workspace(shape))
 }
 
 /// Runs the call.
 pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
+    if depthwise_lanes::suits(isa, call.shape) {
+        return depthwise_lanes::run(isa, call);
+    }
     let Call {
         shape,
         tile,

@@ -3,7 +3,7 @@
 //! Every method is `#[inline(always)]` and meant to be inlined into [`Avx2Fma::run`]'s inner
 //! function, whose feature list must match the detector's.
 
-use super::{Simd, Work};
+use super::{First, Simd, Work};
 use std::arch::x86_64::*;
 
 /// Proof that this processor has AVX2 and FMA.
@@ -43,6 +43,33 @@ impl Simd for Avx2Fma {
     fn load(self, from: &[f32; 8]) -> __m256 {
         // SAFETY: `self` proves AVX2; 8 readable values, no alignment needed.
         unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn first(self, n: usize) -> First<__m256> {
+        let lanes = n.min(8);
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), numbers);
+            First {
+                lanes,
+                mask: _mm256_castsi256_ps(mask),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load_first(self, lanes: First<__m256>, from: &[f32]) -> __m256 {
+        let from = &from[..lanes.lanes];
+        // SAFETY: `self` proves AVX2; the mask has exactly the slice's lanes (see `first`), no other is read.
+        unsafe { _mm256_maskload_ps(from.as_ptr(), _mm256_castps_si256(lanes.mask)) }
+    }
+
+    #[inline(always)]
+    fn select_first(self, lanes: First<__m256>, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_blendv_ps(b, a, lanes.mask) }
     }
 
     #[inline(always)]

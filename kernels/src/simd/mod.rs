@@ -119,6 +119,21 @@ pub(crate) trait Work {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// The first lanes of a vector, with a mask to choose them by.
+#[derive(Clone, Copy)]
+pub(crate) struct First<V> {
+    lanes: usize,
+    mask: V,
+}
+
+impl<V> First<V> {
+    /// How many they are.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.lanes
+    }
+}
+
 /// Operations on vectors of 8 f32.
 pub(crate) trait Simd: Copy {
     /// Whether loops made for one case are worth their code.
@@ -129,6 +144,12 @@ pub(crate) trait Simd: Copy {
     fn splat(self, value: f32) -> Self::V;
     /// 8 consecutive values.
     fn load(self, from: &[f32; 8]) -> Self::V;
+    /// The first `n` lanes, at most 8.
+    fn first(self, n: usize) -> First<Self::V>;
+    /// These lanes; 0 in the others. Panics if the slice is shorter.
+    fn load_first(self, lanes: First<Self::V>, from: &[f32]) -> Self::V;
+    /// These lanes of `a`, the others of `b`.
+    fn select_first(self, lanes: First<Self::V>, a: Self::V, b: Self::V) -> Self::V;
     /// 8 consecutive values.
     fn store(self, v: Self::V, to: &mut [f32; 8]);
     /// `a + b`

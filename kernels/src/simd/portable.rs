@@ -1,7 +1,7 @@
 //! The portable tier over `wide`. Multiplication and addition stay separate: `wide`'s fused form
 //! depends on compile flags, and this tier promises equal bits everywhere.
 
-use super::Simd;
+use super::{First, Simd};
 use wide::f32x8;
 
 /// The instruction set every processor has.
@@ -20,6 +20,26 @@ impl Simd for Portable {
     #[inline(always)]
     fn load(self, from: &[f32; 8]) -> f32x8 {
         f32x8::new(*from)
+    }
+
+    #[inline(always)]
+    fn first(self, n: usize) -> First<f32x8> {
+        First {
+            lanes: n.min(8),
+            mask: f32x8::splat(0.0),
+        }
+    }
+
+    #[inline(always)]
+    fn load_first(self, lanes: First<f32x8>, from: &[f32]) -> f32x8 {
+        let mut all = [0.0; 8];
+        all[..lanes.lanes].copy_from_slice(&from[..lanes.lanes]);
+        f32x8::new(all)
+    }
+
+    #[inline(always)]
+    fn select_first(self, lanes: First<f32x8>, a: f32x8, b: f32x8) -> f32x8 {
+        self.blend(lanes.lanes, a, b)
     }
 
     #[inline(always)]
