@@ -6,7 +6,7 @@
 //! whole. Padding pixels are black. Nothing is rounded to 8 bits in between.
 
 use crate::image::Image;
-use dcz::preprocess::{COLUMNS, planar, sum_columns, sum_rows};
+use dcz::preprocess::{SumColumns, planar, sum_rows};
 use dcz::{Isa, RowSource};
 use dcz_format::graph::ChannelOrder;
 use dcz_format::pipeline::{InputSize, Pixels};
@@ -63,7 +63,7 @@ pub fn channels(pixels: &Pixels) -> usize {
 /// Pixels of the image that are summed over rows at a time, on the stack; their sums stay in the L1 cache.
 const BLOCK: usize = 256;
 /// Most pixels of the scaled image that are made of them.
-const GROUP: usize = 8 * COLUMNS;
+const GROUP: usize = 64;
 /// Values of a block's sums, and some more that are read with the last pixel.
 const SUMS: usize = 3 * BLOCK + 8;
 
@@ -127,17 +127,18 @@ impl RowSource for ImageRows<'_> {
 impl ImageRows<'_> {
     /// Row `y` of the scaled image, in groups of pixels that are made of at most a block of columns.
     fn scale(&self, y: usize, line: &Line<'_>, out: &mut [f32]) {
-        let rows = self.scaler.rows.get(y);
-        let columns = &self.scaler.columns;
+        let (rows, columns) = (&self.scaler.rows, &self.scaler.columns);
+        let weights = rows.weights(y..y + 1);
+        let used = weights.iter().rposition(|weight| *weight != 0.0);
+        let weights = weights.get(..used.map_or(0, |last| last + 1));
+        let rows = (rows.first(y), weights.unwrap_or(&[]));
+        let width = self.image.width() as usize;
         let mut sums = [0f32; SUMS];
-        let mut planes = [[0f32; GROUP]; 3];
         let mut x = 0;
         while x < columns.len() {
-            let (start, _) = columns.get(x);
-            let fits = |at: usize| {
-                let (from, weights) = columns.get(at);
-                from + weights.len() <= start + BLOCK
-            };
+            let start = columns.first(x);
+            // Pixels are read with as many columns as the widest one.
+            let fits = |at: usize| columns.first(at) + columns.per <= start + BLOCK;
             let most = GROUP.min(columns.len() - x);
             let count = if fits(x + most - 1) {
                 most
@@ -145,43 +146,42 @@ impl ImageRows<'_> {
                 (x..x + most).take_while(|&at| fits(at)).count()
             };
             if count == 0 {
-                for (plane, value) in planes.iter_mut().zip(self.wide(rows, x, &mut sums)) {
-                    plane[0] = value;
-                }
-            } else {
-                let (last, weights) = columns.get(x + count - 1);
-                self.sum_rows(rows, start, last + weights.len() - start, &mut sums);
-                for done in (0..count).step_by(COLUMNS) {
-                    let mut taps = [(0, &[][..]); COLUMNS];
-                    for (taps, at) in taps.iter_mut().zip(x + done..x + count) {
-                        let (from, weights) = columns.get(at);
-                        *taps = (from - start, weights);
-                    }
-                    let mut eight = [[0.0; COLUMNS]; 3];
-                    sum_columns(self.isa, &taps, &sums, &mut eight);
-                    for (plane, eight) in planes.iter_mut().zip(eight) {
-                        plane[done..done + COLUMNS].copy_from_slice(&eight);
-                    }
-                }
+                let [r, g, b] = self.wide(rows, x, &mut sums);
+                line.put([&[r], &[g], &[b]], out, x);
+                x += 1;
+                continue;
             }
-            let count = count.max(1);
-            line.put(planes.each_ref().map(|plane| &plane[..count]), out, x);
+            let end = (columns.first(x + count - 1) + columns.per).min(width);
+            self.sum_rows(rows, start, end - start, &mut sums);
+            let places = x..x + count;
+            let made = SumColumns {
+                from: columns.firsts.get(places.clone()).unwrap_or(&[]),
+                first: start as u32,
+                weights: columns.weights(places.clone()),
+                values: &sums,
+                mean: [0.0; 3],
+                scale: [1.0; 3],
+            };
+            line.put_sums(self.isa, made, out, places);
             x += count;
         }
     }
 
     /// Pixel `x`, which is made of more columns than a block has.
     fn wide(&self, rows: (usize, &[f32]), x: usize, sums: &mut [f32; SUMS]) -> [f32; 3] {
-        let (from, weights) = self.scaler.columns.get(x);
+        let from = self.scaler.columns.first(x);
+        let width = self.image.width() as usize;
         let mut pixel = [0.0; 3];
+        let weights = self.scaler.columns.weights(x..x + 1);
         for (index, weights) in weights.chunks(BLOCK).enumerate() {
-            self.sum_rows(rows, from + index * BLOCK, weights.len(), sums);
-            let mut taps = [(0, &[][..]); COLUMNS];
-            taps[0].1 = weights;
-            let mut part = [[0.0; COLUMNS]; 3];
-            sum_columns(self.isa, &taps, &sums[..], &mut part);
-            for (sum, part) in pixel.iter_mut().zip(part) {
-                *sum += part[0];
+            let start = from + index * BLOCK;
+            let count = weights.len().min(width.saturating_sub(start));
+            self.sum_rows(rows, start, count, sums);
+            let (pixels, _) = sums.as_chunks::<3>();
+            for (values, weight) in pixels.iter().zip(weights).take(count) {
+                for (sum, value) in pixel.iter_mut().zip(values) {
+                    *sum += weight * value;
+                }
             }
         }
         pixel
@@ -239,6 +239,36 @@ impl Line<'_> {
         }
     }
 
+    /// Writes sums of columns, which are neither less a mean nor scaled yet, to `columns`.
+    fn put_sums(&self, isa: Isa, mut sums: SumColumns<'_>, out: &mut [f32], columns: Range<usize>) {
+        let swapped = match self.pixels.channels {
+            ChannelOrder::Rgb => false,
+            ChannelOrder::Bgr => true,
+            ChannelOrder::Gray => {
+                let [mut r, mut g, mut b] = [[0f32; GROUP]; 3];
+                let count = columns.len().min(GROUP);
+                let planes = [&mut r, &mut g, &mut b].map(|plane| &mut plane[..count]);
+                sums.run(isa, planes);
+                return self.put([&r[..count], &g[..count], &b[..count]], out, columns.start);
+            }
+        };
+        let mut planes = out.chunks_exact_mut(self.width.max(1));
+        let mut plane = || {
+            planes
+                .next()
+                .and_then(|plane| plane.get_mut(columns.clone()))
+        };
+        if let (Some(mut first), Some(second), Some(mut third)) = (plane(), plane(), plane()) {
+            (sums.mean, sums.scale) = (self.pixels.mean, self.pixels.scale);
+            if swapped {
+                std::mem::swap(&mut first, &mut third);
+                sums.mean.reverse();
+                sums.scale.reverse();
+            }
+            sums.run(isa, [first, second, third]);
+        }
+    }
+
     /// Writes red, green and blue values from column `from` on.
     fn put(&self, [r, g, b]: [&[f32]; 3], out: &mut [f32], from: usize) {
         let mut grays = [0.0; GROUP];
@@ -291,54 +321,59 @@ impl RowSource for CropRows<'_> {
     }
 }
 
-/// Source samples and weights of every output position of one axis, weights of a position adding up to 1.
+/// Source samples and weights of every output position of one axis, weights of a position adding up to 1. All positions have as
+/// many weights; some of the last may be 0, and lie beyond the source.
 #[derive(Debug, Default)]
 struct Taps {
     /// Length of the axis in the image.
     source: usize,
-    /// First sample, and end of its weights in `weights`.
-    places: Vec<(usize, usize)>,
+    /// First sample.
+    firsts: Vec<u32>,
+    /// Weights per position.
+    per: usize,
     weights: Vec<f32>,
 }
 
 impl Taps {
     fn prepare(&mut self, len: usize, out: usize) {
-        if self.source == len && self.places.len() == out {
+        if self.source == len && self.firsts.len() == out {
             return;
         }
         let step = len as f64 / out.max(1) as f64;
-        self.source = len;
-        self.places.clear();
-        self.places.reserve_exact(out);
-        self.weights.clear();
-        self.weights.reserve_exact(out * (step.ceil() as usize + 1));
-        for position in 0..out {
+        let place = |position: usize| {
             let (begin, end) = (position as f64 * step, (position + 1) as f64 * step);
             let first = (begin as usize).min(len.saturating_sub(1));
             let last = (end.ceil() as usize).clamp(first + 1, len.max(first + 1));
+            (begin, end, first, last)
+        };
+        let longest = (0..out).map(place).map(|(_, _, first, last)| last - first);
+        let per = longest.max().unwrap_or(0);
+        (self.source, self.per) = (len, per);
+        self.firsts.clear();
+        self.firsts.reserve_exact(out);
+        self.weights.clear();
+        self.weights.reserve_exact(out * per);
+        for (begin, end, first, last) in (0..out).map(place) {
             let covered = |i: usize| (end.min((i + 1) as f64) - begin.max(i as f64)).max(0.0);
             let sum: f64 = (first..last).map(covered).sum();
-            for i in first..last {
-                self.weights
-                    .push((covered(i) / sum.max(f64::MIN_POSITIVE)) as f32);
-            }
-            self.places.push((first, self.weights.len()));
+            let weight = |i: usize| (covered(i) / sum.max(f64::MIN_POSITIVE)) as f32;
+            self.weights.extend((first..last).map(weight));
+            self.firsts.push(first as u32);
+            self.weights.resize(self.firsts.len() * per, 0.0);
         }
     }
     fn bytes(&self) -> usize {
-        self.places.capacity() * size_of::<(usize, usize)>()
-            + self.weights.capacity() * size_of::<f32>()
+        self.firsts.capacity() * size_of::<u32>() + self.weights.capacity() * size_of::<f32>()
     }
     fn len(&self) -> usize {
-        self.places.len()
+        self.firsts.len()
     }
-    fn get(&self, position: usize) -> (usize, &[f32]) {
-        let start = position
-            .checked_sub(1)
-            .and_then(|before| self.places.get(before))
-            .map_or(0, |place| place.1);
-        let (first, end) = self.places.get(position).copied().unwrap_or((0, start));
-        (first, self.weights.get(start..end).unwrap_or(&[]))
+    fn first(&self, position: usize) -> usize {
+        self.firsts.get(position).map_or(0, |first| *first as usize)
+    }
+    fn weights(&self, positions: Range<usize>) -> &[f32] {
+        let range = positions.start * self.per..positions.end * self.per;
+        self.weights.get(range).unwrap_or(&[])
     }
 }
 

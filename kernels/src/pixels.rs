@@ -13,18 +13,33 @@ pub fn sum_rows(isa: Isa, weights: &[f32], rows: &[u8], stride: usize, sums: &mu
     });
 }
 
-/// Pixels that [`sum_columns`] makes at a time.
-pub const COLUMNS: usize = 8;
+/// Weighted sums of neighbouring RGB pixels, less a mean and times a scale, one plane per channel: pixel `j` of plane `c` of
+/// `out` is `(sum - mean[c]) * scale[c]` with the sum of `weights[j * n + t] * values[3 * (from[j] - first + t) + c]` over t
+/// below n, the same number for all pixels. A pixel's weights may end with zeros for values that are no part of it.
+///
+/// # Panics
+/// When `values` ends less than five values behind the last pixel, or a plane is shorter than `from`.
+#[derive(Clone, Copy, Debug)]
+pub struct SumColumns<'a> {
+    /// First pixel of each sum.
+    pub from: &'a [u32],
+    /// The pixel that `values` begins with.
+    pub first: u32,
+    /// The same number for each sum.
+    pub weights: &'a [f32],
+    /// Red, green, blue, red, ...
+    pub values: &'a [f32],
+    /// Per channel.
+    pub mean: [f32; 3],
+    /// Per channel.
+    pub scale: [f32; 3],
+}
 
-/// Weighted sums of neighbouring RGB pixels: value `j` of each plane of `out` is the sum of `weights[t] * values[3 * (from + t)
-/// + channel]` over t, where `(from, weights)` is `taps[j]`. Up to five values behind the last pixel are read.
-pub fn sum_columns(
-    isa: Isa,
-    taps: &[(usize, &[f32]); COLUMNS],
-    values: &[f32],
-    out: &mut [[f32; COLUMNS]; 3],
-) {
-    isa.run(SumColumns { taps, values, out });
+impl SumColumns<'_> {
+    /// Writes the sums, as the planes of red, green and blue.
+    pub fn run(self, isa: Isa, out: [&mut [f32]; 3]) {
+        isa.run(Columns(self, out));
+    }
 }
 
 /// `out[i] = (rgb[3 * i + channel] - mean) * scale`, as far as both reach. `channel` is 0, 1 or 2.
@@ -110,28 +125,50 @@ fn add_rows<S: Simd>(simd: S, weights: [f32; ROWS], rows: [&[u8]; ROWS], sums: &
     }
 }
 
-struct SumColumns<'a> {
-    taps: &'a [(usize, &'a [f32]); COLUMNS],
-    values: &'a [f32],
-    out: &'a mut [[f32; COLUMNS]; 3],
-}
+struct Columns<'a, 'b>(SumColumns<'a>, [&'b mut [f32]; 3]);
 
-impl Work for SumColumns<'_> {
+impl Work for Columns<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        // Eight values are loaded for each pixel, of which three count.
-        let mut sums = [simd.splat(0.0); COLUMNS];
-        for (sum, (from, weights)) in sums.iter_mut().zip(self.taps) {
-            let values = &self.values[3 * from..];
-            for (t, weight) in weights.iter().enumerate() {
-                let values = &values[3 * t..3 * t + 8].as_chunks().0[0];
-                *sum = simd.mul_add(simd.splat(*weight), simd.load(values), *sum);
+        let Columns(columns, mut out) = self;
+        let SumColumns {
+            from,
+            first,
+            weights,
+            values,
+            mean,
+            scale,
+        } = columns;
+        let taps = weights.len() / from.len().max(1);
+        for (group, from) in from.chunks(8).enumerate() {
+            // Eight values are loaded for each pixel, of which three count. Missing pixels are like the last one.
+            let mut sums = [simd.splat(0.0); 8];
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let j = j.min(from.len() - 1);
+                let at = 3 * (from[j] - first) as usize;
+                let values = &values[at..][..3 * taps + 5];
+                let weights = &weights[(8 * group + j) * taps..][..taps];
+                for (t, weight) in weights.iter().enumerate() {
+                    let values = &values[3 * t..3 * t + 8].as_chunks().0[0];
+                    *sum = simd.mul_add(simd.splat(*weight), simd.load(values), *sum);
+                }
             }
-        }
-        for (out, sums) in self.out.iter_mut().zip(simd.transpose(sums)) {
-            simd.store(sums, out);
+            let planes = simd.transpose(sums);
+            for (c, out) in out.iter_mut().enumerate() {
+                let v = simd.sub(planes[c], simd.splat(mean[c]));
+                let v = simd.mul(v, simd.splat(scale[c]));
+                let out = &mut out[8 * group..][..from.len()];
+                match out.first_chunk_mut::<8>() {
+                    Some(out) => simd.store(v, out),
+                    None => {
+                        let mut short = [0.0; 8];
+                        simd.store(v, &mut short);
+                        out.copy_from_slice(&short[..out.len()]);
+                    }
+                }
+            }
         }
     }
 }

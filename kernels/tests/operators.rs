@@ -245,14 +245,30 @@ fn bytes_of_images() {
             }
         }
         let values: Vec<f32> = (0..3 * 45 + 5).map(|i| (i * 7 % 31) as f32).collect();
-        let weights = [0.25, 0.5, 2.0, 1.0];
-        let taps = std::array::from_fn(|j| (41 - 5 * j, &weights[..j % 5]));
-        let mut out = [[f32::NAN; pixels::COLUMNS]; 3];
-        pixels::sum_columns(isa, &taps, &values, &mut out);
-        for (channel, plane) in out.iter().enumerate() {
-            for (value, (from, weights)) in plane.iter().zip(taps) {
-                let terms = weights.iter().zip(values[3 * from + channel..].chunks(3));
-                assert_eq!(*value, terms.map(|(w, v)| w * v[0]).sum::<f32>());
+        for (len, taps) in [(1, 4), (8, 3), (19, 2), (16, 0)] {
+            let from: Vec<u32> = (0..len as u32).map(|j| 100 + j * 11 % 42).collect();
+            let weights: Vec<f32> = (0..len * taps).map(|i| (i % 5) as f32 * 0.25).collect();
+            let mut planes = vec![vec![9.0; len + 1]; 3];
+            let [r, g, b] = planes.get_disjoint_mut([0, 1, 2]).unwrap();
+            let columns = pixels::SumColumns {
+                from: &from,
+                first: 100,
+                weights: &weights,
+                values: &values,
+                mean: [1.0, 2.0, 3.0],
+                scale: [0.5, 1.0, 2.0],
+            };
+            columns.run(isa, [r, g, b]);
+            for (c, plane) in planes.iter().enumerate() {
+                assert_eq!(plane[len], 9.0);
+                for (j, value) in plane[..len].iter().enumerate() {
+                    let term = |t: usize| {
+                        let at = 3 * (from[j] as usize - 100 + t) + c;
+                        weights[j * taps + t] * values[at]
+                    };
+                    let sum: f32 = (0..taps).map(term).sum();
+                    assert_eq!(*value, (sum - [1.0, 2.0, 3.0][c]) * [0.5, 1.0, 2.0][c]);
+                }
             }
         }
     }

@@ -39,7 +39,7 @@ pub(crate) const TILES: &[TileCost] = &[
     TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0010, strided: 0.0024, present: 0.0264, weight: 0.97, few: 0.0, input: 0.985, output: 0.21, pixel: 2.6, group: (8, 2.5) },
     TileCost { algorithm: ConvAlgo::BlockSparse2, product: 0.0006, strided: 0.0011, present: 0.0203, weight: 0.90, few: 0.0, input: 0.704, output: 0.52, pixel: 0.0, group: (4, 1.5) },
     TileCost { algorithm: ConvAlgo::BlockSparse4, product: 0.0004, strided: 0.0003, present: 0.0191, weight: 0.70, few: 0.0, input: 0.607, output: 0.89, pixel: 6.6, group: (2, 1.5) },
-    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0234, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 3.2, group: (0, 0.0) },
+    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0188, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 1.0, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0385, strided: 0.115,  present: 0.0,    weight: 1.19, few: 0.0, input: 0.0,   output: 0.50, pixel: 0.0, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.204, few: 0.311, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
     TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.229, few: 0.252, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
