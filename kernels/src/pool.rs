@@ -152,7 +152,11 @@ impl Work for Largest<'_, '_> {
         // Columns that a vector reads beyond its first window's first one.
         let reach = (shape.kernel[1] - 1) * shape.dilation[1] + 7 * stride + 1;
         let mut column = first;
-        for out in line[first..].as_chunks_mut::<8>().0 {
+        if shape.kernel == [2, 2] && (stride, shape.dilation, rows.count, pad) == (2, [1, 1], 2, 0)
+        {
+            column = halves(simd, rows, line);
+        }
+        for out in line[column..].as_chunks_mut::<8>().0 {
             let from = column * stride - pad;
             if from + reach > rows.width {
                 break;
@@ -178,6 +182,25 @@ impl Work for Largest<'_, '_> {
         }
         column
     }
+}
+
+/// The usual case by itself: windows of 2x2 without padding, side by side.
+#[inline(always)]
+fn halves<S: Simd>(simd: S, rows: Rows<'_>, line: &mut [f32]) -> usize {
+    // Odd columns are even ones from the second on, so one value more is read.
+    let count = (rows.width.saturating_sub(1) / 16).min(line.len() / 8);
+    let above = &rows.data[..16 * count + 1];
+    let below = &rows.data[rows.step..][..16 * count + 1];
+    for (j, out) in line.as_chunks_mut::<8>().0[..count].iter_mut().enumerate() {
+        let above = &above[16 * j..][..17];
+        let below = &below[16 * j..][..17];
+        let mut best = simd.splat(f32::NEG_INFINITY);
+        for from in [&above[..16], &above[1..], &below[..16], &below[1..]] {
+            best = simd.max(best, simd.evens(&from.as_chunks().0[0]));
+        }
+        simd.store(best, out);
+    }
+    8 * count
 }
 
 /// Folds the columns of one input row into an output row, tap by tap: long inner loops, and the

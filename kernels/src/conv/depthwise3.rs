@@ -25,7 +25,7 @@ const WINDOW: usize = 18;
 /// Columns of rows that are worth it, by stride: on narrower ones the ends of rows weigh too much.
 const MIN_COLUMNS: [usize; 2] = [56, 16];
 /// Columns whose sums are made before they are stored.
-const COLUMNS: usize = 128;
+const COLUMNS: usize = 512;
 
 /// The output rows among `rows` that this can do; none if the layer is another one.
 pub(super) fn rows(isa: Isa, shape: &ConvShape, rows: &Range<usize>) -> Range<usize> {

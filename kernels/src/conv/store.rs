@@ -377,8 +377,17 @@ impl<S: Simd> activation::Vectors for Line<'_, S> {
             function,
         };
         let whole = out[..len].as_chunks_mut::<8>().0.iter_mut();
-        for (out, sums) in whole.zip(sums.as_chunks().0) {
-            simd.store(last.of(simd.load(sums), || simd.load(out)), out);
+        let whole = whole.zip(sums.as_chunks().0);
+        if let (false, Some(bias)) = (accumulate, last.bias) {
+            // The usual case by itself: nothing to ask for each vector.
+            for (out, sums) in whole {
+                let sum = simd.add(simd.load(sums), bias);
+                simd.store(last.function.apply(simd, sum), out);
+            }
+        } else {
+            for (out, sums) in whole {
+                simd.store(last.of(simd.load(sums), || simd.load(out)), out);
+            }
         }
         let done = len / 8 * 8;
         if done < len {
