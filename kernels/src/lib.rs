@@ -18,6 +18,7 @@ pub mod conv;
 mod expand;
 pub mod layout;
 pub mod linear;
+pub mod linear_sparse;
 pub mod math;
 pub mod norm;
 pub mod pixels;

@@ -202,3 +202,85 @@ fn equals_a_convolution_of_one_pixel() {
         assert_eq!(a, b);
     }
 }
+
+/// Lists of a layer, whatever the tiles, for all outputs or some, against the oracle.
+#[test]
+fn lists_of_what_is_not_zero() {
+    let mut rng = Rng(9);
+    for (k, outputs) in [(1, 1usize), (7, 9), (300, 20), (9000, 13), (4096, 8)] {
+        let panels = outputs.div_ceil(PANEL);
+        let lanes = (0..panels).map(|p| (outputs - p * PANEL).min(PANEL));
+        let order = Order {
+            order: KOrder::ChannelMajor,
+            panels,
+            k,
+            lanes: lanes.collect(),
+        };
+        let layer = Layer::new(&mut rng, &order, Form::F32);
+        let whole = layer.tile(0..panels, 0..k);
+        let weights: Vec<f32> = (0..outputs)
+            .flat_map(|o| (0..k).map(move |k| (o, k)))
+            .map(|(o, k)| whole.weight(o / PANEL, k, o % PANEL))
+            .collect();
+        let (x, bias, before) = (rng.values(k), rng.values(outputs), rng.values(outputs));
+        let (sums, sizes) = reference::linear(&weights, k, &x);
+        for isa in Isa::available() {
+            let mut first: Option<Vec<f32>> = None;
+            for tiles in cuts(panels, k) {
+                let mut starts = vec![0; linear_sparse::starts_len(k, outputs)];
+                let mut scratch = vec![f32::NAN; linear_sparse::FILL_WORKSPACE];
+                for (panels, range) in &tiles {
+                    let tile = layer.tile(panels.clone(), range.clone());
+                    linear_sparse::count(isa, outputs, &tile, &mut starts, &mut scratch);
+                }
+                let entries = linear_sparse::finish_count(&mut starts).unwrap_or(0);
+                let present = weights.iter().filter(|w| **w != 0.0).count();
+                assert_eq!(entries, present);
+                let (mut places, mut values) = (vec![0; entries], vec![f32::NAN; entries]);
+                for (panels, range) in &tiles {
+                    let tile = layer.tile(panels.clone(), range.clone());
+                    let (places, values) = (&mut places, &mut values);
+                    let starts = &mut starts;
+                    linear_sparse::fill(isa, outputs, &tile, starts, places, values, &mut scratch);
+                }
+                linear_sparse::finish_fill(&mut starts);
+                let lists = linear_sparse::Lists {
+                    starts: &starts,
+                    places: &places,
+                    values: &values,
+                };
+                for parts in [1, 2, outputs] {
+                    let mut y = before.clone();
+                    y.push(CANARY);
+                    let step = outputs.div_ceil(parts);
+                    for at in (0..outputs).step_by(step) {
+                        let range = at..(at + step).min(outputs);
+                        let epilogue = Epilogue {
+                            bias: Some(&bias[range.clone()]),
+                            activation: Activation::Relu,
+                        };
+                        let y = &mut y[at..];
+                        let (start, epilogue) = (Start::Accumulate, Some(&epilogue));
+                        linear_sparse::run(isa, lists, outputs, range, &x, y, start, epilogue);
+                    }
+                    assert_eq!(y.pop(), Some(CANARY));
+                    for (o, &value) in y.iter().enumerate() {
+                        let expected = sums[o] + f64::from(before[o]) + f64::from(bias[o]);
+                        let error = (f64::from(value) - expected.max(0.0)).abs();
+                        let eps = f64::from(f32::EPSILON) * (k as f64 + 1.0).sqrt();
+                        assert!(error <= 2.0 * eps * (sizes[o] + 2.0), "{k} {outputs} {o}");
+                    }
+                    let first = first.get_or_insert_with(|| y.clone());
+                    assert_eq!(*first, y);
+                }
+                let mut y = vec![CANARY; outputs];
+                let all = 0..outputs;
+                linear_sparse::run(isa, lists, outputs, all, &x, &mut y, Start::Zero, None);
+                for (o, &value) in y.iter().enumerate() {
+                    let eps = f64::from(f32::EPSILON) * (k as f64 + 1.0).sqrt();
+                    assert!((f64::from(value) - sums[o]).abs() <= 2.0 * eps * sizes[o] + 1e-30);
+                }
+            }
+        }
+    }
+}

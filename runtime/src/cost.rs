@@ -89,6 +89,12 @@ pub(crate) fn lists(group: usize, shape: &ConvShape, images: usize, entries: u64
     Some(ms(ns * images as f64))
 }
 
+/// A linear layer of `rows` rows from resident lists.
+pub(crate) fn linear_lists(entries: u64, rows: usize) -> f64 {
+    ms(entries as f64
+        * (table::LINEAR_ENTRY + table::LINEAR_ENTRY_FURTHER * rows.saturating_sub(1) as f64))
+}
+
 /// Output channels of a group of an algorithm that skips zeros.
 pub(crate) fn group(algorithm: ConvAlgo) -> Option<usize> {
     match algorithm {

@@ -88,7 +88,7 @@ pub(crate) struct ListCost {
 pub(crate) const LISTS: &[ListCost] = &[
     ListCost { group: 1, vectors: 8, product: 0.176, entry: 0.6, list: 8.0, input: 0.3, output: 0.3 },
     ListCost { group: 2, vectors: 4, product: 0.30,  entry: 1.0, list: 8.0, input: 0.3, output: 0.3 },
-    ListCost { group: 4, vectors: 3, product: 0.57,  entry: 1.8, list: 10.0, input: 0.3, output: 0.3 },
+    ListCost { group: 4, vectors: 2, product: 0.57,  entry: 1.8, list: 10.0, input: 0.3, output: 0.3 },
 ];
 
 /// What Winograd loses with less scratch than it wants, by level: times its time.
@@ -100,6 +100,10 @@ pub(crate) const LINEAR_DECODED: f64 = 0.115;
 pub(crate) const LINEAR_CODES: f64 = 0.13;
 pub(crate) const LINEAR_F32: f64 = 0.40;
 pub(crate) const LINEAR_FURTHER: f64 = 0.035;
+
+/// An entry of the lists of a linear layer for the first row, read from memory, and for further rows.
+pub(crate) const LINEAR_ENTRY: f64 = 0.55;
+pub(crate) const LINEAR_ENTRY_FURTHER: f64 = 0.35;
 
 /// What expanding one weight costs more than with i8 codes: from a look-up table, from f32 beyond the caches.
 pub(crate) const EXPAND_LUT: f64 = 0.06;

@@ -26,8 +26,9 @@ use dcz_format::graph::{LayerId, Network};
 use dcz_format::layer::{Layer, PANEL, Tile};
 use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile, sparse};
+use dcz_kernels::{Activation, ConvShape, Isa, Map, Start, View, ViewMut, WeightTile};
 use dcz_kernels::{activation, binary, layout, norm, pool, resize};
+use dcz_kernels::{linear_sparse, sparse};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -362,6 +363,9 @@ impl<'e> Exec<'e> {
                     &mut *scratch,
                     |range, y, scratch| {
                         let x = x.get(range.start * work.inputs..).ok_or_else(mismatch)?;
+                        if let Some(Kept::Lists(lists)) = kept {
+                            return job.lists(lists, x, range.len(), 0, y);
+                        }
                         for i in 0..count {
                             let tile = group.tile(i, layer, info)?;
                             job.tile(&tile, x, range.len(), 0, y, scratch)?;
@@ -1037,6 +1041,9 @@ impl LinearJob<'_> {
         slot: &mut Slot<'_>,
         scratch: &mut [f32],
     ) -> Result<()> {
+        if let Some(Kept::Lists(lists)) = self.kept {
+            return self.lists(lists, x, 1, first, y);
+        }
         for tile in tiles {
             let decoded = match &self.kept {
                 Some(kept) => kept.tile(tile, self.layer, self.info)?,
@@ -1046,6 +1053,43 @@ impl LinearJob<'_> {
                 }
             };
             self.tile(&decoded, x, 1, first, y, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Resident lists for `n` rows; `y` starts at output channel `first` of its first row, and holds all others of it if
+    /// there are more rows.
+    fn lists(
+        &self,
+        lists: &resident::Lists,
+        x: &[f32],
+        n: usize,
+        first: usize,
+        y: &mut [f32],
+    ) -> Result<()> {
+        let (inputs, outputs) = (self.work.inputs, self.work.outputs);
+        let count = (outputs - first).min(y.len());
+        let epilogue = epilogue_of(&self.epilogue, first, count)?;
+        let start = if self.work.accumulate {
+            Start::Accumulate
+        } else {
+            Start::Zero
+        };
+        let rows = x
+            .chunks_exact(inputs.max(1))
+            .zip(y.chunks_mut(count.max(1)));
+        for (x, y) in rows.take(n) {
+            let (range, epilogue) = (first..first + count, Some(&epilogue));
+            linear_sparse::run(
+                self.isa,
+                lists.view(),
+                outputs,
+                range,
+                x,
+                y,
+                start,
+                epilogue,
+            );
         }
         Ok(())
     }

@@ -321,7 +321,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         Some(ResidentForm::Winograd(_)) => Tier::Winograd,
         Some(ResidentForm::Winograd16(_)) => Tier::Winograd16,
         Some(ResidentForm::Fft(_)) => Tier::Fft,
-        Some(ResidentForm::Lists(..)) => Tier::Lists,
+        Some(ResidentForm::Lists(..) | ResidentForm::LinearLists) => Tier::Lists,
     };
     PlanStep {
         name,
@@ -403,7 +403,12 @@ fn numeric_id(network: &Network, program: &Program, isa: Isa, inputs: &[Vec<usiz
                 let sums = entry.map(|a| a.sums);
                 write!(hash, " {sums:?} {} {:?}", w.accumulate, step.fused)
             }
-            Work::Linear(w) => write!(hash, " linear {} {:?}", w.accumulate, step.fused),
+            Work::Linear(w) => {
+                let resident = step.source.resident.and_then(|r| program.residents.get(r));
+                let lists = resident.is_some_and(|r| r.form == ResidentForm::LinearLists);
+                let kind = if lists { "lists" } else { "linear" };
+                write!(hash, " {kind} {} {:?}", w.accumulate, step.fused)
+            }
             _ => Ok(()),
         };
     }

@@ -26,7 +26,7 @@ use dcz_format::TileForm;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ALGOS, ConvAlgo, ConvShape, sparse};
+use dcz_kernels::{ALGOS, ConvAlgo, ConvShape, linear_sparse, sparse};
 
 /// Multiply-adds that are worth waking another thread for.
 const MACS_PER_THREAD: usize = 100_000;
@@ -249,6 +249,10 @@ fn candidates(
         {
             forms = vec![Some(ResidentForm::Fft(work.shape))];
         }
+        // The order of sums is that of sparse convolutions.
+        if algorithm.is_none() && allowed(ConvAlgo::DirectSparse) {
+            forms.push(Some(ResidentForm::LinearLists));
+        }
         if let (
             Some(group),
             [
@@ -387,12 +391,13 @@ fn linear_needs(
     info: &LayerInfo,
 ) -> Option<(f64, usize)> {
     let ms = match form {
+        Some(ResidentForm::LinearLists) => cost::linear_lists(info.entries(1), work.rows),
         Some(ResidentForm::Codes | ResidentForm::Float) | None => {
             cost::linear(layer, tile_form(form, info), form.is_some(), work.rows)
         }
         Some(_) => return None,
     };
-    Some((ms, linear_scratch(layer)))
+    Some((ms, linear_scratch(form, layer)))
 }
 
 fn f32s(len: usize) -> u64 {
@@ -558,14 +563,16 @@ fn frontier(unit: &Unit, scratch: u64) -> Vec<usize> {
 
 /// Leaves only candidates whose order of sums is that of the choice made for one thread.
 pub(crate) fn keep_sums(units: &mut [Unit], single: &[Unit], choice: &[usize]) {
-    let sums = |algorithm: Option<ConvAlgo>| {
-        let entry = ALGOS.iter().find(|a| Some(a.algo) == algorithm);
-        entry.map(|a| a.sums)
+    let sums = |c: &Candidate| {
+        let entry = ALGOS.iter().find(|a| Some(a.algo) == c.algorithm);
+        (
+            entry.map(|a| a.sums),
+            c.form == Some(ResidentForm::LinearLists),
+        )
     };
     for ((unit, single), &chosen) in units.iter_mut().zip(single).zip(choice) {
-        let wanted = single.candidates.get(chosen).map(|c| sums(c.algorithm));
-        unit.candidates
-            .retain(|c| Some(sums(c.algorithm)) == wanted);
+        let wanted = single.candidates.get(chosen).map(sums);
+        unit.candidates.retain(|c| Some(sums(c)) == wanted);
     }
 }
 
@@ -760,7 +767,11 @@ fn share_of_rows(rows: usize, unit: usize, threads: usize) -> usize {
     units.div_ceil(threads.max(1)).saturating_mul(unit)
 }
 
-fn linear_scratch(layer: &Layer) -> usize {
+fn linear_scratch(form: Option<ResidentForm>, layer: &Layer) -> usize {
+    if form == Some(ResidentForm::LinearLists) {
+        // When they are made.
+        return liveness::round(weights::tile_len(layer)) + linear_sparse::FILL_WORKSPACE;
+    }
     let tiles = layer.tiles.iter();
     let scratch = tiles.map(|t| dcz_kernels::linear_workspace(t.panels as usize, t.k_len as usize));
     scratch.max().unwrap_or(0)
@@ -781,7 +792,7 @@ fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<(Span, u
                 let with = (work.algorithm, form, work.level);
                 conv_scratch(work, with, layer, parts, strips)
             }),
-            Work::Linear(work) => layer(work.layer).map_or(0, linear_scratch),
+            Work::Linear(work) => layer(work.layer).map_or(0, |layer| linear_scratch(form, layer)),
             _ => 0,
         };
         let layer = layer_of(&step.work).and_then(layer);

@@ -12,7 +12,7 @@ use dcz_format::graph::LayerId;
 use dcz_format::layer::Layer;
 use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ConvShape, Isa, WeightTile, sparse};
+use dcz_kernels::{ConvShape, Isa, WeightTile, linear_sparse, sparse};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -31,6 +31,8 @@ pub(crate) enum ResidentForm {
     Fft(ConvShape),
     /// Lists of what is not zero for groups of so many output channels, for maps of this size.
     Lists(usize, ConvShape),
+    /// The same of a linear layer, for single output channels.
+    LinearLists,
 }
 
 impl ResidentForm {
@@ -88,7 +90,7 @@ pub(crate) struct Lists {
     values: Box<[f32]>,
     /// Output channels of a group.
     pub group: usize,
-    /// The layer they were made for.
+    /// The convolution they were made for; of linear layers no map.
     pub shape: ConvShape,
 }
 
@@ -194,6 +196,9 @@ impl Loader<'_> {
                 })?;
                 return Ok(ResidentLayer::Fft(Box::new(weights)));
             }
+            ResidentForm::LinearLists => {
+                return Ok(ResidentLayer::Lists(self.linear_lists(id, layer, info)?));
+            }
             ResidentForm::Lists(group, shape) => {
                 let lists = self.lists(id, layer, info, group, shape)?;
                 return Ok(ResidentLayer::Lists(lists));
@@ -268,6 +273,33 @@ impl Loader<'_> {
         })
     }
 
+    /// The same for a linear layer.
+    fn linear_lists(&mut self, id: LayerId, layer: &Layer, info: &LayerInfo) -> Result<Lists> {
+        let outputs = layer.shape.out_channels as usize;
+        let mut starts = zeros(linear_sparse::starts_len(info.k, outputs))?;
+        self.each_tile(id, layer, info, |isa, tile, scratch| {
+            linear_sparse::count(isa, outputs, tile, &mut starts, scratch);
+            Ok(())
+        })?;
+        let entries = sparse::finish_count(&mut starts);
+        let entries = entries.filter(|&n| n as u64 <= info.entries(1));
+        let entries = entries.ok_or_else(|| dcz_format::Error::zero_count(&layer.name))?;
+        let (mut places, mut values) = (zeros(entries)?, zeros(entries)?);
+        self.each_tile(id, layer, info, |isa, tile, scratch| {
+            let (places, values) = (&mut places, &mut values);
+            linear_sparse::fill(isa, outputs, tile, &mut starts, places, values, scratch);
+            Ok(())
+        })?;
+        linear_sparse::finish_fill(&mut starts);
+        Ok(Lists {
+            starts,
+            places,
+            values,
+            group: 1,
+            shape: geometry(layer),
+        })
+    }
+
     /// Decodes tile after tile of a layer.
     fn each_tile(
         &mut self,
@@ -324,6 +356,12 @@ pub(crate) fn bytes(layer: &Layer, info: &LayerInfo, form: ResidentForm) -> u64 
             let entry = size_of::<u16>() + group * size_of::<f32>();
             let starts = sparse::starts_len(&shape, group) * size_of::<u32>();
             (info.entries(group) as usize).saturating_mul(entry) + starts
+        }
+        ResidentForm::LinearLists => {
+            let entry = size_of::<u16>() + size_of::<f32>();
+            let outputs = layer.shape.out_channels as usize;
+            let starts = linear_sparse::starts_len(info.k, outputs) * size_of::<u32>();
+            (info.entries(1) as usize).saturating_mul(entry) + starts
         }
     };
     // The shared handle: two counters beside the enum.

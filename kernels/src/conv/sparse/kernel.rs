@@ -52,7 +52,7 @@ pub(super) struct Job<'a, 'b> {
     pub epilogue: Option<&'a Epilogue<'a>>,
     /// Packed input.
     pub data: &'a mut [f32],
-    /// `[channel][vector][8]` of a band, if sums are kept between blocks.
+    /// `[group of vectors][channel][vector][8]` of a band, if sums are kept between blocks.
     pub sums: &'a mut [f32],
     pub own: Sums,
 }
@@ -98,6 +98,11 @@ impl Job<'_, '_> {
         to: Place,
     ) {
         let total = band.len() * self.lines.vectors;
+        let panels = part.starts.len() / (PANEL / L);
+        // Of one group of the layer.
+        let (channel, _) = self.shape.panel_channels(part.first_panel);
+        let (last, lanes) = self.shape.panel_channels(part.first_panel + panels - 1);
+        let end = last + lanes;
         let mut first = 0;
         while first < total {
             let count = group::<A, B>(self.isa, total - first);
@@ -108,12 +113,13 @@ impl Job<'_, '_> {
                 .chunks(PANEL / L)
                 .zip(part.ends.chunks(PANEL / L));
             for (i, (starts, ends)) in lists.enumerate() {
-                let (channel, lanes) = self.shape.panel_channels(part.first_panel + i);
-                let channels = channel..channel + lanes;
+                let channel = channel + i * PANEL;
+                let channels = channel..(channel + PANEL).min(end);
                 if from == Place::Out {
                     self.fetch(channels.clone(), spots);
                 }
-                let sums = self.sums.get_mut((i * PANEL * total + first) * 8..);
+                let at = (panels * PANEL * first + i * PANEL * count) * 8;
+                let sums = self.sums.get_mut(at..);
                 let chains = Panel {
                     starts,
                     ends,
@@ -123,7 +129,6 @@ impl Job<'_, '_> {
                     from,
                     to,
                     sums: sums.unwrap_or_default(),
-                    stride: total * 8,
                     own: &mut self.own,
                 };
                 if count == A {
@@ -191,8 +196,6 @@ struct Panel<'a, const L: usize> {
     from: Place,
     to: Place,
     sums: &'a mut [f32],
-    /// Distance of two channels in `sums`.
-    stride: usize,
     own: &'a mut Sums,
 }
 
@@ -217,7 +220,6 @@ impl<const L: usize, const NV: usize> Work for Chains<'_, L, NV> {
             from,
             to,
             sums,
-            stride,
             own,
         } = self.0;
         for i in 0..starts.len() {
@@ -227,7 +229,7 @@ impl<const L: usize, const NV: usize> Work for Chains<'_, L, NV> {
             if from != Place::Zero {
                 for l in 0..L {
                     let row = match from {
-                        Place::Sums => &sums[(i * L + l) * stride..][..NV * 8],
+                        Place::Sums => &sums[(i * L + l) * NV * 8..][..NV * 8],
                         _ => &own.0[i * L + l][..NV * 8],
                     };
                     for j in 0..NV {
@@ -238,7 +240,7 @@ impl<const L: usize, const NV: usize> Work for Chains<'_, L, NV> {
             chains(simd, places, values, window, &mut acc);
             for l in 0..L {
                 let row = match to {
-                    Place::Sums => &mut sums[(i * L + l) * stride..][..NV * 8],
+                    Place::Sums => &mut sums[(i * L + l) * NV * 8..][..NV * 8],
                     _ => &mut own.0[i * L + l][..NV * 8],
                 };
                 let row = row.as_chunks_mut().0;

@@ -23,6 +23,9 @@ pub(super) const LINE: usize = 16;
 const OFFSETS: usize = 1 << 16;
 /// Elements of lines that the products of one group of vectors touch: 24 of 32 KiB of L1 cache.
 const NEAR: usize = 6 * 1024;
+/// Sets of an L1 cache of 32 KiB and 8 ways, and how many of them channels are apart.
+const SETS: usize = 64;
+const APART: usize = 16;
 /// Vectors of a group for which [`NEAR`] is meant.
 const GROUP: usize = 8;
 
@@ -69,10 +72,10 @@ impl Lines {
         let inputs = shape.in_per_group().max(1);
         let most = (NEAR / near).min(OFFSETS / one.channel).clamp(1, inputs);
         let channels = inputs.div_ceil(inputs.div_ceil(most));
-        // Linear in the rows.
-        let size = |rows: usize| Lines::sized(shape, channels, rows).channel * channels;
-        let (first, step) = (size(1), (size(2) - size(1)).max(1));
-        let most = room.min(OFFSETS).saturating_sub(first) / step + 1;
+        // Padding included.
+        let row = one.vectors * py * px * LINE;
+        let first = (reach(shape)[0] * row).saturating_add((APART * 2 + 1) * LINE);
+        let most = (room.min(OFFSETS) / channels).saturating_sub(first) / row;
         let rows = rows.max(1);
         let most = most.min(sums / row_sums.max(1)).clamp(1, rows);
         Lines::sized(shape, channels, rows.div_ceil(rows.div_ceil(most)))
@@ -87,7 +90,15 @@ impl Lines {
         });
         let vectors = shape.out_w.div_ceil(8).max(1);
         let phase_rows = rows.saturating_add(reach_y);
-        let row = vectors.saturating_mul(LINE * phases[0] * phases[1]);
+        let lines = vectors.saturating_mul(phases[0] * phases[1]);
+        let lines = phase_rows.saturating_mul(lines);
+        // Neighbouring channels must not share the sets of the L1 cache.
+        let apart = (GROUP + reach_y * vectors.min(GROUP)).min(APART);
+        let pad = match lines % SETS {
+            set if set < apart => apart - set,
+            set if set > SETS - apart => SETS - set + apart,
+            _ => 0,
+        };
         Lines {
             channels,
             rows,
@@ -95,7 +106,7 @@ impl Lines {
             phases,
             phase_rows,
             reach: reach_x,
-            channel: phase_rows.saturating_mul(row),
+            channel: lines.saturating_add(pad).saturating_mul(LINE),
         }
     }
 
@@ -165,32 +176,49 @@ impl Pack<'_> {
         let (step, width) = (self.shape.stride[1], self.shape.in_w as isize);
         let first = self.input.map.at(0, self.channels.start, y) as isize;
         let halves = lines.vectors + usize::from(lines.reach > 0);
-        for half in 0..halves {
-            let x = left + (half * 8 * step) as isize;
-            // Lanes within the row.
-            let lanes = |to: isize| (to - x).max(0).unsigned_abs().div_ceil(step).min(8);
-            let (low, high) = (lanes(0), lanes(width));
-            for c in 0..self.channels.len() {
-                let from = first + (c * self.input.map.channel) as isize + x;
-                let v = if low >= high {
-                    simd.splat(0.0)
-                } else {
-                    let v = self.eight::<S, STRIDE>(simd, from, low..high);
-                    if high - low == 8 {
-                        v
-                    } else {
-                        let zero = simd.splat(0.0);
-                        simd.blend(low, zero, simd.blend(high, v, zero))
-                    }
-                };
-                let to = &mut self.out[c * lines.channel + at..][..lines.vectors * LINE];
-                if half < lines.vectors {
-                    simd.store(v, &mut to[half * LINE..].as_chunks_mut().0[0]);
-                }
-                if half > 0 && lines.reach > 0 {
-                    simd.store(v, &mut to[half * LINE - 8..].as_chunks_mut().0[0]);
-                }
+        let x = |half: usize| left + (half * 8 * step) as isize;
+        // Lanes of a half that are within the row.
+        let lanes = |half: usize| {
+            let to = |to: isize| (to - x(half)).max(0).unsigned_abs().div_ceil(step).min(8);
+            to(0)..to(width)
+        };
+        let whole = |half: &usize| lanes(*half).len() == 8;
+        let low = (0..halves).find(whole).unwrap_or(halves);
+        let high = (low..halves).find(|half| !whole(half)).unwrap_or(halves);
+        for c in 0..self.channels.len() {
+            // In the order of the input.
+            let from = first + (c * self.input.map.channel) as isize;
+            for half in low..high {
+                let v = self.eight::<S, STRIDE>(simd, from + x(half), 0..8);
+                self.store(simd, c * lines.channel + at, half, v);
             }
+        }
+        for half in (0..low).chain(high..halves) {
+            let lanes = lanes(half);
+            for c in 0..self.channels.len() {
+                let zero = simd.splat(0.0);
+                let v = if lanes.is_empty() {
+                    zero
+                } else {
+                    let from = first + (c * self.input.map.channel) as isize + x(half);
+                    let v = self.eight::<S, STRIDE>(simd, from, lanes.clone());
+                    simd.blend(lanes.start, zero, simd.blend(lanes.end, v, zero))
+                };
+                self.store(simd, c * lines.channel + at, half, v);
+            }
+        }
+    }
+
+    /// 8 columns belong to the first half of a line and to the second of the one before.
+    #[inline(always)]
+    fn store<S: Simd>(&mut self, simd: S, row: usize, half: usize, v: S::V) {
+        let lines = self.lines;
+        let to = &mut self.out[row..][..lines.vectors * LINE];
+        if half < lines.vectors {
+            simd.store(v, &mut to[half * LINE..].as_chunks_mut().0[0]);
+        }
+        if half > 0 && lines.reach > 0 {
+            simd.store(v, &mut to[half * LINE - 8..].as_chunks_mut().0[0]);
         }
     }
 
