@@ -21,6 +21,8 @@ pub mod exit {
     pub const IO: u8 = 7;
     /// Some of many inputs failed.
     pub const SOME_FAILED: u8 = 8;
+    /// A comparison found what it looked for: a layer that is not good enough.
+    pub const DIFFERS: u8 = 9;
     /// Stopped by the user; the work so far was kept where that was asked for.
     pub const INTERRUPTED: u8 = 130;
 }
@@ -45,6 +47,8 @@ pub enum Error {
     SelfTest(String),
     /// Some of many inputs failed; the others were processed.
     SomeFailed(String),
+    /// What was compared differs by more than was allowed.
+    Differs(String),
     /// The user asked to stop; the text says where the work so far lies.
     Interrupted(String),
     /// An error of the runtime or the container, with the exit code it means.
@@ -90,6 +94,7 @@ impl Error {
             Error::Budget(_) => exit::BUDGET,
             Error::Io(_) => exit::IO,
             Error::SomeFailed(_) => exit::SOME_FAILED,
+            Error::Differs(_) => exit::DIFFERS,
             Error::Interrupted(_) => exit::INTERRUPTED,
             Error::Runtime { code, .. } => *code,
         }
@@ -111,6 +116,7 @@ impl fmt::Display for Error {
             | Error::Io(text)
             | Error::SelfTest(text)
             | Error::SomeFailed(text)
+            | Error::Differs(text)
             | Error::Interrupted(text)
             | Error::Runtime { text, .. } => f.write_str(text),
             Error::Unsupported(list) => {

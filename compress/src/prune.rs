@@ -77,13 +77,7 @@ pub struct Blocks {
 impl Blocks {
     /// Blocks of `size` channels (2, 4 or 8) of a layer.
     pub fn new(shape: &LayerShape, size: u8) -> Blocks {
-        let size = usize::from(size).max(1);
-        let mut rows = Vec::new();
-        for panel in 0..shape.panels() {
-            let (first, channels) = shape.panel_channels(panel);
-            let starts = (0..channels).step_by(size);
-            rows.extend(starts.map(|at| (first + at, size.min(channels - at))));
-        }
+        let rows = shape.channel_blocks(size.into());
         Blocks { rows, k: shape.k() }
     }
 

@@ -203,7 +203,7 @@ impl<'a> LayerCheck<'a> {
             self.codes.resize(tile.weights(), 0);
             decoder.decode(container, net, id, index, TileOut::Codes(&mut self.codes))?;
             self.check_codes(tile, decoder.mask(tile))
-        } else if self.layer.index != Index::Raw {
+        } else if !matches!(self.layer.index, Index::Raw) {
             self.check_full_codebook(tile, decoder.mask(tile))
         } else {
             Ok(())
@@ -225,7 +225,7 @@ impl<'a> LayerCheck<'a> {
                 None => padding_ok &= self.values[at].to_bits() == 0,
             },
         );
-        if self.layer.index == Index::Raw {
+        if matches!(self.layer.index, Index::Raw) {
             self.zeros += zeros;
         }
         if padding_ok {

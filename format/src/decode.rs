@@ -112,7 +112,7 @@ impl TileDecoder {
             });
             for tile in &layer.tiles {
                 coded = coded.max(tile.len as usize);
-                if layer.index != Index::Raw {
+                if !matches!(layer.index, Index::Raw) {
                     groups = groups.max(tile.weights() / PANEL);
                 }
                 if matches!(layer.index, Index::Gaps { .. }) {
@@ -242,7 +242,7 @@ impl TileDecoder {
                 format!("panel {}, k {}", tile.panel, tile.k),
             ));
         }
-        if layer.index == Index::Raw {
+        if matches!(layer.index, Index::Raw) {
             let TileOut::F32(values) = out else {
                 return Err(Error::new(ErrorKind::NoCodes, ""));
             };

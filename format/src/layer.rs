@@ -95,6 +95,17 @@ impl LayerShape {
             per_group.saturating_sub(first).min(PANEL),
         )
     }
+    /// Blocks of at most `size` neighbouring output channels that do not straddle panels: first channel and number of
+    /// channels. Where the channels of a panel are no multiple, its last block is smaller.
+    pub fn channel_blocks(&self, size: usize) -> Vec<(usize, usize)> {
+        let size = size.max(1);
+        let blocks = (0..self.panels()).flat_map(|panel| {
+            let (first, channels) = self.panel_channels(panel);
+            let starts = (0..channels).step_by(size);
+            starts.map(move |at| (first + at, size.min(channels - at)))
+        });
+        blocks.collect()
+    }
     /// Weights without padding.
     pub fn weights(&self) -> u64 {
         u64::from(self.out_channels)

@@ -573,9 +573,9 @@ fn check_values(layer: &Layer) -> Result<()> {
 fn check_index(layer: &Layer, tables: &[crate::CodeTable]) -> Result<()> {
     let raw = matches!(layer.values, Values::Raw32 | Values::Raw16);
     ensure(
-        raw == (layer.index == Index::Raw),
+        raw == matches!(layer.index, Index::Raw),
         ErrorKind::IndexMode,
-        || format!("{:?}", layer.index),
+        || "raw values have the raw index, no others have it".into(),
     )?;
     let table = |id: TableId| get(tables, id.0, "code table");
     match &layer.index {

@@ -118,6 +118,17 @@ fn compress_check_inspect_compare_infer() {
     );
     run("dcz", &["inspect", &file]).expect_code(0);
     run("dcz", &["compare", &model, &file, "--input", &input]).expect_code(0);
+    // No cosine reaches 1.1: every layer is bad.
+    let strict = [
+        "compare",
+        &model,
+        &file,
+        "--input",
+        &input,
+        "--bad-below",
+        "1.1",
+    ];
+    refused(run("dcz", &strict), 9);
     let out = folder.path("y.npy");
     run(
         "infer",

@@ -18,13 +18,7 @@ pub struct Units {
 impl Units {
     /// Units of `block` output channels (1: single weights) of a layer.
     pub fn new(shape: &LayerShape, block: usize) -> Units {
-        let block = block.max(1);
-        let mut rows = Vec::new();
-        for panel in 0..shape.panels() {
-            let (first, channels) = shape.panel_channels(panel);
-            let starts = (0..channels).step_by(block);
-            rows.extend(starts.map(|at| (first + at, block.min(channels - at))));
-        }
+        let rows = shape.channel_blocks(block);
         Units { rows, k: shape.k() }
     }
 

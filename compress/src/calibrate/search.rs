@@ -485,6 +485,17 @@ struct Judge<'a> {
 /// False positive rate of the true positive rate.
 const FALSE_POSITIVES: f64 = 1e-3;
 
+/// The smallest drop that so many pairs of one person can show, if there are enough of different people.
+fn nearest_drop(same: usize, enough_different: bool) -> String {
+    if same < 2 || !enough_different {
+        return String::new();
+    }
+    format!(
+        " (the smallest drop they can show is {:.4})",
+        1.0 / same as f64
+    )
+}
+
 impl<'a> Judge<'a> {
     fn new(
         float: &FloatNetwork,
@@ -509,7 +520,8 @@ impl<'a> Judge<'a> {
             );
             if same < fewest || different < least {
                 return Err(Error::Usage(format!(
-                    "--target tpr-drop={drop} cannot be measured on these images: by their names (NAME_0001) they make {same} pairs of one person and {different} of two, at least {fewest} and {least} are needed; --target cosine=... needs no names"
+                    "--target tpr-drop={drop} cannot be measured on these images: by their names (NAME_0001) they make {same} pairs of one person and {different} of two, at least {fewest} and {least} are needed{}; --target cosine=... needs no names",
+                    nearest_drop(same, different >= least)
                 )));
             }
         }

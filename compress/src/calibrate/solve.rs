@@ -192,7 +192,10 @@ pub fn round_coupled(
 }
 
 /// One row: `target` starts as the weights plus whatever else the columns are to make up for.
-#[expect(clippy::too_many_arguments)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one row's slices of buffers that the callers divide among threads"
+)]
 fn round_row(
     original: &[f32],
     target: &mut [f32],

@@ -9,7 +9,7 @@ use super::frontier::{Frontier, Source};
 use super::gram::{Gram, Inputs};
 use super::linalg::{self, view, view_mut};
 use super::patches::Patches;
-use super::rate::Rate;
+use super::rate::{Rate, coded_bits};
 use super::segment::live;
 use super::solve::{Factor, Rounding, alone, lost, round, round_coupled};
 use super::treatment::Treatment;
@@ -334,7 +334,7 @@ fn round_layer(
         .map(|(i, &q)| f32::from(q) * per_row[i / k])
         .collect();
     Ok(Rounded {
-        bits: rate.total(),
+        bits: coded_bits(&codes, k),
         codes,
         steps,
         decoded,
@@ -469,7 +469,7 @@ pub fn dry(ground: &Ground, lambda: f64) -> f64 {
             } else {
                 0.0
             };
-            Rate::of(&codes).total() + own
+            coded_bits(&codes, k) + own
         })
         .sum()
 }

@@ -21,7 +21,7 @@ use super::frontier::Frontier;
 use super::gram::Inputs;
 use super::linalg;
 use super::patches::Patches;
-use super::rate::Rate;
+use super::rate::{Rate, coded_bits};
 use super::solve::{Factor, Rounding, round};
 use super::walk::{
     Asked, Knowledge, Rounded, WalkOptions, correct_bias, nearest, own_bias, rows_of, step_for,
@@ -268,7 +268,7 @@ fn round_samples(
     }
     let step = chosen.map_or(1.0, |(step, _)| step);
     Ok(Rounded {
-        bits: Rate::of(&codes).total(),
+        bits: coded_bits(&codes, width),
         decoded: codes.iter().map(|&q| f32::from(q) * step).collect(),
         codes,
         steps: Steps::Layer(step),

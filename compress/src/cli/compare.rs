@@ -14,7 +14,9 @@ use serde_json::json;
 
 /// Compares a .dcz file with the ONNX model it was made from, layer by layer, both computed in float64.
 ///
-/// Without --input and --images the input of the self-test is used.
+/// Without --input and --images the input of the self-test is used. Calibrated files scale channels between layers; `fitted` is the
+/// least cosine once every channel is scaled to fit (of outputs, which are never scaled, the plain one), and decides which layer is bad.
+/// With a bad layer the exit code is 9.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The ONNX model
@@ -30,7 +32,7 @@ pub struct Arguments {
     /// Which network of the file
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// A layer is bad when its cosine is below this
+    /// A layer is bad when its fitted cosine is below this
     #[arg(long, value_name = "COSINE", default_value_t = 0.99)]
     bad_below: f64,
     /// At most this many images
@@ -84,18 +86,27 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let differences = compared?;
     let bad = differences
         .iter()
-        .find(|d| d.least_cosine.is_nan() || d.least_cosine < arguments.bad_below);
+        .find(|d| d.least_fitted.is_nan() || d.least_fitted < arguments.bad_below);
     let text = table(&differences, bad, arguments.bad_below);
+    let verdict = match bad {
+        None => Ok(()),
+        Some(d) => Err(Error::Differs(format!(
+            "layer '{}' has a cosine of {:.5}, below {}",
+            d.node, d.least_fitted, arguments.bad_below
+        ))),
+    };
     if !arguments.json {
-        return super::print(&text);
+        super::print(&text)?;
+        return verdict;
     }
     eprint!("{text}");
     let layers: Vec<_> = differences
         .iter()
-        .map(|d| json!({ "node": d.node, "tensor": d.tensor, "has_weights": d.has_weights, "cosine": d.cosine, "least_cosine": d.least_cosine, "max_error": d.max_error, "relative_error": d.relative_error() }))
+        .map(|d| json!({ "node": d.node, "tensor": d.tensor, "has_weights": d.has_weights, "cosine": d.cosine, "least_cosine": d.least_cosine, "least_fitted": d.least_fitted, "max_error": d.max_error, "relative_error": d.relative_error() }))
         .collect();
     let line = json!({ "inputs": names, "layers": layers, "bad_below": arguments.bad_below, "first_bad": bad.map(|d| d.node.clone()) });
-    super::print(&format!("{line}\n"))
+    super::print(&format!("{line}\n"))?;
+    verdict
 }
 
 fn table(differences: &[Difference], bad: Option<&Difference>, limit: f64) -> String {
@@ -106,16 +117,17 @@ fn table(differences: &[Difference], bad: Option<&Difference>, limit: f64) -> St
         .unwrap_or(5)
         .max(5);
     let mut text = format!(
-        "{:<width$}  {:>10}  {:>10}  {:>10}  {:>10}\n",
-        "layer", "cosine", "least", "max error", "relative"
+        "{:<width$}  {:>10}  {:>10}  {:>10}  {:>10}  {:>10}\n",
+        "layer", "cosine", "least", "fitted", "max error", "relative"
     );
     for d in differences {
         let mark = if d.has_weights { "" } else { "  (output)" };
         text.push_str(&format!(
-            "{:<width$}  {:>10.7}  {:>10.7}  {:>10.3e}  {:>10.3e}{mark}\n",
+            "{:<width$}  {:>10.7}  {:>10.7}  {:>10.7}  {:>10.3e}  {:>10.3e}{mark}\n",
             d.node,
             d.cosine,
             d.least_cosine,
+            d.least_fitted,
             d.max_error,
             d.relative_error()
         ));
@@ -123,7 +135,7 @@ fn table(differences: &[Difference], bad: Option<&Difference>, limit: f64) -> St
     text.push_str(&match bad {
         Some(d) => format!(
             "first bad layer: '{}', cosine {:.7} below {limit}\n",
-            d.node, d.least_cosine
+            d.node, d.least_fitted
         ),
         None => format!("no layer's cosine is below {limit}\n"),
     });

@@ -28,7 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Makes, inspects, checks, compares and evaluates .dcz files.
 ///
 /// Exit codes: 0 all is well, 2 usage, 3 malformed or corrupt file, 4 unsupported, 5 bad input, 6 memory budget,
-/// 7 input or output, 8 some of many inputs failed.
+/// 7 input or output, 8 some of many inputs failed, 9 `compare` found a bad layer.
 #[derive(Debug, Parser)]
 #[command(name = "dcz", version, max_term_width = 110)]
 pub struct Arguments {

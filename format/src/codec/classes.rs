@@ -66,6 +66,7 @@ impl ClassScratch {
 }
 
 /// Sorts the k of a tile by class, keeping their order; where each class begins and the last one ends.
+#[inline(never)]
 fn sort(classes: &Classes, tile: &Tile, order: &mut [u16]) -> [usize; MAX_CLASSES + 1] {
     let (first, len) = (tile.k as usize, tile.k_len as usize);
     let mut ends = [0; MAX_CLASSES + 1];
@@ -206,6 +207,7 @@ impl Streams<'_> {
     }
 
     /// The mask bytes of all rows of a class, to the front of `masks`.
+    #[inline(never)]
     fn masks(
         &mut self,
         class: &Class,
@@ -263,6 +265,7 @@ struct Places<'a> {
 }
 
 impl Places<'_> {
+    #[inline(never)]
     fn put(&mut self, rows: &[[u8; PANEL]], masks: &[u8], codes: &mut [u8], mask: &mut [u8]) {
         let (mut rows, mut masks) = (rows, masks);
         while !rows.is_empty() {

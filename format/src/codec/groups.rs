@@ -70,32 +70,23 @@ impl Lut {
         values: &mut [u8],
         escapes: &mut Escapes<'_>,
     ) -> Result<(), CodecError> {
-        match code.group {
-            2 => self.expand_by::<2>(code, values, escapes),
-            3 => self.expand_by::<3>(code, values, escapes),
-            _ => self.expand_by::<4>(code, values, escapes),
-        }
-    }
-
-    fn expand_by<const G: usize>(
-        &self,
-        code: &ValueCode,
-        values: &mut [u8],
-        escapes: &mut Escapes<'_>,
-    ) -> Result<(), CodecError> {
+        let group = usize::from(code.group.clamp(2, 4));
         let count = values.len();
-        let (whole, rest) = (count / G, count % G);
-        let first = count - count.div_ceil(G);
+        let (whole, rest) = (count / group, count % group);
+        let first = count - count.div_ceil(group);
         for i in 0..whole {
             let symbol = usize::from(values[first + i]);
-            let place = &mut values[i * G..(i + 1) * G];
-            place.copy_from_slice(&self.values[symbol][..G]);
+            let found = self.values[symbol];
+            // A whole word where no symbol lies behind, which is everywhere but near the end.
+            let start = i * group;
+            match values.get_mut(start..start + 4) {
+                Some(place) if start + 4 <= first + i + 1 => place.copy_from_slice(&found),
+                _ => values[start..start + group].copy_from_slice(&found[..group]),
+            }
             let missing = self.escapes[symbol];
             if missing != 0 {
-                for (lane, value) in place.iter_mut().enumerate() {
-                    if missing >> lane & 1 == 1 {
-                        *value = escapes.next()?;
-                    }
+                for lane in (0..group).filter(|lane| missing >> lane & 1 == 1) {
+                    values[start + lane] = escapes.next()?;
                 }
             }
         }
@@ -107,7 +98,7 @@ impl Lut {
                     symbol: symbol as u8,
                 });
             }
-            for (lane, value) in values[whole * G..].iter_mut().enumerate() {
+            for (lane, value) in values[whole * group..].iter_mut().enumerate() {
                 *value = match self.escapes[symbol] >> lane & 1 {
                     0 => self.values[symbol][lane],
                     _ => escapes.next()?,

@@ -323,6 +323,7 @@ fn write_classes(w: &mut Writer, classes: &Classes) {
     }
 }
 
+#[inline(never)]
 fn read_classes(r: &mut Reader<'_>, shape: &LayerShape) -> Result<Classes> {
     let at = r.offset();
     let count = r.uint32("number of classes")? as usize;
@@ -356,6 +357,7 @@ fn read_classes(r: &mut Reader<'_>, shape: &LayerShape) -> Result<Classes> {
     })
 }
 
+#[inline(never)]
 fn read_class(r: &mut Reader<'_>) -> Result<Class> {
     let tag = r.u8("class")?;
     if tag > 3 {
@@ -373,7 +375,8 @@ fn read_class(r: &mut Reader<'_>) -> Result<Class> {
     let group = r.u8("values per symbol")?;
     let (mut alphabet, mut escape) = (Vec::new(), false);
     if group > 1 {
-        alphabet = r.list("alphabet", 16, 1, |r| r.u8("value"))?;
+        let count = r.count("alphabet", 16, 1)?;
+        alphabet = r.take(count, "alphabet")?.to_vec();
         escape = r.bool("escape")?;
     }
     let values = ValueCode {
