@@ -53,18 +53,10 @@ pub(crate) fn unpack(
         return Err(truncated(bytes.len()));
     }
     let symbols = Canonical::new(&code);
-    let mut bits = rest
-        .iter()
-        .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
-    let mut taken = 0;
+    let mut at = 0;
     let mut map = Vec::with_capacity(blocks);
     for _ in 0..count {
-        let mut symbol = symbols
-            .next(|| {
-                taken += 1;
-                bits.next()
-            })
-            .ok_or(truncated(bytes.len()))?;
+        let mut symbol = symbols.next(rest, &mut at).ok_or(truncated(bytes.len()))?;
         for _ in 0..per {
             if map.len() < blocks {
                 map.push((symbol % classes) as u8);
@@ -73,16 +65,17 @@ pub(crate) fn unpack(
         }
         if symbol != 0 {
             return Err(CodecError::InvalidCode {
-                offset: used + taken / 8,
+                offset: used + at / 8,
             });
         }
     }
-    if bits.take((8 - taken % 8) % 8).any(|bit| bit) {
+    let spare = rest.get(at / 8).map_or(0, |byte| byte >> (at % 8));
+    if at % 8 != 0 && spare != 0 {
         return Err(CodecError::Padding {
-            offset: used + taken / 8,
+            offset: used + at / 8,
         });
     }
-    Ok((map, used + taken.div_ceil(8)))
+    Ok((map, used + at.div_ceil(8)))
 }
 
 fn truncated(offset: usize) -> CodecError {
@@ -116,16 +109,17 @@ impl Canonical {
             symbols,
         }
     }
-    /// None at the end of the bits, or at a one bit of a code that has one symbol only.
-    fn next(&self, mut bit: impl FnMut() -> Option<bool>) -> Option<usize> {
+    /// The symbol at bit `at`, which moves behind it. None at the end of the bytes, or at a one bit of a code that has one
+    /// symbol only.
+    fn next(&self, bytes: &[u8], at: &mut usize) -> Option<usize> {
         let (mut code, mut first, mut index) = (0usize, 0usize, 0usize);
         for count in &self.counts[1..] {
-            code = code << 1 | usize::from(bit()?);
+            let byte = bytes.get(*at / 8)?;
+            code = code << 1 | usize::from(byte >> (*at % 8) & 1);
+            *at += 1;
             if code < first + count {
-                return self
-                    .symbols
-                    .get(index + code - first)
-                    .map(|s| usize::from(*s));
+                let symbol = self.symbols.get(index + code - first);
+                return symbol.map(|symbol| usize::from(*symbol));
             }
             if self.single {
                 return None;
