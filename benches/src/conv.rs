@@ -16,7 +16,8 @@ use dcz_kernels::fft::FftPlan;
 use dcz_kernels::winograd::{self, Resident, Winograd};
 use dcz_kernels::{
     ALGOS, Activation, Algo, ConvAlgo, ConvShape, Epilogue, Isa, KOrder, Map, Start, Steps,
-    TileValues, View, ViewMut, WeightTile, conv_tile, kernel_name, weights::PANEL, workspace,
+    TileValues, View, ViewMut, WeightTile, conv_tile, kernel_name, sparse, weights::PANEL,
+    workspace,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -371,6 +372,14 @@ impl Layer {
                 candidates.push(self.winograd_16(size));
             }
         }
+        if sparse::supports_resident(&self.shape) {
+            let groups = [
+                (ConvAlgo::DirectSparse, 1),
+                (ConvAlgo::BlockSparse2, 2),
+                (ConvAlgo::BlockSparse4, 4),
+            ];
+            candidates.extend(groups.map(|(algo, group)| self.lists(algo, group)));
+        }
         #[cfg(feature = "fft")]
         candidates.extend(self.fft());
         candidates
@@ -504,6 +513,53 @@ impl Layer {
                 scales: &scales,
             });
         })
+    }
+
+    /// From lists that are kept.
+    fn lists(&self, algo: ConvAlgo, group: usize) -> Candidate<'_> {
+        let (shape, isa, tile) = (&self.shape, self.isa, self.whole());
+        let mut scratch = vec![0.0; sparse::fill_workspace(shape)];
+        let mut starts = vec![0; sparse::starts_len(shape, group)];
+        sparse::count(isa, shape, group, &tile, &mut starts, &mut scratch);
+        // Of layers that fit into memory, the number of entries fits 32 bits.
+        let entries = sparse::finish_count(&mut starts).unwrap_or(0);
+        let (mut places, mut values) = (vec![0u16; entries], vec![0.0; entries * group]);
+        let (p, v) = (&mut places, &mut values);
+        sparse::fill(isa, shape, group, &tile, &starts, p, v, &mut scratch);
+        let panels = shape.panels();
+        scratch = vec![0.0; sparse::run_workspace(shape, panels, shape.out_h)];
+        let kept = [
+            size_of_val(starts.as_slice()),
+            size_of_val(places.as_slice()),
+            size_of_val(values.as_slice()),
+        ];
+        Candidate {
+            name: format!("{}, lists", kernel_name(algo, isa)),
+            workspace_bytes: size_of_val(scratch.as_slice()),
+            kept_bytes: kept.iter().sum(),
+            legal: true,
+            run: Box::new(move |out| {
+                let lists = sparse::Lists {
+                    starts: &starts,
+                    places: &places,
+                    values: &values,
+                };
+                sparse::run(
+                    isa,
+                    shape,
+                    shape,
+                    group,
+                    lists,
+                    0..panels,
+                    self.input(),
+                    0..shape.out_h,
+                    &mut self.output(out),
+                    Start::Zero,
+                    Some(&RELU),
+                    &mut scratch,
+                );
+            }),
+        }
     }
 
     /// Winograd with kept weights, which `with` hands over.

@@ -206,6 +206,7 @@ fn pick(shape: &Shape, zeros: u64) -> Result<String> {
         Some(Tier::Float) => format!("{algorithm}, kept f32"),
         Some(Tier::Winograd) => transformed("f32"),
         Some(Tier::Winograd16) => transformed("i16"),
+        Some(Tier::Lists) => format!("{algorithm}, lists"),
         _ => algorithm,
     })
 }

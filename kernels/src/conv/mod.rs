@@ -204,7 +204,7 @@ pub const ALGOS: &[Algo] = &[
         sums: Sums::Chain,
         supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run_tile::<1, 8, 4>,
+        run: sparse::run_tile::<1, 12, 8, 4>,
     },
     Algo {
         algo: ConvAlgo::Depthwise,
@@ -244,7 +244,7 @@ pub const ALGOS: &[Algo] = &[
         sums: Sums::Chain,
         supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run_tile::<2, 4, 2>,
+        run: sparse::run_tile::<2, 4, 2, 1>,
     },
     Algo {
         algo: ConvAlgo::BlockSparse4,
@@ -252,7 +252,7 @@ pub const ALGOS: &[Algo] = &[
         sums: Sums::Chain,
         supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run_tile::<4, 2, 1>,
+        run: sparse::run_tile::<4, 2, 1, 1>,
     },
     Algo {
         algo: ConvAlgo::Pointwise,

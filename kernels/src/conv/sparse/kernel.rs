@@ -11,7 +11,7 @@ use crate::weights::PANEL;
 use std::ops::Range;
 
 /// Most vectors of a group.
-const GROUP: usize = 8;
+const GROUP: usize = 12;
 
 /// Where sums are between two blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +63,14 @@ impl Sums {
     }
 }
 
-/// Vectors of the next group of `left`: `A`, `B` or 1.
-fn group<const A: usize, const B: usize>(isa: Isa, left: usize) -> usize {
-    // Two groups of two keep the registers busier than three and one.
-    let even = left == A + 1 && left == 2 * B;
-    if isa.is_fast() && left >= A && !even {
+/// Vectors of the next group of `left`: `A`, `B`, `C` or 1.
+fn group<const A: usize, const B: usize, const C: usize>(isa: Isa, left: usize) -> usize {
+    if isa.is_fast() && left >= A && left != 2 * B {
         A
-    } else if left >= B {
+    } else if isa.is_fast() && left >= B {
         B
+    } else if left >= C {
+        C
     } else {
         1
     }
@@ -89,8 +89,8 @@ impl Job<'_, '_> {
         });
     }
 
-    /// Computes a block that is packed, with groups of `L` channels and of `A`, `B` or 1 vectors.
-    pub fn band<const L: usize, const A: usize, const B: usize>(
+    /// Computes a block that is packed, with groups of `L` channels and of `A`, `B`, `C` or 1 vectors.
+    pub fn band<const L: usize, const A: usize, const B: usize, const C: usize>(
         &mut self,
         part: &Part<'_>,
         band: &Range<usize>,
@@ -105,7 +105,7 @@ impl Job<'_, '_> {
         let end = last + lanes;
         let mut first = 0;
         while first < total {
-            let count = group::<A, B>(self.isa, total - first);
+            let count = group::<A, B, C>(self.isa, total - first);
             let spots = self.spots(band, first, count);
             let spots = &spots[..count];
             let lists = part
@@ -135,6 +135,8 @@ impl Job<'_, '_> {
                     self.isa.run(Chains::<L, A>(chains));
                 } else if count == B {
                     self.isa.run(Chains::<L, B>(chains));
+                } else if count == C {
+                    self.isa.run(Chains::<L, C>(chains));
                 } else {
                     self.isa.run(Chains::<L, 1>(chains));
                 }

@@ -142,7 +142,7 @@ impl Work for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let (lines, shape) = (self.lines, self.shape);
-        let [sy, sx] = shape.stride;
+        let sy = shape.stride[0];
         let top = (self.band.start * sy) as isize - shape.pad_top as isize;
         let row = lines.vectors * LINE;
         for phase in 0..lines.phases[0] {
@@ -157,11 +157,7 @@ impl Work for Pack<'_> {
                         continue;
                     }
                     let left = px as isize - shape.pad_left as isize;
-                    match sx {
-                        1 => self.row::<S, 1>(simd, at, y as usize, left),
-                        2 => self.row::<S, 2>(simd, at, y as usize, left),
-                        _ => self.row::<S, 0>(simd, at, y as usize, left),
-                    }
+                    self.row(simd, at, y as usize, left);
                 }
             }
         }
@@ -169,9 +165,9 @@ impl Work for Pack<'_> {
 }
 
 impl Pack<'_> {
-    /// One row and phase of all channels, `left` being its first column. `STRIDE` 0: any.
+    /// One row and phase of all channels, `left` being its first column.
     #[inline(always)]
-    fn row<S: Simd, const STRIDE: usize>(&mut self, simd: S, at: usize, y: usize, left: isize) {
+    fn row<S: Simd>(&mut self, simd: S, at: usize, y: usize, left: isize) {
         let lines = self.lines;
         let (step, width) = (self.shape.stride[1], self.shape.in_w as isize);
         let first = self.input.map.at(0, self.channels.start, y) as isize;
@@ -189,7 +185,7 @@ impl Pack<'_> {
             // In the order of the input.
             let from = first + (c * self.input.map.channel) as isize;
             for half in low..high {
-                let v = self.eight::<S, STRIDE>(simd, from + x(half), 0..8);
+                let v = self.eight(simd, from + x(half), 0..8);
                 self.store(simd, c * lines.channel + at, half, v);
             }
         }
@@ -201,7 +197,7 @@ impl Pack<'_> {
                     zero
                 } else {
                     let from = first + (c * self.input.map.channel) as isize + x(half);
-                    let v = self.eight::<S, STRIDE>(simd, from, lanes.clone());
+                    let v = self.eight(simd, from, lanes.clone());
                     simd.blend(lanes.start, zero, simd.blend(lanes.end, v, zero))
                 };
                 self.store(simd, c * lines.channel + at, half, v);
@@ -224,19 +220,14 @@ impl Pack<'_> {
 
     /// Values `from`, one stride further and so on; only `lanes` need be right.
     #[inline(always)]
-    fn eight<S: Simd, const STRIDE: usize>(
-        &self,
-        simd: S,
-        from: isize,
-        lanes: Range<usize>,
-    ) -> S::V {
+    fn eight<S: Simd>(&self, simd: S, from: isize, lanes: Range<usize>) -> S::V {
         let data = self.input.data;
         let all = usize::try_from(from).ok().and_then(|from| data.get(from..));
-        match (STRIDE, all) {
+        let step = self.shape.stride[1];
+        match (step, all) {
             (1, Some(head)) if head.len() >= 8 => simd.load(&head.as_chunks().0[0]),
             (2, Some(head)) if head.len() >= 16 => simd.evens(&head.as_chunks().0[0]),
             _ => {
-                let step = self.shape.stride[1];
                 let mut short = [0.0; 8];
                 for lane in lanes {
                     short[lane] = data[(from + (lane * step) as isize) as usize];

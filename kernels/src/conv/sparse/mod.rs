@@ -82,9 +82,9 @@ pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize 
     products * PANEL + lists + lines.len() + LINE
 }
 
-/// Runs the call with groups of `L` channels, and of `A`, `B` or 1 vectors.
+/// Runs the call with groups of `L` channels, and of `A`, `B`, `C` or 1 vectors.
 #[inline(never)]
-pub(super) fn run_tile<const L: usize, const A: usize, const B: usize>(
+pub(super) fn run_tile<const L: usize, const A: usize, const B: usize, const C: usize>(
     isa: Isa,
     call: Call<'_, '_>,
 ) {
@@ -147,7 +147,7 @@ pub(super) fn run_tile<const L: usize, const A: usize, const B: usize>(
             for band in bands(&call.rows, lines.rows) {
                 job.pack(&channels, &band);
                 let from = if fresh { Place::Zero } else { Place::Out };
-                job.band::<L, A, B>(&lists, &band, from, Place::Out);
+                job.band::<L, A, B, C>(&lists, &band, from, Place::Out);
             }
             fresh = false;
         }
@@ -396,9 +396,9 @@ pub fn run(
         epilogue,
     };
     match group {
-        1 => whole.run::<1, 8, 4>(job, &rows),
-        2 => whole.run::<2, 4, 2>(job, &rows),
-        _ => whole.run::<4, 2, 1>(job, &rows),
+        1 => whole.run::<1, 12, 8, 4>(job, &rows),
+        2 => whole.run::<2, 4, 2, 1>(job, &rows),
+        _ => whole.run::<4, 2, 1, 1>(job, &rows),
     }
 }
 
@@ -413,7 +413,7 @@ struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
-    fn run<const L: usize, const A: usize, const B: usize>(
+    fn run<const L: usize, const A: usize, const B: usize, const C: usize>(
         &self,
         mut job: Job<'a, '_>,
         rows: &Range<usize>,
@@ -441,7 +441,7 @@ impl<'a> Whole<'a> {
                     values: self.lists.values,
                     first_panel: 0,
                 };
-                job.band::<L, A, B>(&part, &band, from, to);
+                job.band::<L, A, B, C>(&part, &band, from, to);
             }
         }
     }
