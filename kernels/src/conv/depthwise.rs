@@ -1,17 +1,17 @@
 //! Depthwise convolution: one input channel per output channel, 8 channels of `[tap][8]` weights
 //! per panel.
 //!
-//! The input channels of a panel are packed as for the dense kernel (halo, phases of the stride);
-//! a chain runs over the taps for 4 vectors of pixels of 2 channels, or for one vector of all 8
-//! channels where rows are short. With nine taps and rows of 16 and more, weights stay in registers and sums are stored at once. Output channel `o` reads input channel `o / multiplier`. Bound by
-//! loads, one per multiply-add; a 3x3 layer moves about as many bytes as it computes.
+//! Narrow maps go to `depthwise_lanes.rs`, rows of 3x3 layers that see no padding above or below to
+//! `depthwise3.rs`. For all others the input channels of a panel are packed as for the dense kernel
+//! (halo, phases of the stride); a chain runs over the taps for 4 vectors of pixels of 2 channels, or
+//! for one vector of all 8 channels where rows are short. Output channel `o` reads input channel
+//! `o / multiplier`. Bound by loads, one per multiply-add.
 
 use super::blocks::{K_BLOCK, KBlocks};
 use super::gemm::{eight, windows};
 use super::plane::{Band, Offsets, Plane};
-use super::store::{GROUP, Last, Pixels, Sums, Target, Vectors};
+use super::store::{GROUP, Pixels, Sums, Target, Vectors};
 use super::{Call, ConvShape, Start, depthwise_lanes, depthwise3, split_scratch};
-use crate::activation::{self, VectorFunction, finish_vectors};
 use crate::expand::expand;
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
@@ -140,21 +140,6 @@ struct Packed<'a, 'b, 'c> {
 impl Packed<'_, '_, '_> {
     fn run(mut self, isa: Isa, sums: &mut Sums) {
         let columns = self.target.band.columns.len();
-        if isa.is_fast()
-            && columns >= MIN_NINE
-            && self.weights.len() == NINE
-            && let Some(offsets) = self.offsets.first_chunk::<NINE>()
-        {
-            return isa.run(Nine {
-                weights: self.weights,
-                offsets,
-                data: self.data,
-                planes: self.planes,
-                plane: self.plane,
-                channels: self.channels,
-                target: &mut self.target,
-            });
-        }
         let mut vectors = Vectors::new(&self.target.band, self.plane.is_flat(columns));
         let mut left = vectors.count();
         while left > 0 {
@@ -187,118 +172,8 @@ impl Packed<'_, '_, '_> {
     }
 }
 
-/// Columns of rows that are worth it: on narrower ones four vectors of several rows keep the registers busier.
-const MIN_NINE: usize = 16;
 /// Taps of a 3x3 kernel.
 const NINE: usize = 9;
-
-/// Nine taps: the weights of a channel stay in registers, and sums go straight to the output, row after row.
-struct Nine<'a, 'b, 'c> {
-    weights: &'a [[f32; PANEL]],
-    offsets: &'a [u32; NINE],
-    data: &'a [f32],
-    planes: [usize; PANEL],
-    plane: &'a Plane,
-    channels: Range<usize>,
-    target: &'a mut Target<'b, 'c>,
-}
-
-impl Work for Nine<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        if !S::FAST {
-            return;
-        }
-        let Nine {
-            weights,
-            offsets,
-            data,
-            planes,
-            plane,
-            channels,
-            target,
-        } = self;
-        let simple = target.epilogue.filter(|e| e.is_simple());
-        for (lane, channel) in channels.enumerate() {
-            let mut own = [simd.splat(0.0); NINE];
-            for (own, w) in own.iter_mut().zip(weights) {
-                *own = simd.splat(w[lane]);
-            }
-            let rows = NineRows {
-                simd,
-                weights: own,
-                offsets,
-                data: &data[planes[lane]..],
-                plane,
-                channel,
-                target: &mut *target,
-            };
-            finish_vectors(simple, channel, rows);
-            if let Some(epilogue) = target.epilogue.filter(|_| simple.is_none()) {
-                let len = target.band.columns.len();
-                for row in 0..target.band.rows.len() {
-                    epilogue.apply(channel, &mut target.place(channel, row, 0)[..len]);
-                }
-            }
-        }
-    }
-}
-
-/// The rows of one channel.
-struct NineRows<'a, 'b, 'c, S: Simd> {
-    simd: S,
-    weights: [S::V; NINE],
-    offsets: &'a [u32; NINE],
-    data: &'a [f32],
-    plane: &'a Plane,
-    channel: usize,
-    target: &'a mut Target<'b, 'c>,
-}
-
-impl<S: Simd> activation::Vectors for NineRows<'_, '_, '_, S> {
-    const FAST: bool = S::FAST;
-
-    #[inline(always)]
-    fn finish<F: VectorFunction>(self, bias: Option<f32>, function: F) {
-        let (simd, target) = (self.simd, self.target);
-        let last = Last {
-            simd,
-            accumulate: target.accumulate,
-            bias: bias.map(|bias| simd.splat(bias)),
-            function,
-        };
-        let columns = target.band.columns.len();
-        let (whole, vectors) = (columns / 8, columns.div_ceil(8));
-        for row in 0..target.band.rows.len() {
-            let data = &self.data[self.plane.base(row, 0)..];
-            let mut taps = [&[][..]; NINE];
-            for (tap, &offset) in taps.iter_mut().zip(self.offsets) {
-                *tap = &data[offset as usize..].as_chunks::<8>().0[..vectors];
-            }
-            let out = target.place(self.channel, row, 0);
-            for (j, out) in out.as_chunks_mut::<8>().0[..whole].iter_mut().enumerate() {
-                let sum = nine(simd, &self.weights, &taps, j);
-                simd.store(last.of(sum, || simd.load(out)), out);
-            }
-            if whole < vectors {
-                let sum = nine(simd, &self.weights, &taps, whole);
-                last.part(&mut out[whole * 8..], sum, columns - whole * 8);
-            }
-        }
-    }
-}
-
-/// One chain, for vector `j` of a row.
-#[inline(always)]
-fn nine<S: Simd>(simd: S, weights: &[S::V; NINE], taps: &[&[[f32; 8]]; NINE], j: usize) -> S::V {
-    let mut acc = simd.splat(0.0);
-    for t in 0..NINE {
-        acc = simd.mul_add(weights[t], simd.load(&taps[t][j]), acc);
-    }
-    acc
-}
 
 /// The taps of a block of one panel, and its planes.
 struct Taps<'a> {

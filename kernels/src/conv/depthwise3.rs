@@ -1,10 +1,10 @@
 //! Depthwise 3x3, stride 1 or 2, straight from the map: no packing.
 //!
 //! Vectors of the three columns of taps are loaded where they lie, once for two output rows (one
-//! load serves up to two multiply-adds); the nine weights stay in registers. Vectors at the ends of a row are masked to zero
-//! where the padding is. Output rows that meet padding above or below are left to `depthwise.rs`,
-//! and so is everything narrow. Bound by multiply-adds as long as the map is in the caches. Same
-//! chains and bits as there.
+//! load serves up to two multiply-adds); the nine weights stay in registers. Vectors at the ends of
+//! a row are masked to zero where the padding is. Output rows that meet padding above or below are
+//! left to `depthwise.rs`. Half of the time goes into the multiply-adds, a fourth into the ends of
+//! rows. Same chains and bits as there.
 
 use super::ConvShape;
 use super::blocks::K_BLOCK;
@@ -22,8 +22,8 @@ const ROWS: usize = 2;
 const SEEN: usize = 5;
 /// Values that a vector sees of a row.
 const WINDOW: usize = 18;
-/// Columns of rows that are worth it, by stride: on narrower ones the ends of rows weigh too much.
-const MIN_COLUMNS: [usize; 2] = [56, 16];
+/// Columns of rows that are worth it: on narrower ones the ends of rows weigh too much.
+const MIN_COLUMNS: usize = 33;
 /// Columns whose sums are made before they are stored.
 const COLUMNS: usize = 512;
 
@@ -35,7 +35,8 @@ pub(super) fn rows(isa: Isa, shape: &ConvShape, rows: &Range<usize>) -> Range<us
         && stride == across
         && shape.pad_left == 1
         && shape.out_per_group() == 1
-        && matches!(MIN_COLUMNS.get(stride.wrapping_sub(1)), Some(&least) if shape.out_w >= least)
+        && matches!(stride, 1 | 2)
+        && shape.out_w >= MIN_COLUMNS
         && shape.out_w == shape.in_w.div_ceil(stride);
     let first = shape.pad_top.div_ceil(stride.max(1)).max(rows.start);
     let end = (shape.in_h + shape.pad_top + stride).saturating_sub(3) / stride.max(1);
@@ -110,7 +111,7 @@ impl Work for Direct<'_, '_, '_> {
                         pair.sums::<S, 2>(simd, column, len, &mut sums);
                     }
                     for (i, sums) in sums.iter().enumerate().skip(row - first) {
-                        target.finish(simd, channel, [first + i, column, len], sums);
+                        target.finish(isa, channel, [first + i, column, len], sums);
                     }
                 }
             }

@@ -119,11 +119,7 @@ impl Panels<'_> {
         sums: &mut [Sums; CHUNK],
     ) {
         if isa.is_fast() && target.by_lines(vectors.is_flat()) {
-            return isa.run(Lines {
-                isa,
-                panels: self,
-                target,
-            });
+            return self.lines(isa, target);
         }
         let mut left = vectors.count();
         while left > 0 {
@@ -197,29 +193,12 @@ const MOST_PRODUCTS: usize = 128;
 #[repr(align(32))]
 struct Stretch([[f32; STRETCH + 8]; PANEL]);
 
-/// Row after row of a band that is wide enough, a stretch at a time: places and epilogues are found once per stretch.
-struct Lines<'a, 'b, 'c> {
-    isa: Isa,
-    panels: &'a Panels<'a>,
-    target: &'a mut Target<'b, 'c>,
-}
-
-impl Work for Lines<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        if !S::FAST {
-            return;
-        }
-        let Lines {
-            isa,
-            panels,
-            target,
-        } = self;
+impl Panels<'_> {
+    /// Row after row of a band that is wide enough, a stretch at a time: places and epilogues are found once per stretch.
+    fn lines(&self, isa: Isa, target: &mut Target<'_, '_>) {
         let mut sums = Stretch([[0.0; STRETCH + 8]; PANEL]);
         let columns = target.band.columns.len();
-        let longest = if panels.block.len <= MOST_PRODUCTS {
+        let longest = if self.block.len <= MOST_PRODUCTS {
             STRETCH
         } else {
             24
@@ -232,12 +211,12 @@ impl Work for Lines<'_, '_, '_> {
                     left if left > longest && left <= longest + 8 => longest - 8,
                     left => left.min(longest),
                 };
-                let data = &panels.data[panels.plane.base(row, first)..];
-                for i in 0..panels.count {
-                    let (weights, offsets) = (panels.weights(i), panels.offsets);
+                let data = &self.data[self.plane.base(row, first)..];
+                for i in 0..self.count {
+                    let (weights, offsets) = (self.weights(i), self.offsets);
                     let mut at = 0;
                     while at < len {
-                        let data = &data[panels.plane.base(0, at)..];
+                        let data = &data[self.plane.base(0, at)..];
                         let left = (len - at).div_ceil(8);
                         // Two groups of two keep the registers busier than three and one.
                         at += match left {
@@ -257,9 +236,9 @@ impl Work for Lines<'_, '_, '_> {
                             }
                         };
                     }
-                    let (channel, lanes) = panels.shape.panel_channels(panels.first + i);
+                    let (channel, lanes) = self.shape.panel_channels(self.first + i);
                     for (channel, sums) in (channel..channel + lanes).zip(&sums.0) {
-                        target.finish(simd, channel, [row, first, len], sums);
+                        target.finish(isa, channel, [row, first, len], sums);
                     }
                 }
                 first += len;
@@ -283,6 +262,9 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for LineTile<'_, 
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if !S::FAST {
+            return;
+        }
         let LineTile(weights, offsets, data, sums, at) = self;
         let mut acc = [[simd.splat(0.0); NV]; MR];
         for (w, &offset) in weights.iter().zip(offsets) {

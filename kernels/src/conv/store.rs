@@ -166,11 +166,11 @@ impl Target<'_, '_> {
         columns >= MIN_LINE && (!flat || columns.is_multiple_of(8))
     }
 
-    /// Writes neighbouring sums (row and column within the band, number) of a channel. A vector may be read behind the last one.
-    #[inline(always)]
-    pub fn finish<S: Simd>(
+    /// Writes neighbouring sums (row and column within the band, number) of a channel, on fast instruction sets. A vector may
+    /// be read behind the last one.
+    pub fn finish(
         &mut self,
-        simd: S,
+        isa: Isa,
         channel: usize,
         [row, column, len]: [usize; 3],
         sums: &[f32],
@@ -178,14 +178,14 @@ impl Target<'_, '_> {
         let (accumulate, epilogue) = (self.accumulate, self.epilogue);
         let simple = epilogue.filter(|e| e.is_simple());
         let out = self.place(channel, row, column);
-        let line = Line {
-            simd,
+        isa.run(Finish {
             accumulate,
+            simple,
+            channel,
             out: &mut *out,
             sums,
             len,
-        };
-        finish_vectors(simple, channel, line);
+        });
         if let Some(epilogue) = epilogue.filter(|_| simple.is_none()) {
             epilogue.apply(channel, &mut out[..len]);
         }
@@ -345,6 +345,35 @@ impl<S: Simd, F: VectorFunction> Last<S, F> {
         for (to, from) in out.iter_mut().zip(short).take(len) {
             *to = from;
         }
+    }
+}
+
+/// [`Line`] as work: one copy of its code for all kernels.
+struct Finish<'a> {
+    accumulate: bool,
+    simple: Option<&'a Epilogue<'a>>,
+    channel: usize,
+    out: &'a mut [f32],
+    sums: &'a [f32],
+    len: usize,
+}
+
+impl Work for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        if !S::FAST {
+            return;
+        }
+        let line = Line {
+            simd,
+            accumulate: self.accumulate,
+            out: self.out,
+            sums: self.sums,
+            len: self.len,
+        };
+        finish_vectors(self.simple, self.channel, line);
     }
 }
 
