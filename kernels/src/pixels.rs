@@ -144,15 +144,19 @@ impl Work for Columns<'_, '_> {
         let taps = weights.len() / from.len().max(1);
         for (group, from) in from.chunks(8).enumerate() {
             // Eight values are loaded for each pixel, of which three count. Missing pixels are like the last one.
+            let mut lines = [&[][..]; 8];
+            let mut own = [&[][..]; 8];
+            for j in 0..8 {
+                let pixel = j.min(from.len() - 1);
+                let at = 3 * (from[pixel] - first) as usize;
+                lines[j] = &values[at..][..3 * taps + 5];
+                own[j] = &weights[(8 * group + pixel) * taps..][..taps];
+            }
             let mut sums = [simd.splat(0.0); 8];
-            for (j, sum) in sums.iter_mut().enumerate() {
-                let j = j.min(from.len() - 1);
-                let at = 3 * (from[j] - first) as usize;
-                let values = &values[at..][..3 * taps + 5];
-                let weights = &weights[(8 * group + j) * taps..][..taps];
-                for (t, weight) in weights.iter().enumerate() {
-                    let values = &values[3 * t..3 * t + 8].as_chunks().0[0];
-                    *sum = simd.mul_add(simd.splat(*weight), simd.load(values), *sum);
+            for t in 0..taps {
+                for j in 0..8 {
+                    let values = &lines[j][3 * t..3 * t + 8].as_chunks().0[0];
+                    sums[j] = simd.mul_add(simd.splat(own[j][t]), simd.load(values), sums[j]);
                 }
             }
             let planes = simd.transpose(sums);
