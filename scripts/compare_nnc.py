@@ -8,7 +8,8 @@
 integers: the codes of every layer of FILE that is on a grid, coded by DeepCABAC without loss; per layer with or
 without row skipping, whichever is smaller, with optimised parameters as nncodec does by default (its scans in blocks are larger
 and need entry points). Ours: the layer's tiles as in the file, and the
-code tables. Decoding: all those layers, best of some runs, one thread each.
+code tables. Decoding: all those layers, best of some runs, one thread each; on a busy machine only with real-time priority on a core
+of one's own (chrt -f 50 taskset -c 1), else the slower program loses most.
 
 sweep: weights given to NNC's own quantiser, with dependent (trellis-coded) quantisation off and on, over steps: multiples of the
 steps that FILE has per layer or channel, so that NNC gets our division of the error (steps are counted as FILE stores them). First
