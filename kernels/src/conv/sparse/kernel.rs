@@ -65,7 +65,9 @@ impl Sums {
 
 /// Vectors of the next group of `left`: `A`, `B`, `C` or 1.
 fn group<const A: usize, const B: usize, const C: usize>(isa: Isa, left: usize) -> usize {
-    if isa.is_fast() && left >= A && left != 2 * B {
+    // Two groups of the second size keep the registers busier than one of the first and a rest.
+    let even = left == 2 * B && left > A;
+    if isa.is_fast() && left >= A && !even {
         A
     } else if isa.is_fast() && left >= B {
         B
