@@ -33,8 +33,8 @@ pub use activation::{Activation, Epilogue};
 #[cfg(feature = "fft")]
 pub use conv::fft;
 pub use conv::{
-    ALGOS, Algo, ConvAlgo, ConvShape, Start, Sums, conv_tile, kernel_name, sparse, supports,
-    winograd, workspace,
+    ALGOS, Algo, ConvAlgo, ConvShape, JOINED, Start, Sums, conv_tile, conv_tiles, joins,
+    kernel_name, sparse, supports, winograd, workspace,
 };
 pub use linear::{linear_tile, linear_workspace};
 pub use shape::{Map, View, ViewMut};

@@ -444,3 +444,53 @@ fn a_wrong_map_is_refused() {
         &mut vec![0.0; 1 << 16],
     );
 }
+
+/// Neighbouring tiles computed together give the bits of one tile, and of one after the other.
+#[test]
+fn joined_tiles_give_the_bits_of_one() {
+    for name in ["3x3 on 8x8", "3x3 on 7x7", "4 groups", "1x1 long k on 7x7"] {
+        let case = CASES.iter().find(|case| case.name == name).unwrap();
+        let shape = case.shape();
+        let mut rng = Rng(9);
+        let order = Order::of(&shape, KOrder::ChannelMajor);
+        let layer = Layer::new(&mut rng, &order, Form::Channel);
+        let input = rng.values(shape.in_channels * shape.in_h * shape.in_w);
+        let map = Map::rows(1, shape.in_channels, shape.in_h, shape.in_w);
+        let input = place(&input, map, f32::NAN);
+        let out_map = Map::rows(1, shape.out_channels, shape.out_h, shape.out_w);
+        let panels = shape.panels();
+        let cuts = [1, 3, panels].map(|step| {
+            let starts = (0..panels).step_by(step);
+            starts
+                .map(|p| p..(p + step).min(panels))
+                .collect::<Vec<_>>()
+        });
+        for (isa, algo) in Isa::available().flat_map(|isa| ALGOS.iter().map(move |a| (isa, a.algo)))
+        {
+            if !joins(algo) || !supports(algo, &shape) {
+                continue;
+            }
+            let outputs = cuts.each_ref().map(|cut| {
+                let tiles = cut.iter().map(|p| layer.tile(p.clone(), 0..shape.k()));
+                let tiles: Vec<_> = tiles.collect();
+                let size = workspace(algo, &shape, panels, shape.out_h);
+                let mut scratch = vec![f32::NAN; size + 8];
+                scratch[size..].fill(CANARY);
+                let mut data = vec![CANARY; out_map.span()];
+                let mut out = ViewMut {
+                    data: &mut data,
+                    map: out_map,
+                };
+                let view = View { data: &input, map };
+                let rows = 0..shape.out_h;
+                let (start, scratch_of) = (Start::Zero, &mut scratch[..size]);
+                conv_tiles(
+                    isa, algo, &shape, &tiles, view, rows, &mut out, start, None, false, scratch_of,
+                );
+                assert!(scratch[size..].iter().all(|&v| v == CANARY), "{name}");
+                data.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            });
+            assert!(outputs.iter().all(|o| *o == outputs[2]), "{name} {algo:?}");
+        }
+    }
+}

@@ -720,16 +720,25 @@ impl ConvJob<'_> {
                 |range, out, scratch| {
                     let image = |row: usize| row / to.h.max(1);
                     let one = image(range.start) == image(range.end.saturating_sub(1));
-                    for i in 0..count {
+                    let mut i = 0;
+                    while i < count {
                         let (tile, record) = group.tile(i, self.layer, self.info)?;
                         let (start, last) = self.range_of_k(&record);
                         let warm = one && self.is_warm(first + i);
+                        let mut tiles = [tile; dcz_kernels::JOINED];
+                        let joined =
+                            self.joined(matches!(kept, Some(Kept::Tiles(_))), first + i, count - i);
+                        for (j, tile) in tiles.iter_mut().enumerate().take(joined).skip(1) {
+                            (*tile, _) = group.tile(i + j, self.layer, self.info)?;
+                        }
+                        i += joined;
+                        let tiles = tiles.get(..joined).ok_or_else(mismatch)?;
                         per_image(range.clone(), to, out, |image, rows, data| {
-                            dcz_kernels::conv_tile(
+                            dcz_kernels::conv_tiles(
                                 self.isa,
                                 self.work.algorithm,
                                 &self.work.shape,
-                                &tile,
+                                tiles,
                                 image_of(self.source, self.from, image),
                                 rows.clone(),
                                 &mut ViewMut {
@@ -787,6 +796,25 @@ impl ConvJob<'_> {
         let tile = |index: usize| self.layer.tiles.get(index);
         let like = |index| tile(index).map(|t| (t.panels, t.k, t.k_len));
         index > 0 && like(index) == like(index - 1)
+    }
+
+    /// How many of `most` tiles from `index` on are computed together: at least one, more if they are kept `together`.
+    fn joined(&self, together: bool, index: usize, most: usize) -> usize {
+        let kept = together && dcz_kernels::joins(self.work.algorithm);
+        let tiles = self.layer.tiles.get(index..).unwrap_or_default();
+        let Some(first) = tiles.first().filter(|_| kept) else {
+            return 1;
+        };
+        let (mut panels, mut count) = (0, 0);
+        for tile in tiles.iter().take(most.min(dcz_kernels::JOINED)) {
+            panels += tile.panels as usize;
+            let alike = (tile.k, tile.k_len) == (first.k, first.k_len);
+            if !alike || panels > dcz_kernels::JOINED {
+                break;
+            }
+            count += 1;
+        }
+        count.max(1)
     }
 
     /// Whether the sums of the layer are added to what is there.

@@ -756,6 +756,11 @@ fn kernel_scratch(
     }
     let tile = |t: &dcz_format::layer::Tile| match cost::transform(algorithm) {
         Some(size) => winograd::tile_cut(size, shape, t.panels as usize, rows, level).scratch,
+        // Kept tiles are there together.
+        None if form.is_some() && dcz_kernels::joins(algorithm) => {
+            let joined = panels.min(dcz_kernels::JOINED).max(t.panels as usize);
+            dcz_kernels::workspace(algorithm, shape, joined, rows)
+        }
         None => dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows),
     };
     layer.tiles.iter().map(tile).max().unwrap_or(0)

@@ -18,8 +18,7 @@
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{Pixels, Sums, Target, Vectors, plain};
-use super::{Call, ConvShape, chunks, split_scratch};
-use crate::expand::expand;
+use super::{Call, ConvShape, chunks, expand_panel, split_scratch};
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
@@ -37,6 +36,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let Call {
         shape,
         tile,
+        tiles,
         input,
         rows,
         out,
@@ -53,7 +53,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
             for (i, p) in chunk.clone().enumerate() {
-                expand(isa, tile, p, block.rows, &mut weights[i * K_BLOCK..]);
+                expand_panel(isa, tiles, p, block.rows, &mut weights[i * K_BLOCK..]);
             }
             let plane = Plane::new(shape, &block, rows.len());
             let offsets = offsets.of(&plane, shape, &block, tile.order);

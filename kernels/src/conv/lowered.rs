@@ -47,6 +47,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
     let Call {
         shape,
         tile,
+        tiles,
         input,
         rows,
         out,
@@ -72,7 +73,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
             lowered = Some(group);
         }
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-            scratch.expand(isa, tile, chunk.clone(), block.rows);
+            scratch.expand(isa, tiles, chunk.clone(), block.rows);
             fill_offsets(&block, of_k, scratch.offsets);
             let panels = Panels {
                 shape,

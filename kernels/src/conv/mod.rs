@@ -27,6 +27,7 @@ mod store;
 pub mod winograd;
 
 use crate::activation::Epilogue;
+use crate::expand::expand;
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
@@ -325,10 +326,13 @@ pub fn workspace(algo: ConvAlgo, shape: &ConvShape, tile_panels: usize, rows: us
     entry(algo).map_or(0, |a| (a.workspace)(shape, tile_panels, rows))
 }
 
-/// The arguments of [`conv_tile`], checked.
+/// The arguments of [`conv_tiles`], checked.
 struct Call<'a, 'b> {
     shape: &'a ConvShape,
+    /// The tile; of several, the first one with the panels of all.
     tile: &'a WeightTile<'a>,
+    /// All tiles, for algorithms that join them ([`joins`]).
+    tiles: &'a [WeightTile<'a>],
     input: View<'a>,
     rows: Range<usize>,
     out: &'a mut ViewMut<'b>,
@@ -362,9 +366,59 @@ pub fn conv_tile(
     warm: bool,
     scratch: &mut [f32],
 ) {
+    let tiles = std::slice::from_ref(tile);
+    conv_tiles(
+        isa, algo, shape, tiles, input, rows, out, start, epilogue, warm, scratch,
+    );
+}
+
+/// Most panels of tiles that are computed together.
+pub const JOINED: usize = gemm::CHUNK;
+
+/// Whether an algorithm computes neighbouring tiles of the same k together, which packs the input once for all of them.
+pub fn joins(algo: ConvAlgo) -> bool {
+    matches!(algo, ConvAlgo::Gemm | ConvAlgo::Pointwise)
+}
+
+/// [`conv_tile`] for neighbouring tiles of the same k, with the same bits. The scratch is that of one tile with all panels.
+///
+/// # Panics
+/// As [`conv_tile`], and when tiles do not follow each other or the algorithm does not join more than one.
+#[expect(clippy::too_many_arguments)]
+pub fn conv_tiles(
+    isa: Isa,
+    algo: ConvAlgo,
+    shape: &ConvShape,
+    tiles: &[WeightTile<'_>],
+    input: View<'_>,
+    rows: Range<usize>,
+    out: &mut ViewMut<'_>,
+    start: Start,
+    epilogue: Option<&Epilogue<'_>>,
+    warm: bool,
+    scratch: &mut [f32],
+) {
     let Some(entry) = entry(algo).filter(|a| (a.supports)(shape)) else {
         panic!("{algo:?} does not support {shape:?}");
     };
+    let Some(first) = tiles.first() else {
+        return;
+    };
+    let mut tile = *first;
+    for next in &tiles[1..] {
+        assert!(joins(algo), "{algo:?} does not join tiles");
+        assert_eq!(
+            (next.first_panel, next.k0, next.k_len, next.order),
+            (
+                tile.first_panel + tile.panels,
+                tile.k0,
+                tile.k_len,
+                tile.order
+            ),
+            "neighbouring tiles"
+        );
+        tile.panels += next.panels;
+    }
     check_maps(shape, &input, &rows, out);
     assert!(tile.first_panel + tile.panels <= shape.panels());
     assert!(
@@ -378,7 +432,8 @@ pub fn conv_tile(
         isa,
         Call {
             shape,
-            tile,
+            tile: &tile,
+            tiles,
             input,
             rows,
             out,
@@ -388,6 +443,22 @@ pub fn conv_tile(
             scratch,
         },
     );
+}
+
+/// Expands a block of a panel, counted from the first tile's first one.
+fn expand_panel(
+    isa: Isa,
+    tiles: &[WeightTile<'_>],
+    mut panel: usize,
+    rows: blocks::Rows,
+    out: &mut [[f32; PANEL]],
+) {
+    for tile in tiles {
+        if panel < tile.panels {
+            return expand(isa, tile, panel, rows, out);
+        }
+        panel -= tile.panels;
+    }
 }
 
 /// The maps are those of the shape, and lie within their slices.

@@ -11,9 +11,8 @@ use super::blocks::{Block, K_BLOCK, KBlocks, Rows};
 use super::gemm::{CHUNK, Panels, lanes_fill};
 use super::plane::{Band, Plane};
 use super::store::{Sums, Target, Vectors, plain};
-use super::{Call, ConvShape, Start, chunks, split_scratch};
+use super::{Call, ConvShape, Start, chunks, expand_panel, split_scratch};
 use crate::activation::Epilogue;
-use crate::expand::expand;
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
@@ -41,6 +40,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let Call {
         shape,
         tile,
+        tiles,
         input,
         rows,
         out,
@@ -53,7 +53,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let dense = shape.stride[1] == 1;
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), 1) {
-            scratch.expand(isa, tile, chunk.clone(), block.rows);
+            scratch.expand(isa, tiles, chunk.clone(), block.rows);
             let first = group * shape.in_per_group() + block.channels.start;
             let rectangle = Rectangle {
                 input,
@@ -98,9 +98,9 @@ impl<'a> Scratch<'a> {
     }
 
     /// The same rows of every panel of a chunk.
-    pub fn expand(&mut self, isa: Isa, tile: &WeightTile<'_>, chunk: Range<usize>, rows: Rows) {
+    pub fn expand(&mut self, isa: Isa, tiles: &[WeightTile<'_>], chunk: Range<usize>, rows: Rows) {
         for (i, p) in chunk.enumerate() {
-            expand(isa, tile, p, rows, &mut self.weights[i * K_BLOCK..]);
+            expand_panel(isa, tiles, p, rows, &mut self.weights[i * K_BLOCK..]);
         }
     }
 }
