@@ -2,9 +2,8 @@
 //!
 //! The dense kernel's register tiles read the input where it lies, channels one stride apart; only
 //! a block of expanded weights is in scratch. A pixel per lane where rows fill vectors (joined
-//! where the layout allows), else a channel per lane, for which strides cost nothing. It loses to
-//! the packed kernel only where channels lie a multiple of the cache's ways apart. [`product`], a
-//! 1x1 product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
+//! where the layout allows), else a channel per lane, for which strides cost nothing. [`product`],
+//! a 1x1 product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
 //! `gemm.rs`.
 
 use super::blocks::{Block, K_BLOCK, KBlocks, Rows};
