@@ -1,12 +1,11 @@
-//! Depthwise convolution of narrow maps: one input channel per output channel, a channel per lane.
+//! Depthwise convolution, a channel per lane: any kernel, stride and width.
 //!
 //! The 8 input channels of a panel are turned into vectors of one pixel each while their rows are copied into a ring of as
 //! many rows as the kernel is high, with their halo of zeros. A pixel of the output is then a chain over the taps of vectors
 //! that lie at fixed distances, whatever the kernel, stride, dilation and width; eight pixels at a time hide its latency,
 //! and weights and epilogue are vectors of the panel. Eight finished pixels are turned back and stored as 8 values of each
-//! channel. Turning takes 6 shuffles per pixel beside 9 multiply-adds of a 3x3 kernel, but no vector crosses a border:
-//! it wins where rows are narrow or the kernel is not 3x3, and loses on wide maps. Same chains and bits as
-//! `depthwise.rs`.
+//! channel. Turning takes 6 shuffles per pixel beside 9 multiply-adds of a 3x3 kernel, but no vector crosses a border: on
+//! wide maps `depthwise3.rs` is quicker. Output channel `o` reads input channel `o / multiplier`.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::{Call, ConvShape, Start, split_scratch};
@@ -20,9 +19,6 @@ use std::ops::Range;
 
 /// Output columns of a band, a multiple of 8: the ring of a 3x3 kernel takes 12 KiB.
 const COLUMNS: usize = 96;
-
-/// Output columns of rows on which vectors of pixels are worse.
-const NARROW: usize = 32;
 
 /// Input rows as vectors of a panel's channels.
 #[derive(Clone, Copy)]
@@ -65,25 +61,12 @@ pub(super) fn workspace(shape: &ConvShape) -> usize {
     (K_BLOCK * (PANEL + 1)).saturating_add(Ring::new(shape).elements())
 }
 
-/// Whether this is the quicker way.
-pub(super) fn suits(isa: Isa, shape: &ConvShape) -> bool {
-    isa.is_fast() && (shape.out_w <= NARROW || shape.taps() != 9)
-}
-
-/// Runs the call.
-pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
+/// Output rows `part` of a call (whose `rows` they lie among).
+pub(super) fn run(isa: Isa, call: &mut Call<'_, '_>, part: Range<usize>) {
     let Call {
-        shape,
-        tile,
-        input,
-        rows,
-        out,
-        start,
-        epilogue,
-        scratch,
-        ..
-    } = call;
-    let (weights, scratch) = split_scratch::<PANEL>(scratch, K_BLOCK);
+        shape, tile, input, ..
+    } = *call;
+    let (weights, scratch) = split_scratch::<PANEL>(call.scratch, K_BLOCK);
     let (offsets, data) = scratch.split_at_mut(K_BLOCK);
     let ring = Ring::new(shape);
     let multiplier = shape.out_per_group();
@@ -102,10 +85,11 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 channels: first..first + lanes,
                 sources,
                 input,
-                rows: rows.clone(),
-                out: &mut *out,
-                accumulate: !block.first || start == Start::Accumulate,
-                epilogue: epilogue.filter(|_| block.last),
+                rows: part.clone(),
+                first_row: call.rows.start,
+                out: &mut *call.out,
+                accumulate: !block.first || call.start == Start::Accumulate,
+                epilogue: call.epilogue.filter(|_| block.last),
                 ring,
                 offsets: bytemuck::cast_slice_mut(&mut *offsets),
                 data: &mut data[..ring.elements()],
@@ -125,6 +109,8 @@ struct Panel<'a, 'b> {
     sources: [usize; PANEL],
     input: View<'a>,
     rows: Range<usize>,
+    /// The row that the output starts with.
+    first_row: usize,
     out: &'a mut ViewMut<'b>,
     accumulate: bool,
     epilogue: Option<&'a Epilogue<'a>>,
@@ -153,7 +139,8 @@ impl Work for Panel<'_, '_> {
         }
         let map = self.out.map;
         if let Some(epilogue) = self.epilogue.filter(|_| simple.is_none()) {
-            for row in 0..height {
+            let rows = self.rows.start - self.first_row..self.rows.end - self.first_row;
+            for row in rows {
                 for channel in self.channels.clone() {
                     let out = &mut self.out.data[map.at(0, channel, row)..][..width];
                     epilogue.apply(channel, out);
@@ -243,6 +230,7 @@ impl Panel<'_, '_> {
             }
         }
         let map = self.out.map;
+        let row = self.rows.start - self.first_row + row;
         let out = map.at(0, self.channels.start, row) + columns.start;
         // Vectors that are written over the end of a row spoil what is written after them only.
         let over = !self.accumulate && map.channel == map.w && columns.len() == map.w;

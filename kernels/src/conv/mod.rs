@@ -209,10 +209,10 @@ pub const ALGOS: &[Algo] = &[
     },
     Algo {
         algo: ConvAlgo::Depthwise,
-        name: "conv_depthwise_f32_2x32",
+        name: "conv_depthwise_f32_8x8",
         sums: Sums::Blocks,
         supports: ConvShape::is_depthwise,
-        workspace: |shape, _, rows| depthwise::workspace(shape, rows),
+        workspace: |shape, _, _| depthwise::workspace(shape),
         run: depthwise::run,
     },
     Algo {

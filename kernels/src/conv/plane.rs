@@ -174,11 +174,6 @@ impl Plane {
         (1..=shape.taps().max(1)).map(of_taps).max().unwrap_or(0)
     }
 
-    /// The same for blocks of `channels` input channels and any taps.
-    pub fn workspace_depthwise(shape: &ConvShape, channels: usize, rows: usize) -> usize {
-        Plane::largest(shape, shape.kernel, channels, rows)
-    }
-
     fn largest(
         shape: &ConvShape,
         [height, width]: [usize; 2],
