@@ -43,6 +43,27 @@ pub enum Activation<'a> {
     Exp,
 }
 
+/// The simple functions come in two kinds, so that a kernel is compiled twice and not once for each of them.
+impl Activation<'_> {
+    /// Of a function that keeps values within limits: the limits.
+    pub(crate) fn limits(&self) -> Option<(f32, f32)> {
+        match *self {
+            Activation::Relu => Some((0.0, f32::INFINITY)),
+            Activation::Clip(low, high) => Some((low, high)),
+            _ => None,
+        }
+    }
+
+    /// Of a function that scales what is below 0: the factor; 1 if there is no function.
+    pub(crate) fn slope(&self, channel: usize) -> f32 {
+        match *self {
+            Activation::LeakyRelu(slope) => slope,
+            Activation::Prelu(slopes) => prelu_slope(slopes, channel),
+            _ => 1.0,
+        }
+    }
+}
+
 /// What happens to a finished sum: `activation(sum + bias)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
@@ -97,22 +118,14 @@ pub(crate) fn finish_vectors<V: Vectors>(
     channel: usize,
     vectors: V,
 ) {
-    let Some(epilogue) = epilogue else {
-        if !V::FAST {
-            return vectors.finish(None, Any(Activation::None, channel));
-        }
-        return vectors.finish(None, Identity);
-    };
-    let bias = epilogue.bias.map(|bias| bias[channel]);
+    let activation = epilogue.map_or(Activation::None, |e| e.activation);
+    let bias = epilogue.and_then(|e| e.bias).map(|bias| bias[channel]);
     if !V::FAST {
-        return vectors.finish(bias, Any(epilogue.activation, channel));
+        return vectors.finish(bias, Any(activation, channel));
     }
-    match epilogue.activation {
-        Activation::Relu => vectors.finish(bias, Positive),
-        Activation::LeakyRelu(slope) => vectors.finish(bias, Leaky(slope)),
-        Activation::Prelu(slopes) => vectors.finish(bias, Leaky(prelu_slope(slopes, channel))),
-        Activation::Clip(low, high) => vectors.finish(bias, Between(low, high)),
-        _ => vectors.finish(bias, Identity),
+    match activation.limits() {
+        Some((low, high)) => vectors.finish(bias, Between(low, high)),
+        None => vectors.finish(bias, Leaky(activation.slope(channel))),
     }
 }
 
@@ -138,23 +151,16 @@ pub(crate) fn finish_panel<V: PanelVectors>(
     if !V::FAST {
         return vectors.finish(bias, |i| Any(activation, channels.start + i));
     }
-    match activation {
-        Activation::Relu => vectors.finish(bias, |_| Positive),
-        Activation::LeakyRelu(slope) => vectors.finish(bias, |_| Leaky(slope)),
-        Activation::Prelu(slopes) => {
-            vectors.finish(bias, |i| Leaky(prelu_slope(slopes, channels.start + i)))
-        }
-        Activation::Clip(low, high) => vectors.finish(bias, |_| Between(low, high)),
-        _ => vectors.finish(bias, |_| Identity),
+    match activation.limits() {
+        Some((low, high)) => vectors.finish(bias, |_| Between(low, high)),
+        None => vectors.finish(bias, |i| Leaky(activation.slope(channels.start + i))),
     }
 }
 
-#[derive(Clone, Copy)]
-struct Identity;
-#[derive(Clone, Copy)]
-struct Positive;
+/// `x < 0 ? slope * x : x`
 #[derive(Clone, Copy)]
 struct Leaky(f32);
+/// `min(max(x, low), high)`
 #[derive(Clone, Copy)]
 struct Between(f32, f32);
 
@@ -165,28 +171,10 @@ struct Any<'a>(Activation<'a>, usize);
 impl VectorFunction for Any<'_> {
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
-        match self.0 {
-            Activation::Relu => Positive.apply(simd, v),
-            Activation::LeakyRelu(slope) => Leaky(slope).apply(simd, v),
-            Activation::Prelu(slopes) => Leaky(prelu_slope(slopes, self.1)).apply(simd, v),
-            Activation::Clip(low, high) => Between(low, high).apply(simd, v),
-            _ => v,
+        match self.0.limits() {
+            Some((low, high)) => Between(low, high).apply(simd, v),
+            None => Leaky(self.0.slope(self.1)).apply(simd, v),
         }
-    }
-}
-
-impl VectorFunction for Identity {
-    #[inline(always)]
-    fn apply<S: Simd>(self, _: S, v: S::V) -> S::V {
-        v
-    }
-}
-
-impl VectorFunction for Positive {
-    #[inline(always)]
-    fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
-        let zero = simd.splat(0.0);
-        simd.select_less(v, zero, zero, v)
     }
 }
 

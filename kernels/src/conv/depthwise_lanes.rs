@@ -9,7 +9,7 @@
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::{Call, ConvShape, Start, split_scratch};
-use crate::activation::{Activation, Epilogue};
+use crate::activation::Epilogue;
 use crate::expand::expand;
 use crate::shape::{View, ViewMut};
 use crate::simd::{First, Isa};
@@ -360,7 +360,6 @@ struct Finish<S: Simd> {
 }
 
 enum Function<V> {
-    None,
     /// Factors of values below 0.
     Leaky(V),
     /// Low, high.
@@ -373,7 +372,7 @@ impl<S: Simd> Finish<S> {
         let Some(epilogue) = epilogue else {
             return Finish {
                 bias: None,
-                function: Function::None,
+                function: Function::Leaky(simd.splat(1.0)),
             };
         };
         let mut lanes = [0.0; PANEL];
@@ -382,16 +381,14 @@ impl<S: Simd> Finish<S> {
             lanes[..channels.len()].copy_from_slice(&values[channels.clone()]);
             bias = Some(simd.load(&lanes));
         }
-        let function = match epilogue.activation {
-            Activation::Relu => Function::Between(simd.splat(0.0), simd.splat(f32::INFINITY)),
-            Activation::Clip(low, high) => Function::Between(simd.splat(low), simd.splat(high)),
-            Activation::LeakyRelu(slope) => Function::Leaky(simd.splat(slope)),
-            Activation::Prelu([slope]) => Function::Leaky(simd.splat(*slope)),
-            Activation::Prelu(slopes) => {
-                lanes[..channels.len()].copy_from_slice(&slopes[channels.clone()]);
+        let function = match epilogue.activation.limits() {
+            Some((low, high)) => Function::Between(simd.splat(low), simd.splat(high)),
+            None => {
+                for (lane, channel) in lanes.iter_mut().zip(channels.clone()) {
+                    *lane = epilogue.activation.slope(channel);
+                }
                 Function::Leaky(simd.load(&lanes))
             }
-            _ => Function::None,
         };
         Finish { bias, function }
     }
@@ -404,7 +401,6 @@ impl<S: Simd> Finish<S> {
             }
         }
         match self.function {
-            Function::None => {}
             Function::Leaky(slope) => {
                 for i in 0..8 {
                     let scaled = simd.mul(slope, sums[i]);
