@@ -13,9 +13,6 @@ use crate::expand::expand;
 use crate::simd::Isa;
 use std::ops::Range;
 
-/// Output columns up to which a channel per lane is quicker.
-const NARROW: usize = 32;
-
 /// f32 elements of scratch.
 pub(super) fn workspace(shape: &ConvShape) -> usize {
     depthwise_lanes::workspace(shape)
@@ -38,8 +35,7 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
     } = *call;
     let none = call.rows.start..call.rows.start;
     let block = KBlocks::new(tile, 1, shape.taps()).next();
-    let block = block.filter(|block| block.len == shape.taps() && shape.out_w > NARROW);
-    let Some(block) = block else {
+    let Some(block) = block.filter(|block| block.len == shape.taps()) else {
         return none;
     };
     let own = depthwise3::rows(isa, shape, &call.rows);

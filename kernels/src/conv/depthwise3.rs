@@ -205,6 +205,9 @@ impl<const T: usize> Work for Between<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if !S::FAST {
+            return;
+        }
         let mut weights = [simd.splat(0.0); NINE];
         for (to, w) in weights.iter_mut().zip(self.weights) {
             *to = simd.splat(*w);

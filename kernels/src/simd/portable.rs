@@ -1,5 +1,6 @@
 //! The portable tier over `wide`. Multiplication and addition stay separate: `wide`'s fused form
-//! depends on compile flags, and this tier promises equal bits everywhere.
+//! depends on compile flags, and this tier promises equal bits everywhere. What takes many scalar instructions is
+//! called, not inlined: this tier is for every processor, and half of a program's kernels would be its copies.
 
 use super::{First, Simd};
 use wide::f32x8;
@@ -30,7 +31,7 @@ impl Simd for Portable {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn load_first(self, lanes: First<f32x8>, from: &[f32]) -> f32x8 {
         let mut all = [0.0; 8];
         all[..lanes.lanes].copy_from_slice(&from[..lanes.lanes]);
@@ -82,22 +83,22 @@ impl Simd for Portable {
         f32x8::new(q.map(f32::from))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn widen_third(self, q: &[u8; 24], first: usize) -> f32x8 {
         f32x8::new(std::array::from_fn(|i| f32::from(q[3 * i + first])))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn lookup(self, lut: &[f32; 256], codes: &[u8; 8]) -> f32x8 {
         f32x8::new(codes.map(|code| lut[usize::from(code)]))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn lookup_16(self, lut: &[f32; 16], codes: &[u8; 8]) -> f32x8 {
         f32x8::new(codes.map(|code| lut[usize::from(code % 16)]))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn lookup_bytes(self, table: &[[i8; 16]], codes: &[u8; 32], out: &mut [i8; 32]) {
         for (out, &code) in out.iter_mut().zip(codes) {
             *out = table
@@ -110,14 +111,10 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn select_less(self, a: f32x8, b: f32x8, x: f32x8, y: f32x8) -> f32x8 {
-        let (a, b) = (a.to_array(), b.to_array());
-        let (x, y) = (x.to_array(), y.to_array());
-        f32x8::new(std::array::from_fn(
-            |i| if a[i] < b[i] { x[i] } else { y[i] },
-        ))
+        a.simd_lt(b).select(x, y)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn max(self, a: f32x8, b: f32x8) -> f32x8 {
         let (a, b) = (a.to_array(), b.to_array());
         let larger = |i| {
@@ -127,18 +124,18 @@ impl Simd for Portable {
         f32x8::new(std::array::from_fn(larger))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn blend(self, n: usize, a: f32x8, b: f32x8) -> f32x8 {
         let (a, b) = (a.to_array(), b.to_array());
         f32x8::new(std::array::from_fn(|i| if i < n { a[i] } else { b[i] }))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn evens(self, from: &[f32; 16]) -> f32x8 {
         f32x8::new(std::array::from_fn(|i| from[2 * i]))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn transpose(self, rows: [f32x8; 8]) -> [f32x8; 8] {
         f32x8::transpose(rows)
     }
