@@ -46,6 +46,10 @@ pub(crate) fn conv(
         ConvAlgo::BlockSparse4 => info.groups[1],
         _ => info.density,
     };
+    // Lists made in a call for one tap need less scratch than anything else, and much more time.
+    if group(algorithm).is_some() && shape.taps() == 1 && density > table::MOST_OF_ONE_TAP {
+        return None;
+    }
     let slower = cut.map_or(1.0, |(_, slower)| slower);
     let ns = slower * work(cost, shape, passes.max(1.0), density);
     let expand = match (transform(algorithm), form) {

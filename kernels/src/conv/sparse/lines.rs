@@ -71,14 +71,32 @@ impl Lines {
         let near = py * px * seen * one.vectors.min(GROUP) * LINE;
         let inputs = shape.in_per_group().max(1);
         let most = (NEAR / near).min(OFFSETS / one.channel).clamp(1, inputs);
-        let channels = inputs.div_ceil(inputs.div_ceil(most));
+        let rows = rows.max(1);
         // Padding included.
         let row = one.vectors * py * px * LINE;
         let first = (reach(shape)[0] * row).saturating_add((APART * 2 + 1) * LINE);
-        let most = (room.min(OFFSETS) / channels).saturating_sub(first) / row;
-        let rows = rows.max(1);
-        let most = most.min(sums / row_sums.max(1)).clamp(1, rows);
-        Lines::sized(shape, channels, rows.div_ceil(rows.div_ceil(most)))
+        let rows_of = |channels: usize| {
+            let most = (room.min(OFFSETS) / channels).saturating_sub(first) / row;
+            most.min(sums / row_sums.max(1)).clamp(1, rows)
+        };
+        // Fewer channels rather than less than a group of vectors.
+        let group = GROUP.div_ceil(one.vectors).min(rows);
+        let mut blocks = inputs.div_ceil(most);
+        while blocks < inputs && rows_of(inputs.div_ceil(blocks)) < group {
+            blocks += 1;
+        }
+        let channels = inputs.div_ceil(blocks);
+        let most = rows_of(channels);
+        // Balanced, and in groups of four vectors if that fits: vectors left over are computed one by one.
+        let balanced = rows.div_ceil(rows.div_ceil(most));
+        let unit = (1..4).find(|n| n * one.vectors % 4 == 0).unwrap_or(4);
+        let even = balanced.next_multiple_of(unit);
+        let even = if even <= most {
+            even
+        } else {
+            (most / unit * unit).max(balanced.min(unit))
+        };
+        Lines::sized(shape, channels, even)
     }
 
     fn sized(shape: &ConvShape, channels: usize, rows: usize) -> Lines {
