@@ -89,7 +89,9 @@ impl Lines {
         let most = rows_of(channels);
         // Balanced, and in groups of four vectors if that fits: vectors left over are computed one by one.
         let balanced = rows.div_ceil(rows.div_ceil(most));
-        let unit = (1..4).find(|n| (n * one.vectors).is_multiple_of(4)).unwrap_or(4);
+        let unit = (1..4)
+            .find(|n| (n * one.vectors).is_multiple_of(4))
+            .unwrap_or(4);
         let even = balanced.next_multiple_of(unit);
         let even = if even <= most {
             even
