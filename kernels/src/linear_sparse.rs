@@ -1,6 +1,6 @@
 //! Fully connected layers from lists of weights that are not zero.
 //!
-//! A list belongs to one output and one block of [`BLOCK`] inputs, whose 16 KiB stay in the L1 cache while all
+//! A list belongs to one output and one block of `BLOCK` inputs, whose 16 KiB stay in the L1 cache while all
 //! outputs are computed: places of inputs in 16 bits, and weights. 8 entries are a step: their inputs are collected
 //! into a vector, so 8 sums run side by side. Made once for a layer ([`count`], [`finish_count`], [`fill`],
 //! [`finish_fill`]), read in order. It wins by what is not read: 6 bytes per weight that is not zero against one per weight, so
