@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dcz_format::codec::{
-    CodeLengths, CodecError, CodecScratch, DecodeTable, LayerHistogram, ModeCost, TileCoding,
-    TileEncoding, decode_tile, encode_tile,
+    BuildSpace, CodeLengths, CodecError, CodecScratch, DecodeTable, LayerHistogram, ModeCost,
+    TileCoding, TileEncoding, decode_tile, encode_tile,
 };
 use serde_json::json;
 
@@ -287,11 +287,12 @@ fn measure(layer: &Layer, mode: &'static str, width: u8, args: &Args) -> Result<
     };
     let tiles = encode(layer, mode, &cost)?;
     let (mut values, mut index) = (DecodeTable::new(width), DecodeTable::new(width));
-    let build = |values: &mut DecodeTable, index: &mut DecodeTable| -> Result<(), CodecError> {
-        values.build(&cost.values, width)?;
-        cost.index
-            .as_ref()
-            .map_or(Ok(()), |lengths: &CodeLengths| index.build(lengths, width))
+    let mut space = BuildSpace::new(width);
+    let mut build = |values: &mut DecodeTable, index: &mut DecodeTable| -> Result<(), CodecError> {
+        values.build(&cost.values, width, &mut space)?;
+        cost.index.as_ref().map_or(Ok(()), |lengths: &CodeLengths| {
+            index.build(lengths, width, &mut space)
+        })
     };
     let tile = layer.panels * layer.k_len * 8;
     let (mut codes, mut mask) = (vec![0u8; tile], vec![0u8; tile / 8]);

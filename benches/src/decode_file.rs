@@ -45,7 +45,7 @@ pub fn run(path: &Path, millis: u64, as_json: bool) -> Result<ExitCode> {
 
 /// Least time of a sweep.
 fn best(container: &Container, floats: bool, millis: u64) -> Result<Duration> {
-    let mut decoder = TileDecoder::new(container, 0)?;
+    let mut decoder = TileDecoder::keeping_tables(container, 0)?;
     let layers = &container.networks()[0].layers;
     let largest = layers.iter().flat_map(|l| &l.tiles).map(|t| t.weights());
     let largest = largest.max().unwrap_or(0);

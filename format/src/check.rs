@@ -139,7 +139,7 @@ impl Container {
         report: &mut CheckReport,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
-        let mut decoder = TileDecoder::new(self, net)?;
+        let mut decoder = TileDecoder::keeping_tables(self, net)?;
         let mut end = section.offset;
         for (index, layer) in self.network(net)?.layers.iter().enumerate() {
             let id = LayerId(index as u32);

@@ -39,7 +39,7 @@ impl Container {
     /// All weights of a layer, OIHW.
     pub fn dense_weights(&self, net: usize, id: LayerId) -> Result<Vec<f32>> {
         let layer = self.layer(net, id)?;
-        let mut decoder = TileDecoder::new(self, net)?;
+        let mut decoder = TileDecoder::keeping_tables(self, net)?;
         let mut dense = vec![0.0; layer.shape.weights() as usize];
         let mut buffer = Vec::new();
         for (index, tile) in layer.tiles.iter().enumerate() {

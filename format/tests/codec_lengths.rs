@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 mod slow;
 
-use dcz_format::codec::{CodeLengths, CodecError, DecodeTable};
+use dcz_format::codec::{BuildSpace, CodeLengths, CodecError, DecodeTable};
 use proptest::prelude::*;
 
 fn lengths_of(pairs: &[(u8, u8)]) -> CodeLengths {
@@ -184,41 +184,52 @@ fn table_builds_and_refuses() {
     };
     assert_eq!(long.longest(), 12);
     let mut table = DecodeTable::new(11);
-    assert_eq!(table.bytes(), 16 << 11);
+    let mut space = BuildSpace::new(12);
+    assert_eq!((table.bytes(), space.bytes()), (8 << 11, 8 << 12));
     assert!(table.lengths().is_none());
     assert_eq!(
-        table.build(&long, 11),
+        table.build(&long, 11, &mut space),
         Err(CodecError::TableWidth {
             width: 11,
             longest: 12
         })
     );
     assert_eq!(
-        table.build(&long, 12),
+        table.build(&long, 12, &mut space),
         Err(CodecError::TableCapacity {
             width: 12,
             capacity: 11
         })
     );
-    assert!(table.build(&long, 12).unwrap_err().is_misuse());
+    assert!(table.build(&long, 12, &mut space).unwrap_err().is_misuse());
     for width in [0, 10, 13, 255] {
         let longest = 1;
         assert_eq!(
-            table.build(&lengths_of(&[(0, 1), (9, 1)]), width),
+            table.build(&lengths_of(&[(0, 1), (9, 1)]), width, &mut space),
             Err(CodecError::TableWidth { width, longest })
         );
     }
     assert_eq!(
-        table.build(&lengths_of(&[(0, 2)]), 11),
+        table.build(&lengths_of(&[(0, 2)]), 11, &mut space),
         Err(CodecError::TableIncomplete)
     );
     assert!(table.lengths().is_none());
-    table.build(&lengths_of(&[(0, 1), (9, 1)]), 11).unwrap();
+    table
+        .build(&lengths_of(&[(0, 1), (9, 1)]), 11, &mut space)
+        .unwrap();
     assert_eq!(table.width(), 11);
     assert_eq!(table.lengths(), Some(&lengths_of(&[(0, 1), (9, 1)])));
     let mut table = DecodeTable::new(200);
-    assert_eq!(table.bytes(), 16 << 12);
-    table.build(&long, 12).unwrap();
+    assert_eq!(table.bytes(), 8 << 12);
+    let capacity = 11;
+    assert_eq!(
+        table.build(&long, 12, &mut BuildSpace::new(11)),
+        Err(CodecError::TableCapacity {
+            width: 12,
+            capacity
+        })
+    );
+    table.build(&long, 12, &mut space).unwrap();
 }
 
 #[test]

@@ -5,8 +5,8 @@
 mod slow;
 
 use dcz_format::codec::{
-    CodeLengths, CodecError, CodecScratch, DecodeTable, LayerHistogram, TileCoding, TileEncoding,
-    TileStats, decode_tile, encode_tile, gap_histogram,
+    BuildSpace, CodeLengths, CodecError, CodecScratch, DecodeTable, LayerHistogram, TileCoding,
+    TileEncoding, TileStats, decode_tile, encode_tile, gap_histogram,
 };
 use proptest::prelude::*;
 
@@ -138,9 +138,12 @@ fn decode(
     present: u32,
 ) -> Result<(Vec<u8>, Vec<u8>), CodecError> {
     let mut tables = [DecodeTable::new(coded.width), DecodeTable::new(coded.width)];
-    tables[0].build(&coded.values, coded.width).unwrap();
+    let mut space = BuildSpace::new(coded.width);
+    tables[0]
+        .build(&coded.values, coded.width, &mut space)
+        .unwrap();
     if let Some(index) = &coded.index {
-        tables[1].build(index, coded.width).unwrap();
+        tables[1].build(index, coded.width, &mut space).unwrap();
     }
     decode_with(plain, coded, &tables, bytes, present)
 }
@@ -417,9 +420,12 @@ fn small_tiles() -> Vec<(Plain, Coded)> {
 
 fn tables(coded: &Coded) -> [DecodeTable; 2] {
     let mut tables = [DecodeTable::new(coded.width), DecodeTable::new(coded.width)];
-    tables[0].build(&coded.values, coded.width).unwrap();
+    let mut space = BuildSpace::new(coded.width);
+    tables[0]
+        .build(&coded.values, coded.width, &mut space)
+        .unwrap();
     if let Some(index) = &coded.index {
-        tables[1].build(index, coded.width).unwrap();
+        tables[1].build(index, coded.width, &mut space).unwrap();
     }
     tables
 }

@@ -538,8 +538,13 @@ impl Session {
     }
 
     fn worker(&self) -> Result<Worker> {
+        let container = self.model.container();
+        let decoder = match self.options.memory_budget {
+            MemoryBudget::Max => TileDecoder::keeping_tables(container, self.net)?,
+            _ => TileDecoder::new(container, self.net)?,
+        };
         Ok(Worker {
-            decoder: TileDecoder::new(self.model.container(), self.net)?,
+            decoder,
             outcome: Ok(()),
             decode_ns: 0,
         })

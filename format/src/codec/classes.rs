@@ -32,12 +32,7 @@ pub(crate) trait Tables {
 /// Buffers of the decoder for tiles in classes, allocated once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClassScratch {
-    /// k of a tile, sorted by class.
-    order: Box<[u16]>,
-    /// Where each class begins there.
-    starts: [usize; MAX_CLASSES + 1],
-    /// Layer, first k and number of k that are sorted: tiles of whole panels have the same.
-    sorted: Option<(u32, u32, u32)>,
+    orders: Orders,
     /// Values of a segment, then its codes.
     codes: Box<[u8]>,
     /// Mask bytes of a class.
@@ -46,14 +41,66 @@ pub(crate) struct ClassScratch {
     rows: Box<[u8]>,
 }
 
+/// The k of tiles, sorted by class. Tiles of other panels have the same k, so orders are kept while there is room.
+#[derive(Clone, Debug, Default)]
+struct Orders {
+    /// Of all kept orders.
+    ks: Box<[u16]>,
+    /// Those of `layer`, of which `count` are known.
+    kept: Box<[Order]>,
+    count: usize,
+    layer: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    /// First k and number of k of the tile.
+    range: (u32, u32),
+    /// Where its k lie.
+    at: usize,
+    /// Where each class begins there.
+    starts: [usize; MAX_CLASSES + 1],
+}
+
+impl Orders {
+    /// The order of a tile; none when there is no room for it.
+    fn of(&mut self, layer: u32, classes: &Classes, tile: &Tile) -> Option<(&[u16], &Order)> {
+        let range = (tile.k, tile.k_len);
+        if self.layer != layer {
+            (self.layer, self.count) = (layer, 0);
+        }
+        let known = self.kept[..self.count].iter();
+        let index = match known.into_iter().position(|order| order.range == range) {
+            Some(index) => index,
+            None => {
+                let len = tile.k_len as usize;
+                let end = |order: &Order| order.at + order.range.1 as usize;
+                let mut at = self.kept[..self.count].last().map_or(0, end);
+                if self.count == self.kept.len() || at + len > self.ks.len() {
+                    (self.count, at) = (0, 0);
+                }
+                let starts = sort(classes, tile, self.ks.get_mut(at..at + len)?);
+                *self.kept.get_mut(self.count)? = Order { range, at, starts };
+                self.count += 1;
+                self.count - 1
+            }
+        };
+        let order = &self.kept[index];
+        Some((&self.ks[order.at..], order))
+    }
+}
+
 impl ClassScratch {
-    /// For tiles of at most so many k and rows.
-    pub(crate) fn new(k_len: usize, rows: usize) -> Self {
+    /// For tiles of at most so many rows, and `orders` orders of together `ks` k: at least one order as long as a tile.
+    pub(crate) fn new(rows: usize, orders: usize, ks: usize) -> Self {
         let marks = rows.div_ceil(8);
         ClassScratch {
-            order: vec![0; k_len].into_boxed_slice(),
-            starts: [0; MAX_CLASSES + 1],
-            sorted: None,
+            orders: Orders {
+                ks: vec![0; ks].into_boxed_slice(),
+                kept: vec![Order::default(); orders].into_boxed_slice(),
+                count: 0,
+                layer: u32::MAX,
+            },
             codes: vec![0; rows.min(SEGMENT) * PANEL].into_boxed_slice(),
             masks: vec![0; marks * 8].into_boxed_slice(),
             rows: vec![0; marks].into_boxed_slice(),
@@ -61,7 +108,11 @@ impl ClassScratch {
     }
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        2 * self.order.len() + self.codes.len() + self.masks.len() + self.rows.len()
+        size_of_val(&*self.orders.ks)
+            + size_of_val(&*self.orders.kept)
+            + self.codes.len()
+            + self.masks.len()
+            + self.rows.len()
     }
 }
 
@@ -70,21 +121,46 @@ impl ClassScratch {
 fn sort(classes: &Classes, tile: &Tile, order: &mut [u16]) -> [usize; MAX_CLASSES + 1] {
     let (first, len) = (tile.k as usize, tile.k_len as usize);
     let mut ends = [0; MAX_CLASSES + 1];
-    let place = |class: u8| usize::from(class) % MAX_CLASSES;
     classes.for_each_run(first, len, |class, run| ends[place(class) + 1] += run.len());
     for class in 0..MAX_CLASSES {
         ends[class + 1] += ends[class];
     }
     let mut next = ends;
-    classes.for_each_run(first, len, |class, run| {
-        let next = &mut next[place(class)];
-        let slots = order.get_mut(*next..*next + run.len());
-        for (slot, k) in slots.into_iter().flatten().zip(run.clone()) {
-            *slot = k as u16;
-        }
-        *next += run.len();
-    });
+    match classes.block {
+        // Blocks that a tile cannot cut, or only at its ends, have their length at compile time.
+        1 => put_blocks::<1>(classes, first, len, &mut next, order),
+        2 => put_blocks::<2>(classes, first, len, &mut next, order),
+        4 => put_blocks::<4>(classes, first, len, &mut next, order),
+        _ => put_blocks::<0>(classes, first, len, &mut next, order),
+    }
     ends
+}
+
+fn place(class: u8) -> usize {
+    usize::from(class) % MAX_CLASSES
+}
+
+/// Writes the k of every block where those of its class go on. Most blocks have `B` k.
+#[inline(always)]
+fn put_blocks<const B: usize>(
+    classes: &Classes,
+    first: usize,
+    len: usize,
+    next: &mut [usize; MAX_CLASSES + 1],
+    order: &mut [u16],
+) {
+    classes.for_each_run(first, len, |class, run| {
+        let at = next[place(class)];
+        next[place(class)] = at + run.len();
+        let Some(slots) = order.get_mut(at..at + run.len()) else {
+            return;
+        };
+        let k = run.start as u16;
+        match <&mut [u16; B]>::try_from(&mut *slots) {
+            Ok(slots) => *slots = std::array::from_fn(|i| k + i as u16),
+            Err(_) => slots.iter_mut().zip(k..).for_each(|(slot, k)| *slot = k),
+        }
+    });
 }
 
 /// Decodes a tile in classes into `codes` and `mask`, as [`super::decode_tile`] does. Weights of rows that are coded without
@@ -111,10 +187,10 @@ pub(crate) fn decode(
     let engine = scratch.engine;
     let scratch = &mut scratch.classes;
     let (capacity, needed) = (
-        scratch.order.len().min(scratch.masks.len()),
+        scratch.orders.ks.len().min(scratch.masks.len()),
         k_len.max(weights / 8),
     );
-    if scratch.order.len() < k_len || scratch.masks.len() < weights / 8 {
+    if scratch.orders.ks.len() < k_len || scratch.masks.len() < weights / 8 {
         return Err(CodecError::ScratchCapacity { capacity, needed });
     }
     let mut reader = Reader { bytes, at: 0 };
@@ -130,14 +206,12 @@ pub(crate) fn decode(
     };
     codes.fill(fill);
     mask.fill(0);
-    let sorted = Some((layer, tile.k, tile.k_len));
-    if scratch.sorted != sorted {
-        scratch.starts = sort(classes, tile, &mut scratch.order);
-        scratch.sorted = sorted;
-    }
+    let order = scratch.orders.of(layer, classes, tile);
+    let (order, Order { starts, .. }) =
+        order.ok_or(CodecError::ScratchCapacity { capacity, needed })?;
     let mut counted = 0;
-    for (class, bounds) in classes.classes.iter().zip(scratch.starts.windows(2)) {
-        let ks = &scratch.order[bounds[0]..bounds[1]];
+    for (class, bounds) in classes.classes.iter().zip(starts.windows(2)) {
+        let ks = &order[bounds[0]..bounds[1]];
         let rows = ks.len() * panels;
         let Some(values) = class.values().filter(|_| rows > 0) else {
             continue;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
+use crate::codec::BuildSpace;
 use crate::codec::classes_encode::{divide, encode};
 use crate::codec::{CodeLengths, groups};
 use crate::layer::ValueCode;
@@ -39,17 +40,22 @@ struct Given<'a> {
     tables: &'a [CodeLengths],
     index: DecodeTable,
     values: DecodeTable,
+    space: BuildSpace,
 }
 
 impl Tables for Given<'_> {
     fn index(&mut self, id: TableId, symbols: usize) -> Option<&DecodeTable> {
         let lengths = self.tables.get(id.0 as usize)?;
-        self.index.build_for(lengths, 12, 10 * symbols).ok()?;
+        self.index
+            .build_for(lengths, 12, 10 * symbols, &mut self.space)
+            .ok()?;
         Some(&self.index)
     }
     fn values(&mut self, id: TableId, symbols: usize) -> Option<&DecodeTable> {
         let lengths = self.tables.get(id.0 as usize)?;
-        self.values.build_for(lengths, 12, 10 * symbols).ok()?;
+        self.values
+            .build_for(lengths, 12, 10 * symbols, &mut self.space)
+            .ok()?;
         Some(&self.values)
     }
 }
@@ -179,9 +185,10 @@ impl Sample {
             tables: &self.tables,
             index: DecodeTable::new(12),
             values: DecodeTable::new(12),
+            space: BuildSpace::new(12),
         };
         let (mut codes, mut mask) = (vec![9; self.codes.len()], vec![9; self.mask.len()]);
-        let scratch = ClassScratch::new(self.tile.k_len as usize, self.mask.len());
+        let scratch = ClassScratch::new(self.mask.len(), 1, self.tile.k_len as usize);
         let mut scratch = match portable {
             true => CodecScratch::portable(0),
             false => CodecScratch::new(0),
@@ -384,6 +391,7 @@ fn scratch_of_another_tile_is_refused() {
         tables: &sample.tables,
         index: DecodeTable::new(12),
         values: DecodeTable::new(12),
+        space: BuildSpace::new(12),
     };
     let (mut codes, mut mask) = (sample.codes.clone(), sample.mask.clone());
     let mut scratch = CodecScratch::new(0);

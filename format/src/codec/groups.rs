@@ -22,6 +22,18 @@ pub(super) struct Escapes<'a> {
 }
 
 impl Escapes<'_> {
+    /// Puts the next values into the lanes that `missing` marks.
+    fn fill(&mut self, missing: u8, lanes: &mut [u8]) -> Result<(), CodecError> {
+        if missing != 0 {
+            for (lane, value) in lanes.iter_mut().enumerate() {
+                if missing >> lane & 1 == 1 {
+                    *value = self.next()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<u8, CodecError> {
         let byte = self.bytes.get(self.at).copied();
         let missing = CodecError::Truncated {
@@ -74,21 +86,34 @@ impl Lut {
         let count = values.len();
         let (whole, rest) = (count / group, count % group);
         let first = count - count.div_ceil(group);
-        for i in 0..whole {
+        let mut i = 0;
+        while i < whole {
+            let start = i * group;
+            // Four symbols at a time while their places, written in whole words, end before the symbols that come later.
+            if i + 4 <= whole
+                && start + 3 * group + 4 <= first + i + 4
+                && let Some(symbols) = values.get(first + i..first + i + 4)
+            {
+                let symbols = [symbols[0], symbols[1], symbols[2], symbols[3]].map(usize::from);
+                let missing = symbols.map(|symbol| self.escapes[symbol]);
+                let places = &mut values[start..start + 3 * group + 4];
+                for (place, symbol) in symbols.into_iter().enumerate() {
+                    places[place * group..place * group + 4].copy_from_slice(&self.values[symbol]);
+                }
+                if missing != [0; 4] {
+                    for (place, missing) in missing.into_iter().enumerate() {
+                        escapes.fill(missing, &mut places[place * group..][..group])?;
+                    }
+                }
+                i += 4;
+                continue;
+            }
             let symbol = usize::from(values[first + i]);
             let found = self.values[symbol];
-            // A whole word where no symbol lies behind, which is everywhere but near the end.
-            let start = i * group;
-            match values.get_mut(start..start + 4) {
-                Some(place) if start + 4 <= first + i + 1 => place.copy_from_slice(&found),
-                _ => values[start..start + group].copy_from_slice(&found[..group]),
-            }
-            let missing = self.escapes[symbol];
-            if missing != 0 {
-                for lane in (0..group).filter(|lane| missing >> lane & 1 == 1) {
-                    values[start + lane] = escapes.next()?;
-                }
-            }
+            let places = &mut values[start..start + group];
+            places.copy_from_slice(&found[..group]);
+            escapes.fill(self.escapes[symbol], places)?;
+            i += 1;
         }
         if rest > 0 {
             let symbol = usize::from(values[count - 1]);

@@ -33,7 +33,7 @@ pub use histogram::{
     Histogram, LayerHistogram, ModeCost, gap_histogram, symbol_histogram, value_histogram,
 };
 pub use lengths::CodeLengths;
-pub use table::{DecodeTable, TABLE_WIDTHS};
+pub use table::{BuildSpace, DecodeTable, TABLE_WIDTHS};
 
 /// Weights of a tile, checked against the largest tile.
 fn tile_weights(panels: usize, k_len: usize) -> Result<usize, CodecError> {

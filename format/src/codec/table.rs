@@ -27,18 +27,37 @@ pub const TABLE_WIDTHS: [u8; 2] = [11, 12];
 
 /// A decode table with a fixed allocation: [`DecodeTable::new`] allocates, [`DecodeTable::build`] does not.
 ///
-/// An entry is, from the least significant byte: bits consumed, six symbols in order, number of symbols in the top 3 bits.
+/// What only building needs is a [`BuildSpace`], which any number of tables share. An entry is, from the least significant byte: bits consumed, six symbols in order, number of symbols in the top 3 bits.
 pub struct DecodeTable {
     /// `2^capacity` entries, of which `2^width` are in use.
     entries: Box<[u64]>,
-    /// The smaller tables: width v at `2^v..2^(v + 1)`.
-    smaller: Box<[u64]>,
     lengths: CodeLengths,
     capacity: u8,
     /// 0: not built.
     width: u8,
     single: Option<u8>,
     largest_symbol: u8,
+}
+
+/// Room for the smaller tables while a table is built: width v at `2^v..2^(v + 1)`.
+#[derive(Clone, Debug, Default)]
+pub struct BuildSpace(Box<[u64]>);
+
+impl BuildSpace {
+    /// For tables of widths up to `max_bits` (cut to 12): `8 << max_bits` bytes; nothing for 0.
+    pub fn new(max_bits: u8) -> Self {
+        BuildSpace(allocate(max_bits.min(TABLE_WIDTHS[1])))
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
+fn allocate(bits: u8) -> Box<[u64]> {
+    let len = if bits > 0 { 1 << bits } else { 0 };
+    vec![0; len].into_boxed_slice()
 }
 
 impl std::fmt::Debug for DecodeTable {
@@ -51,12 +70,11 @@ impl std::fmt::Debug for DecodeTable {
 }
 
 impl DecodeTable {
-    /// A table that can be built with widths up to `max_bits` (cut to 12): `16 << max_bits` bytes.
+    /// A table that can be built with widths up to `max_bits` (cut to 12): `8 << max_bits` bytes.
     pub fn new(max_bits: u8) -> Self {
         let capacity = max_bits.min(TABLE_WIDTHS[1]);
         DecodeTable {
-            entries: vec![0; 1 << capacity].into_boxed_slice(),
-            smaller: vec![0; 1 << capacity].into_boxed_slice(),
+            entries: allocate(capacity),
             lengths: CodeLengths([0; 256]),
             capacity,
             width: 0,
@@ -67,7 +85,7 @@ impl DecodeTable {
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        (self.entries.len() + self.smaller.len()) * size_of::<u64>()
+        size_of_val(&*self.entries)
     }
 
     /// The lengths the table was last built from; none before the first successful build.
@@ -81,8 +99,13 @@ impl DecodeTable {
     }
 
     /// Builds the table for a code. `width` is 11 or 12 and at least the longest code. Allocates nothing.
-    pub fn build(&mut self, lengths: &CodeLengths, width: u8) -> Result<(), CodecError> {
-        self.build_for(lengths, width, usize::MAX)
+    pub fn build(
+        &mut self,
+        lengths: &CodeLengths,
+        width: u8,
+        space: &mut BuildSpace,
+    ) -> Result<(), CodecError> {
+        self.build_for(lengths, width, usize::MAX, space)
     }
 
     /// [`build`](Self::build) for so many symbols: a table for few of them yields one at a time.
@@ -91,6 +114,7 @@ impl DecodeTable {
         lengths: &CodeLengths,
         width: u8,
         symbols: usize,
+        space: &mut BuildSpace,
     ) -> Result<(), CodecError> {
         self.width = 0;
         lengths.validate()?;
@@ -98,24 +122,23 @@ impl DecodeTable {
         if !TABLE_WIDTHS.contains(&width) || longest > width {
             return Err(CodecError::TableWidth { width, longest });
         }
-        if width > self.capacity {
-            return Err(CodecError::TableCapacity {
-                width,
-                capacity: self.capacity,
-            });
+        let room = space.0.len().checked_ilog2().unwrap_or(0) as u8;
+        let capacity = self.capacity.min(room);
+        if width > capacity {
+            return Err(CodecError::TableCapacity { width, capacity });
         }
         self.lengths = *lengths;
         self.largest_symbol = lengths.largest_symbol();
         self.single = lengths.single();
         if self.single.is_none() {
-            self.fill(width, symbols >= FEW_SYMBOLS);
+            self.fill(width, symbols >= FEW_SYMBOLS, space);
         }
         self.width = width;
         Ok(())
     }
 
     /// `several`: symbols per look-up.
-    fn fill(&mut self, width: u8, several: bool) {
+    fn fill(&mut self, width: u8, several: bool, space: &mut BuildSpace) {
         let codes = self.lengths.reversed_codes();
         // Symbols by length, then value: a counting sort.
         let mut starts = [0u16; 17];
@@ -145,7 +168,7 @@ impl DecodeTable {
             }
             return;
         }
-        let smaller = &mut self.smaller[..1 << width];
+        let smaller = &mut space.0[..1 << width];
         smaller[..1 << (width - shortest + 1)].fill(0);
         for v in shortest..=width - shortest {
             let (below, this) = smaller.split_at_mut(1 << v);

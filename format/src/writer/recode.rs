@@ -15,7 +15,7 @@ pub fn inputs(container: &Container, index: IndexChoice) -> Result<Vec<NetworkIn
     let mut networks = Vec::with_capacity(container.networks().len());
     for net in 0..container.networks().len() {
         let mut network = container.network(net)?.clone();
-        let mut decoder = TileDecoder::new(container, net)?;
+        let mut decoder = TileDecoder::keeping_tables(container, net)?;
         let mut layers = Vec::with_capacity(network.layers.len());
         for (id, layer) in (0..).map(LayerId).zip(&network.layers) {
             layers.push(LayerInput {

@@ -696,16 +696,20 @@ pub fn read_lazily(container: &Container) -> Result<(Vec<Network>, Vec<u32>), Er
             bits.extend(values.iter().map(|v| v.to_bits()));
         }
         let mut decoder = TileDecoder::new(container, net)?;
+        let mut keeping = TileDecoder::keeping_tables(container, net)?;
         for (id, layer) in network.layers.iter().enumerate() {
+            let id = LayerId(id as u32);
             for (index, tile) in layer.tiles.iter().enumerate() {
                 let mut values = vec![0.0; tile.weights()];
-                decoder.decode(
-                    container,
-                    net,
-                    LayerId(id as u32),
-                    index,
-                    TileOut::F32(&mut values),
-                )?;
+                let mut again = values.clone();
+                decoder.decode(container, net, id, index, TileOut::F32(&mut values))?;
+                keeping.decode(container, net, id, index, TileOut::F32(&mut again))?;
+                assert!(
+                    values
+                        .iter()
+                        .map(|v| v.to_bits())
+                        .eq(again.iter().map(|v| v.to_bits()))
+                );
                 bits.extend(values.iter().map(|v| v.to_bits()));
             }
         }
