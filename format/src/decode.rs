@@ -17,7 +17,6 @@ use crate::graph::LayerId;
 use crate::layer::*;
 use crate::values::TileForm;
 use half::slice::HalfFloatSliceExt;
-use std::collections::BTreeSet;
 
 /// Where a tile goes: `panels * k_len * 8` elements, `[panel][k][8]`.
 #[derive(Debug)]
@@ -61,6 +60,7 @@ impl Slot {
             table: (width > 0).then(|| DecodeTable::new(width)),
         }
     }
+    #[inline(never)]
     fn build(
         &mut self,
         container: &Container,
@@ -159,14 +159,14 @@ impl TileDecoder {
                 *widest = width(id).max(*widest);
             });
             if keep && matches!(layer.index, Index::Classes(_)) {
-                let mut tables = BTreeSet::new();
+                let mut tables = 0;
                 layer.index.for_each_table(|_, id| {
-                    tables.insert(id.0);
+                    tables += 1;
                     kept_width = width(id).max(kept_width);
                 });
-                kept = tables.len().max(kept);
+                kept = kept.max(tables);
             }
-            let mut orders = BTreeSet::new();
+            let (mut orders, mut ks) = (0, 0);
             for tile in &layer.tiles {
                 coded = coded.max(tile.len as usize);
                 if !matches!(layer.index, Index::Raw) {
@@ -176,15 +176,17 @@ impl TileDecoder {
                     pairs = pairs.max(tile.present as usize);
                 }
                 if matches!(layer.index, Index::Classes(_)) {
-                    orders.insert((tile.k, tile.k_len));
+                    // Tiles of other panels have the same k.
+                    if tile.panel == 0 {
+                        (orders, ks) = (orders + 1, ks + tile.k_len as usize);
+                    }
                     order_ks = order_ks.max(tile.k_len as usize);
                     class_rows = class_rows.max(tile.weights() / PANEL);
                 }
             }
             kept_orders = if keep {
-                let ks = orders.iter().map(|(_, len)| *len as usize).sum();
                 order_ks = order_ks.max(ks);
-                kept_orders.max(orders.len())
+                kept_orders.max(orders)
             } else {
                 1
             };

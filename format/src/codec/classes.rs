@@ -64,6 +64,7 @@ struct Order {
 
 impl Orders {
     /// The order of a tile; none when there is no room for it.
+    #[inline(never)]
     fn of(&mut self, layer: u32, classes: &Classes, tile: &Tile) -> Option<(&[u16], &Order)> {
         let range = (tile.k, tile.k_len);
         if self.layer != layer {
@@ -117,7 +118,6 @@ impl ClassScratch {
 }
 
 /// Sorts the k of a tile by class, keeping their order; where each class begins and the last one ends.
-#[inline(never)]
 fn sort(classes: &Classes, tile: &Tile, order: &mut [u16]) -> [usize; MAX_CLASSES + 1] {
     let (first, len) = (tile.k as usize, tile.k_len as usize);
     let mut ends = [0; MAX_CLASSES + 1];
@@ -126,41 +126,19 @@ fn sort(classes: &Classes, tile: &Tile, order: &mut [u16]) -> [usize; MAX_CLASSE
         ends[class + 1] += ends[class];
     }
     let mut next = ends;
-    match classes.block {
-        // Blocks that a tile cannot cut, or only at its ends, have their length at compile time.
-        1 => put_blocks::<1>(classes, first, len, &mut next, order),
-        2 => put_blocks::<2>(classes, first, len, &mut next, order),
-        4 => put_blocks::<4>(classes, first, len, &mut next, order),
-        _ => put_blocks::<0>(classes, first, len, &mut next, order),
-    }
+    classes.for_each_run(first, len, |class, run| {
+        for k in run {
+            if let Some(slot) = order.get_mut(next[place(class)]) {
+                *slot = k as u16;
+            }
+            next[place(class)] += 1;
+        }
+    });
     ends
 }
 
 fn place(class: u8) -> usize {
     usize::from(class) % MAX_CLASSES
-}
-
-/// Writes the k of every block where those of its class go on. Most blocks have `B` k.
-#[inline(always)]
-fn put_blocks<const B: usize>(
-    classes: &Classes,
-    first: usize,
-    len: usize,
-    next: &mut [usize; MAX_CLASSES + 1],
-    order: &mut [u16],
-) {
-    classes.for_each_run(first, len, |class, run| {
-        let at = next[place(class)];
-        next[place(class)] = at + run.len();
-        let Some(slots) = order.get_mut(at..at + run.len()) else {
-            return;
-        };
-        let k = run.start as u16;
-        match <&mut [u16; B]>::try_from(&mut *slots) {
-            Ok(slots) => *slots = std::array::from_fn(|i| k + i as u16),
-            Err(_) => slots.iter_mut().zip(k..).for_each(|(slot, k)| *slot = k),
-        }
-    });
 }
 
 /// Decodes a tile in classes into `codes` and `mask`, as [`super::decode_tile`] does. Weights of rows that are coded without

@@ -23,12 +23,11 @@ pub(super) struct Escapes<'a> {
 
 impl Escapes<'_> {
     /// Puts the next values into the lanes that `missing` marks.
+    #[inline(never)]
     fn fill(&mut self, missing: u8, lanes: &mut [u8]) -> Result<(), CodecError> {
-        if missing != 0 {
-            for (lane, value) in lanes.iter_mut().enumerate() {
-                if missing >> lane & 1 == 1 {
-                    *value = self.next()?;
-                }
+        for (lane, value) in lanes.iter_mut().enumerate() {
+            if missing >> lane & 1 == 1 {
+                *value = self.next()?;
             }
         }
         Ok(())
@@ -112,7 +111,9 @@ impl Lut {
             let found = self.values[symbol];
             let places = &mut values[start..start + group];
             places.copy_from_slice(&found[..group]);
-            escapes.fill(self.escapes[symbol], places)?;
+            if self.escapes[symbol] != 0 {
+                escapes.fill(self.escapes[symbol], places)?;
+            }
             i += 1;
         }
         if rest > 0 {
@@ -123,12 +124,9 @@ impl Lut {
                     symbol: symbol as u8,
                 });
             }
-            for (lane, value) in values[whole * group..].iter_mut().enumerate() {
-                *value = match self.escapes[symbol] >> lane & 1 {
-                    0 => self.values[symbol][lane],
-                    _ => escapes.next()?,
-                };
-            }
+            let places = &mut values[whole * group..];
+            places.copy_from_slice(&self.values[symbol][..rest]);
+            escapes.fill(self.escapes[symbol], places)?;
         }
         Ok(())
     }
