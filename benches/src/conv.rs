@@ -48,7 +48,7 @@ pub struct Args {
     /// Time for each algorithm on each shape, in milliseconds.
     #[arg(long, default_value_t = 150)]
     millis: u64,
-    /// Instruction set: portable or avx2; by default the best this processor has.
+    /// Instruction set: portable, avx2 or avx512; by default the best this processor has.
     #[arg(long)]
     isa: Option<String>,
     #[command(flatten)]

@@ -5,6 +5,7 @@
 use crate::math;
 use crate::shape::{Map, View, ViewMut};
 use crate::simd::Simd;
+use crate::weights::PANEL;
 use std::ops::Range;
 
 /// An element-wise function.
@@ -133,9 +134,9 @@ pub(crate) fn finish_vectors<V: Vectors>(
 pub(crate) trait PanelVectors {
     /// Whether a loop for each function is worth its code.
     const FAST: bool;
-    /// Adds the channel's element of `bias` if there is one, then applies its `function`; both count from the first
-    /// channel.
-    fn finish<F: VectorFunction>(self, bias: Option<&[f32]>, function: impl Fn(usize) -> F);
+    /// Adds a channel's bias (-0.0, which changes nothing, if there is none), then applies its function; both count from the
+    /// first channel.
+    fn finish<F: VectorFunction>(self, bias: [f32; PANEL], functions: [F; PANEL]);
 }
 
 /// Hands the epilogue of some channels, none or a simple one, to `vectors`.
@@ -146,14 +147,23 @@ pub(crate) fn finish_panel<V: PanelVectors>(
     vectors: V,
 ) {
     let activation = epilogue.map_or(Activation::None, |e| e.activation);
-    let bias = epilogue.and_then(|e| e.bias);
-    let bias = bias.map(|bias| &bias[channels.clone()]);
+    let mut bias = [-0.0; PANEL];
+    if let Some(from) = epilogue.and_then(|e| e.bias) {
+        bias[..channels.len()].copy_from_slice(&from[channels.clone()]);
+    }
+    let channel = |lane: usize| channels.start + lane.min(channels.len() - 1);
     if !V::FAST {
-        return vectors.finish(bias, |i| Any(activation, channels.start + i));
+        return vectors.finish(bias, std::array::from_fn(|i| Any(activation, channel(i))));
     }
     match activation.limits() {
-        Some((low, high)) => vectors.finish(bias, |_| Between(low, high)),
-        None => vectors.finish(bias, |i| Leaky(activation.slope(channels.start + i))),
+        Some((low, high)) => vectors.finish(bias, [Between(low, high); PANEL]),
+        None => {
+            let mut slopes = [Leaky(1.0); PANEL];
+            for (i, slope) in slopes.iter_mut().enumerate() {
+                *slope = Leaky(activation.slope(channel(i)));
+            }
+            vectors.finish(bias, slopes);
+        }
     }
 }
 
@@ -190,8 +200,7 @@ impl VectorFunction for Between {
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, v: S::V) -> S::V {
         let (low, high) = (simd.splat(self.0), simd.splat(self.1));
-        let v = simd.select_less(v, low, low, v);
-        simd.select_less(high, v, high, v)
+        simd.at_most(simd.at_least(v, low), high)
     }
 }
 

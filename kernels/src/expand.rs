@@ -20,6 +20,21 @@ pub(crate) fn expand(
     });
 }
 
+/// The rows of a block of panel `panel` where they lie, if they are one stretch of f32.
+pub(crate) fn in_place<'a>(
+    tile: &WeightTile<'a>,
+    panel: usize,
+    rows: Rows,
+) -> Option<&'a [[f32; PANEL]]> {
+    match tile.values {
+        TileValues::F32(values) if rows.runs == 1 => {
+            let first = panel * tile.k_len + rows.first;
+            Some(&values.as_chunks().0[first..first + rows.run])
+        }
+        _ => None,
+    }
+}
+
 struct Expand<'a> {
     tile: &'a WeightTile<'a>,
     panel: usize,

@@ -274,6 +274,8 @@ fn check(case: &Case, form: Form, order: KOrder, thorough: bool) {
     };
     let plane = shape.out_h * shape.out_w;
     let largest = sizes.iter().fold(0f64, |m, s| m.max(*s)) + 2.0;
+    // Tiers with fused multiply-adds agree bit for bit too.
+    let mut fused: HashMap<(&str, bool, Sums), Vec<f32>> = HashMap::new();
     for isa in Isa::available() {
         for (cut, tiles) in cuts(&shape, order) {
             for finish in [false, true] {
@@ -324,6 +326,11 @@ fn check(case: &Case, form: Form, order: KOrder, thorough: bool) {
                                     error <= bound,
                                     "{what}: element {j} is {value}, not {expected}; {error:e} > {bound:e}"
                                 );
+                            }
+                            if isa.name() != "portable" {
+                                let before = fused.entry((cut, finish, algo.sums));
+                                let before = before.or_insert_with(|| out.clone());
+                                assert!(*before == out, "bits differ between tiers: {what}");
                             }
                             firsts.insert(algo.sums, out);
                         }

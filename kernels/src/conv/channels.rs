@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! for group of at most 64 pixels        (whole rows, or a piece of a row)
-//!   for 2 panels
-//!     for 6 or 5 pixels, across rows    16 channels x 6 pixels from registers, to the stage
+//!   for 2 panels                        (4 with 32 registers)
+//!     for 6 or 5 pixels, across rows    16 or 32 channels x 6 pixels from registers, to the stage
 //!     for row, for 8 pixels             the stage, transposed, is added to the output
 //! ```
 //! An input is read wherever it lies, so neither the width of a map nor a stride leaves lanes
 //! unused; the price is a transposition of every sum. Equal tiles cover a group: 49 pixels are
-//! 4 x 6 + 5 x 5. Three panels left over take tiles of 4 pixels, a single one of 8. Same chains and
-//! bits as a pixel per lane (`gemm.rs`). After XNNPACK's GEMM, whose weights are the vectors too.
+//! 4 x 6 + 5 x 5. A single panel left over takes tiles of 8 pixels. Same chains and bits as a pixel per lane
+//! (`gemm.rs`). After XNNPACK's GEMM, whose weights are the vectors too.
 
 use super::blocks::Block;
 use super::gemm::{Panels, windows};
@@ -22,28 +22,15 @@ use std::ops::Range;
 /// Pixels of a group.
 const GROUP: usize = 64;
 /// Most panels at a time.
-const MOST: usize = 3;
+const MOST: usize = 4;
 /// Tiles and vectors may run this far over the end of a group.
 const SLACK: usize = 8;
 
-impl Panels<'_> {
-    /// All pixels of the target's band.
-    pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>) {
-        isa.run(ChannelLanes {
-            panels: self,
-            target,
-        });
-    }
-}
-
-struct ChannelLanes<'a, 'b, 'c> {
-    panels: &'a Panels<'a>,
-    target: &'a mut Target<'b, 'c>,
-}
-
-/// Sums of a group, `[panel][pixel][8]`.
+/// Sums of a group, `[panel][pixel][8]`, and of a row of one panel, `[vector][channel][8 pixels]`.
 #[repr(align(32))]
-struct Stage([[[f32; PANEL]; GROUP + SLACK]; MOST]);
+struct Stage([[[f32; PANEL]; GROUP + SLACK]; MOST], Transposed);
+
+type Transposed = [[[f32; 8]; PANEL]; GROUP / 8];
 
 /// Pixels of a band.
 struct Group {
@@ -59,12 +46,9 @@ impl Group {
     }
 }
 
-impl Work for ChannelLanes<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let ChannelLanes { panels, target } = self;
+impl Panels<'_> {
+    /// All pixels of the target's band.
+    pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>) {
         let (rows, columns) = (target.band.rows.len(), target.band.columns.len());
         // Pieces of equal width, in whole vectors.
         let wide = columns
@@ -73,7 +57,10 @@ impl Work for ChannelLanes<'_, '_, '_> {
             .min(columns);
         let high = GROUP / wide;
         target.plain &= wide == columns;
-        let mut stage = Stage([[[0.0; PANEL]; GROUP + SLACK]; MOST]);
+        let mut stage = Stage(
+            [[[0.0; PANEL]; GROUP + SLACK]; MOST],
+            [[[0.0; 8]; PANEL]; GROUP / 8],
+        );
         for row in (0..rows).step_by(high) {
             for column in (0..columns).step_by(wide) {
                 let mut group = Group {
@@ -84,94 +71,109 @@ impl Work for ChannelLanes<'_, '_, '_> {
                 let mut bases = group.bases.iter_mut();
                 for row in group.rows.clone() {
                     for (column, base) in group.columns.clone().zip(&mut bases) {
-                        *base = panels.plane.base(row, column) as u32;
+                        *base = self.plane.base(row, column) as u32;
                     }
                 }
-                let mut i = 0;
-                while i < panels.count {
-                    let (bases, stage) = (group.bases(), &mut stage);
-                    let count = match panels.count - i {
-                        _ if !S::FAST => of_panels::<S, 1>(simd, panels, i, bases, stage),
-                        1 => of_panels::<S, 1>(simd, panels, i, bases, stage),
-                        3 => of_panels::<S, 3>(simd, panels, i, bases, stage),
-                        _ => of_panels::<S, 2>(simd, panels, i, bases, stage),
-                    };
-                    for (sums, i) in stage.0.iter_mut().zip(i..i + count) {
-                        let (first, lanes) = panels.shape.panel_channels(panels.first + i);
-                        let channels = first..first + lanes;
-                        store(simd, panels.block, target, channels, &group, sums);
-                    }
-                    i += count;
-                }
+                self.group(isa, target, &group, &mut stage);
             }
         }
     }
-}
 
-/// `P` panels from panel `i` on; returns `P`.
-#[inline(always)]
-fn of_panels<S: Simd, const P: usize>(
-    simd: S,
-    panels: &Panels<'_>,
-    i: usize,
-    bases: &[u32],
-    stage: &mut Stage,
-) -> usize {
-    let mut weights = [panels.weights(i); P];
-    for (j, w) in weights.iter_mut().enumerate() {
-        *w = panels.weights(i + j);
-    }
-    let most = match P {
-        _ if !S::FAST => 4,
-        1 => 8,
-        2 => 6,
-        _ => 4,
-    };
-    let tile = Tile {
-        weights,
-        offsets: panels.offsets,
-        data: panels.data,
-        bases,
-    };
-    let pixels = bases.len();
-    let tiles = pixels.div_ceil(most);
-    for t in 0..tiles {
-        let (at, end) = (pixels * t / tiles, pixels * (t + 1) / tiles);
-        match (P, end - at) {
-            (1, 5..) if S::FAST => tile.run::<S, 8>(simd, at, stage),
-            (2, 6) if S::FAST => tile.run::<S, 6>(simd, at, stage),
-            (2, 5) if S::FAST => tile.run::<S, 5>(simd, at, stage),
-            _ => tile.run::<S, 4>(simd, at, stage),
+    /// All panels times a group.
+    fn group(&self, isa: Isa, target: &mut Target<'_, '_>, group: &Group, stage: &mut Stage) {
+        let bases = group.bases();
+        let mut i = 0;
+        while i < self.count {
+            let count = match self.count - i {
+                _ if !isa.is_fast() => self.sums::<1>(isa, i, bases, stage),
+                4.. if isa.has_32() => self.sums::<4>(isa, i, bases, stage),
+                1 => self.sums::<1>(isa, i, bases, stage),
+                3 if isa.has_32() => self.sums::<3>(isa, i, bases, stage),
+                _ => self.sums::<2>(isa, i, bases, stage),
+            };
+            for (sums, i) in stage.0.iter_mut().zip(i..i + count) {
+                let (first, lanes) = self.shape.panel_channels(self.first + i);
+                let channels = first..first + lanes;
+                store(isa, self.block, target, channels, group, sums, &mut stage.1);
+            }
+            i += count;
         }
     }
-    P
+
+    /// `P` panels from panel `i` on; returns `P`.
+    fn sums<const P: usize>(&self, isa: Isa, i: usize, bases: &[u32], stage: &mut Stage) -> usize {
+        let mut weights = [self.weights(i); P];
+        for (j, w) in weights.iter_mut().enumerate() {
+            *w = self.weights(i + j);
+        }
+        let most = match P {
+            _ if !isa.is_fast() => 4,
+            1 => 8,
+            _ => 6,
+        };
+        let pixels = bases.len();
+        let tiles = pixels.div_ceil(most);
+        for t in 0..tiles {
+            let (at, end) = (pixels * t / tiles, pixels * (t + 1) / tiles);
+            let sums = &mut *stage;
+            let tile = Tile {
+                weights,
+                offsets: self.offsets,
+                data: self.data,
+                bases,
+                at,
+                stage: sums,
+            };
+            match (P, end - at) {
+                (1, 5..) if isa.is_fast() => isa.run(Pixels::<P, 8, 16>(tile)),
+                (2, 6) => isa.run(Pixels::<P, 6, 16>(tile)),
+                (2, 5) => isa.run(Pixels::<P, 5, 16>(tile)),
+                (3 | 4, 6) => isa.run_wide(Pixels::<P, 6, 32>(tile)),
+                (3 | 4, 5) => isa.run_wide(Pixels::<P, 5, 32>(tile)),
+                (3 | 4, _) => isa.run_wide(Pixels::<P, 4, 32>(tile)),
+                _ => isa.run(Pixels::<P, 4, 0>(tile)),
+            }
+        }
+        P
+    }
 }
 
-/// `P` panels and the pixels they meet.
+/// `P` panels and the pixels they meet, from pixel `at` on.
 struct Tile<'a, const P: usize> {
     weights: [&'a [[f32; PANEL]]; P],
     offsets: &'a [u32],
     data: &'a [f32],
     bases: &'a [u32],
+    at: usize,
+    stage: &'a mut Stage,
 }
 
-impl<const P: usize> Tile<'_, P> {
-    /// Chains of `N` pixels from pixel `at` on; behind the last pixel it is repeated.
+/// Chains of `N` pixels of a tile, for instruction sets with `R` registers (0: any, slow ones too); behind the last pixel it
+/// is repeated.
+struct Pixels<'a, const P: usize, const N: usize, const R: usize>(Tile<'a, P>);
+
+impl<const P: usize, const N: usize, const R: usize> Work for Pixels<'_, P, N, R> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<S: Simd, const N: usize>(&self, simd: S, at: usize, stage: &mut Stage) {
+    fn run<S: Simd>(self, simd: S) {
+        if R > 0 && (!S::FAST || S::REGISTERS < R) {
+            return;
+        }
+        let tile = self.0;
         let mut bases = [0; N];
         for (j, base) in bases.iter_mut().enumerate() {
-            *base = self.bases[(at + j).min(self.bases.len() - 1)] as usize;
+            *base = tile.bases[(tile.at + j).min(tile.bases.len() - 1)] as usize;
         }
-        let windows = windows(self.data, bases);
-        let len = self.offsets.len();
-        let mut panels = self.weights;
+        let windows = windows(tile.data, bases);
+        let len = tile.offsets.len();
+        let mut panels = tile.weights;
         for i in 0..P {
-            panels[i] = &self.weights[i][..len];
+            panels[i] = &tile.weights[i][..len];
         }
         let mut acc = [[simd.splat(0.0); N]; P];
         for k in 0..len {
-            let offset = self.offsets[k] as usize;
+            let offset = tile.offsets[k] as usize;
             let mut w = [simd.splat(0.0); P];
             for i in 0..P {
                 w[i] = simd.load(&panels[i][k]);
@@ -184,7 +186,7 @@ impl<const P: usize> Tile<'_, P> {
             }
         }
         for i in 0..P {
-            let to = &mut stage.0[i][at..at + N];
+            let to = &mut tile.stage.0[i][tile.at..tile.at + N];
             for j in 0..N {
                 simd.store(acc[i][j], &mut to[j]);
             }
@@ -193,47 +195,48 @@ impl<const P: usize> Tile<'_, P> {
 }
 
 /// Brings the sums of a panel to the output.
-#[inline(always)]
-fn store<S: Simd>(
-    simd: S,
+fn store(
+    isa: Isa,
     block: &Block,
     target: &mut Target<'_, '_>,
     channels: Range<usize>,
     group: &Group,
     sums: &mut [[f32; PANEL]],
+    transposed: &mut Transposed,
 ) {
-    let width = group.columns.len();
     // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
     let plain = target.plain && channels.len() == PANEL;
-    if plain && !block.first {
-        for (i, row) in group.rows.clone().enumerate() {
-            let old = &target.place(channels.start, row, 0)[..width * PANEL];
-            for (sum, old) in sums[i * width..].iter_mut().zip(old.as_chunks().0) {
-                simd.store(simd.add(simd.load(old), simd.load(sum)), sum);
-            }
+    if plain && !(block.first && block.last) {
+        if block.first && target.accumulate {
+            isa.run(AddOld {
+                target: &mut *target,
+                channels: channels.clone(),
+                group,
+                sums: &mut *sums,
+            });
         }
-    } else if target.accumulate {
-        add_old(simd, target, channels.clone(), group, sums);
-    }
-    if plain && !block.last {
-        for (i, row) in group.rows.clone().enumerate() {
-            let out = &mut target.place(channels.start, row, 0)[..width * PANEL];
-            for (sum, out) in sums[i * width..].iter().zip(out.as_chunks_mut().0) {
-                simd.store(simd.load(sum), out);
-            }
+        isa.run(Between {
+            target: &mut *target,
+            channel: channels.start,
+            group,
+            sums: &mut *sums,
+            first: block.first,
+            last: block.last,
+        });
+        if !block.last {
+            return;
         }
-        return;
     }
-    let simple = target.epilogue.filter(|e| e.is_simple());
-    let rows = Rows {
-        simd,
+    isa.run(Finish {
+        accumulate: (block.first || !plain) && target.accumulate,
         target: &mut *target,
         channels: channels.clone(),
         group,
-        sums: &*sums,
-    };
-    finish_panel(simple, channels.clone(), rows);
-    if let Some(epilogue) = target.epilogue.filter(|_| simple.is_none()) {
+        sums,
+        transposed,
+    });
+    if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
+        let width = group.columns.len();
         for row in group.rows.clone() {
             for channel in channels.clone() {
                 let out = target.place(channel, row, group.columns.start);
@@ -243,63 +246,111 @@ fn store<S: Simd>(
     }
 }
 
-/// Adds the output so far to the sums.
-#[inline(always)]
-fn add_old<S: Simd>(
-    simd: S,
-    target: &mut Target<'_, '_>,
-    channels: Range<usize>,
-    group: &Group,
-    sums: &mut [[f32; PANEL]],
-) {
-    let (width, stride) = (group.columns.len(), target.out.map.channel);
-    for (i, row) in group.rows.clone().enumerate() {
-        let out = &*target.place(channels.start, row, group.columns.start);
-        for column in (0..width).step_by(8) {
-            let mut old = [simd.splat(0.0); 8];
-            for (lane, old) in old.iter_mut().enumerate().take(channels.len()) {
-                let from = &out[lane * stride + column..];
-                *old = match from.first_chunk() {
-                    Some(from) => simd.load(from),
-                    None => {
-                        let mut short = [0.0; 8];
-                        short[..from.len()].copy_from_slice(from);
-                        simd.load(&short)
-                    }
-                };
+/// Sums of whole blocks so far, pixel after pixel in the rows of the panel's channels.
+struct Between<'a, 'b, 'c> {
+    target: &'a mut Target<'b, 'c>,
+    channel: usize,
+    group: &'a Group,
+    sums: &'a mut [[f32; PANEL]],
+    /// There are none so far.
+    first: bool,
+    /// They are wanted in `sums`.
+    last: bool,
+}
+
+impl Work for Between<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let width = self.group.columns.len();
+        for (i, row) in self.group.rows.clone().enumerate() {
+            let sums = &mut self.sums[i * width..][..width];
+            let out = &mut self.target.place(self.channel, row, 0)[..width * PANEL];
+            for (sum, out) in sums.iter_mut().zip(out.as_chunks_mut().0) {
+                let mut v = simd.load(sum);
+                if !self.first {
+                    v = simd.add(simd.load(out), v);
+                }
+                simd.store(v, if self.last { sum } else { out });
             }
-            let len = (width - column).min(8);
-            let sums = &mut sums[i * width + column..][..len];
-            for (old, sum) in simd.transpose(old).into_iter().zip(sums) {
-                simd.store(simd.add(old, simd.load(sum)), sum);
+        }
+    }
+}
+
+/// Adds the output so far to the sums.
+struct AddOld<'a, 'b, 'c> {
+    target: &'a mut Target<'b, 'c>,
+    channels: Range<usize>,
+    group: &'a Group,
+    sums: &'a mut [[f32; PANEL]],
+}
+
+impl Work for AddOld<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let width = self.group.columns.len();
+        for (i, row) in self.group.rows.clone().enumerate() {
+            let sums = &mut self.sums[i * width..][..width];
+            for (column, sums) in (0..width).step_by(8).zip(sums.chunks_mut(8)) {
+                let mut old = [simd.splat(0.0); 8];
+                for (channel, old) in self.channels.clone().zip(&mut old) {
+                    let from = self.target.place(channel, row, column);
+                    *old = match from.first_chunk() {
+                        Some(from) => simd.load(from),
+                        None => {
+                            let mut short = [0.0; 8];
+                            short[..from.len()].copy_from_slice(from);
+                            simd.load(&short)
+                        }
+                    };
+                }
+                for (old, sum) in simd.transpose(old).into_iter().zip(sums) {
+                    simd.store(simd.add(old, simd.load(sum)), sum);
+                }
             }
         }
     }
 }
 
 /// The rows of a group, for one panel.
-struct Rows<'a, 'b, 'c, S> {
-    simd: S,
+struct Finish<'a, 'b, 'c> {
     target: &'a mut Target<'b, 'c>,
     channels: Range<usize>,
     group: &'a Group,
     sums: &'a [[f32; PANEL]],
+    transposed: &'a mut Transposed,
+    accumulate: bool,
 }
+
+impl Work for Finish<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let simple = self.target.epilogue.filter(|e| e.is_simple());
+        finish_panel(simple, self.channels.clone(), Rows(simd, self));
+    }
+}
+
+struct Rows<'a, 'b, 'c, S>(S, Finish<'a, 'b, 'c>);
 
 impl<S: Simd> activation::PanelVectors for Rows<'_, '_, '_, S> {
     const FAST: bool = S::FAST;
 
     #[inline(always)]
-    fn finish<F: VectorFunction>(self, bias: Option<&[f32]>, function: impl Fn(usize) -> F) {
-        let (simd, group, target) = (self.simd, self.group, self.target);
-        let width = group.columns.len();
-        let (lanes, stride) = (self.channels.len(), target.out.map.channel);
-        // The end of a row may be written over by the next channel's.
-        let joined = stride == width;
-        let mut transposed = [[[0.0; 8]; PANEL]; GROUP / 8];
-        for (i, row) in group.rows.clone().enumerate() {
+    fn finish<F: VectorFunction>(self, bias: [f32; PANEL], functions: [F; PANEL]) {
+        let Rows(simd, rows) = self;
+        let width = rows.group.columns.len();
+        let (lanes, stride) = (rows.channels.len(), rows.target.out.map.channel);
+        // The end of a row may be written over by the next channel's, unless that is still to be added.
+        let joined = stride == width && !rows.accumulate;
+        let transposed = rows.transposed;
+        for (i, row) in rows.group.rows.clone().enumerate() {
             for (to, column) in transposed.iter_mut().zip((0..width).step_by(8)) {
-                let from = &self.sums[i * width + column..][..8];
+                let from = &rows.sums[i * width + column..][..8];
                 let mut sums = [simd.splat(0.0); 8];
                 for j in 0..8 {
                     sums[j] = simd.load(&from[j]);
@@ -308,13 +359,15 @@ impl<S: Simd> activation::PanelVectors for Rows<'_, '_, '_, S> {
                     simd.store(v, to);
                 }
             }
-            let out = target.place(self.channels.start, row, group.columns.start);
+            let out = rows
+                .target
+                .place(rows.channels.start, row, rows.group.columns.start);
             for lane in 0..lanes {
                 let last = Last {
                     simd,
-                    accumulate: false,
-                    bias: bias.map(|bias| simd.splat(bias[lane])),
-                    function: function(lane),
+                    accumulate: rows.accumulate,
+                    bias: Some(simd.splat(bias[lane])),
+                    function: functions[lane],
                 };
                 let out = &mut out[lane * stride..];
                 // Vectors that may be stored whole, and what is left of the last one.
@@ -325,8 +378,9 @@ impl<S: Simd> activation::PanelVectors for Rows<'_, '_, '_, S> {
                 };
                 let count = width.div_ceil(8).min(room / 8);
                 let whole = out.as_chunks_mut::<8>().0.iter_mut().take(count);
-                for (out, from) in whole.zip(&transposed) {
-                    simd.store(last.of(simd.load(&from[lane]), || simd.splat(0.0)), out);
+                for (out, from) in whole.zip(&*transposed) {
+                    let sum = last.of(simd.load(&from[lane]), || simd.load(out));
+                    simd.store(sum, out);
                 }
                 if count * 8 < width {
                     let sum = simd.load(&transposed[count][lane]);

@@ -3,7 +3,7 @@
 //! ```text
 //! for chunk of at most 8 panels of one group
 //!   for block of k                      (blocks.rs: at most 192 products)
-//!     expand the chunk's weights        (codes -> f32, once per block)
+//!     expand the chunk's weights        (codes -> f32, once per block; f32 is used where it lies)
 //!     for band of pixels                (plane.rs: at most 64 KiB of input, packed once)
 //!       for group of 24 pixels
 //!         for panel of the chunk        8 channels x 24 pixels from registers, then add to out
@@ -18,7 +18,7 @@
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{Pixels, Sums, Target, Vectors, plain};
-use super::{Call, ConvShape, chunks, expand_panel, split_scratch};
+use super::{Call, ConvShape, block_weights, chunks, split_scratch};
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 
@@ -52,9 +52,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let by_pixels = lanes_fill(shape.out_w, tile.panels);
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-            for (i, p) in chunk.clone().enumerate() {
-                expand_panel(isa, tiles, p, block.rows, &mut weights[i * K_BLOCK..]);
-            }
+            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, weights);
             let plane = Plane::new(shape, &block, rows.len());
             let offsets = offsets.of(&plane, shape, &block, tile.order);
             let channels = group * shape.in_per_group() + block.channels.start;
@@ -64,7 +62,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 let panels = Panels {
                     shape,
                     first: tile.first_panel + chunk.start,
-                    weights: &*weights,
+                    weights: &weights,
                     count: chunk.len(),
                     block: &block,
                     offsets,
@@ -91,14 +89,16 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     }
 }
 
+/// Weights of a block, panel after panel of a chunk.
+pub(super) type Weights<'a> = [&'a [[f32; PANEL]]; CHUNK];
+
 /// A chunk of panels and a packed band.
 pub(super) struct Panels<'a> {
     pub shape: &'a ConvShape,
     /// First panel within the layer, and how many.
     pub first: usize,
     pub count: usize,
-    /// Panel `i` starts at `i * K_BLOCK`.
-    pub weights: &'a [[f32; PANEL]],
+    pub weights: &'a Weights<'a>,
     pub block: &'a Block,
     pub offsets: &'a [u32],
     pub plane: &'a Plane,
@@ -108,7 +108,7 @@ pub(super) struct Panels<'a> {
 impl Panels<'_> {
     #[inline(always)]
     pub fn weights(&self, i: usize) -> &[[f32; PANEL]] {
-        &self.weights[i * K_BLOCK..][..self.block.len]
+        self.weights[i]
     }
 
     pub fn pixel_lanes(
@@ -219,7 +219,20 @@ impl Panels<'_> {
                         let data = &data[self.plane.base(0, at)..];
                         let left = (len - at).div_ceil(8);
                         // Two groups of two keep the registers busier than three and one.
+                        let wide = isa.has_32();
                         at += match left {
+                            2 | 4 if wide => {
+                                isa.run_wide(LineTile::<2, 8, 0>(
+                                    weights, offsets, data, &mut sums, at,
+                                ));
+                                16
+                            }
+                            3.. if wide => {
+                                isa.run_wide(LineTile::<3, 8, 0>(
+                                    weights, offsets, data, &mut sums, at,
+                                ));
+                                24
+                            }
                             1 => {
                                 isa.run(LineTile::<1, 8, 0>(weights, offsets, data, &mut sums, at));
                                 8
@@ -262,7 +275,7 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for LineTile<'_, 
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if !S::FAST {
+        if !S::FAST || NV * MR > S::REGISTERS * 3 / 4 {
             return;
         }
         let LineTile(weights, offsets, data, sums, at) = self;

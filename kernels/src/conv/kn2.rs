@@ -15,7 +15,7 @@ use super::blocks::{Block, K_BLOCK, Rows};
 use super::gemm::CHUNK;
 use super::plane::Band;
 use super::pointwise::{Lanes, Rectangle, Scratch, product};
-use super::{Call, ConvShape, Start, chunks};
+use super::{Call, ConvShape, Start, block_weights, chunks};
 use crate::simd::Isa;
 use crate::weights::{KOrder, WeightTile};
 use std::ops::Range;
@@ -41,7 +41,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
         scratch,
         ..
     } = call;
-    let mut scratch = Scratch::new(tile.panels, scratch);
+    let (space, mut scratch) = Scratch::new(tile.panels, scratch);
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         let (first, _) = shape.panel_channels(tile.first_panel + chunk.start);
         let (last, lanes_of_last) = shape.panel_channels(tile.first_panel + chunk.end - 1);
@@ -65,7 +65,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
             for c in of_tap.clone().step_by(step) {
                 let channels = c..(c + step).min(of_tap.end);
                 let block = block_of(shape, tile, tap, channels.clone());
-                scratch.expand(isa, tiles, chunk.clone(), block.rows);
+                let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space);
                 let first = group * shape.in_per_group() + channels.start;
                 let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
                 let from_y = y.start + ky * shape.dilation[0] - shape.pad_top;
@@ -84,7 +84,7 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
                     lanes,
                     between: false,
                 };
-                let panels = (tile.first_panel + chunk.start, chunk.len());
+                let panels = (tile.first_panel + chunk.start, chunk.len(), &weights);
                 product(isa, shape, panels, &block, rectangle, out, &mut scratch);
             }
         }

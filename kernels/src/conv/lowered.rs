@@ -11,7 +11,7 @@ use super::gemm::{CHUNK, Panels};
 use super::plane::{Band, Plane};
 use super::pointwise::Scratch;
 use super::store::{Target, Vectors};
-use super::{Call, ConvShape, Start, chunks, pointwise};
+use super::{Call, ConvShape, Start, block_weights, chunks, pointwise};
 use crate::shape::View;
 use crate::simd::Isa;
 use crate::weights::{KOrder, WeightTile};
@@ -58,7 +58,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
     } = call;
     let pixels = rows.len() * shape.out_w;
     let (matrix, scratch) = scratch.split_at_mut(pixels * tile.k_len + 8);
-    let mut scratch = Scratch::new(tile.panels, scratch);
+    let (space, mut scratch) = Scratch::new(tile.panels, scratch);
     // Distance of two k, and of two pixels.
     let (of_k, of_pixel) = match lines {
         Lines::Columns => (pixels, 1),
@@ -73,13 +73,13 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
             lowered = Some(group);
         }
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-            scratch.expand(isa, tiles, chunk.clone(), block.rows);
+            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space);
             fill_offsets(&block, of_k, scratch.offsets);
             let panels = Panels {
                 shape,
                 first: tile.first_panel + chunk.start,
                 count: chunk.len(),
-                weights: &*scratch.weights,
+                weights: &weights,
                 block: &block,
                 offsets: &scratch.offsets[..block.len],
                 plane: &plane,

@@ -27,7 +27,7 @@ mod store;
 pub mod winograd;
 
 use crate::activation::Epilogue;
-use crate::expand::expand;
+use crate::expand::{expand, in_place};
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
@@ -445,20 +445,33 @@ pub fn conv_tiles(
     );
 }
 
-/// Expands a block of a panel, counted from the first tile's first one.
-fn expand_panel(
+/// The same rows of the panels of a chunk (at most [`gemm::CHUNK`]): f32 weights stay where they are, others are expanded, panel
+/// `i` at `i * K_BLOCK` of `space`.
+fn block_weights<'a>(
     isa: Isa,
-    tiles: &[WeightTile<'_>],
-    mut panel: usize,
+    tiles: &[WeightTile<'a>],
+    chunk: Range<usize>,
     rows: blocks::Rows,
-    out: &mut [[f32; PANEL]],
-) {
-    for tile in tiles {
-        if panel < tile.panels {
-            return expand(isa, tile, panel, rows, out);
+    space: &'a mut [[f32; PANEL]],
+) -> gemm::Weights<'a> {
+    let mut weights: gemm::Weights<'a> = [&[]; gemm::CHUNK];
+    let spaces = space.chunks_mut(blocks::K_BLOCK);
+    for ((mut panel, space), weights) in chunk.zip(spaces).zip(&mut weights) {
+        for tile in tiles {
+            if panel < tile.panels {
+                *weights = match in_place(tile, panel, rows) {
+                    Some(weights) => weights,
+                    None => {
+                        expand(isa, tile, panel, rows, space);
+                        &space[..rows.run * rows.runs]
+                    }
+                };
+                break;
+            }
+            panel -= tile.panels;
         }
-        panel -= tile.panels;
     }
+    weights
 }
 
 /// The maps are those of the shape, and lie within their slices.

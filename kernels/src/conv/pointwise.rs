@@ -6,16 +6,15 @@
 //! a 1x1 product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
 //! `gemm.rs`.
 
-use super::blocks::{Block, K_BLOCK, KBlocks, Rows};
-use super::gemm::{CHUNK, Panels, lanes_fill};
+use super::blocks::{Block, K_BLOCK, KBlocks};
+use super::gemm::{CHUNK, Panels, Weights, lanes_fill};
 use super::plane::{Band, Plane};
 use super::store::{Sums, Target, Vectors, plain};
-use super::{Call, ConvShape, Start, chunks, expand_panel, split_scratch};
+use super::{Call, ConvShape, Start, block_weights, chunks, split_scratch};
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
-use crate::weights::{PANEL, WeightTile};
-use std::ops::Range;
+use crate::weights::PANEL;
 
 /// 1x1, no padding.
 pub(super) fn supports(shape: &ConvShape) -> bool {
@@ -48,11 +47,11 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         scratch,
         ..
     } = call;
-    let mut scratch = Scratch::new(tile.panels, scratch);
+    let (space, mut scratch) = Scratch::new(tile.panels, scratch);
     let dense = shape.stride[1] == 1;
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), 1) {
-            scratch.expand(isa, tiles, chunk.clone(), block.rows);
+            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space);
             let first = group * shape.in_per_group() + block.channels.start;
             let rectangle = Rectangle {
                 input,
@@ -73,34 +72,27 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 between: true,
             };
             let first = tile.first_panel + chunk.start;
-            let panels = (first, chunk.len());
+            let panels = (first, chunk.len(), &weights);
             product(isa, shape, panels, &block, rectangle, out, &mut scratch);
         }
     }
 }
 
-/// Expanded weights of a chunk of panels, offsets and sums.
+/// Offsets and sums.
 pub(super) struct Scratch<'a> {
-    pub weights: &'a mut [[f32; PANEL]],
     pub offsets: &'a mut [u32],
     pub sums: [Sums; CHUNK],
 }
 
 impl<'a> Scratch<'a> {
-    pub fn new(panels: usize, scratch: &'a mut [f32]) -> Scratch<'a> {
+    /// And room for the weights of a chunk.
+    pub fn new(panels: usize, scratch: &'a mut [f32]) -> (&'a mut [[f32; PANEL]], Scratch<'a>) {
         let (weights, rest) = split_scratch::<PANEL>(scratch, panels.min(CHUNK) * K_BLOCK);
-        Scratch {
-            weights,
+        let scratch = Scratch {
             offsets: bytemuck::cast_slice_mut(&mut rest[..K_BLOCK]),
             sums: std::array::from_fn(|_| Sums::new()),
-        }
-    }
-
-    /// The same rows of every panel of a chunk.
-    pub fn expand(&mut self, isa: Isa, tiles: &[WeightTile<'_>], chunk: Range<usize>, rows: Rows) {
-        for (i, p) in chunk.enumerate() {
-            expand_panel(isa, tiles, p, rows, &mut self.weights[i * K_BLOCK..]);
-        }
+        };
+        (weights, scratch)
     }
 }
 
@@ -130,11 +122,11 @@ pub(super) struct Rectangle<'a> {
     pub between: bool,
 }
 
-/// Expanded weights (`panels`: first of the layer, count) times a rectangle of pixels.
+/// Weights (`panels`: first of the layer, count, weights) times a rectangle of pixels.
 pub(super) fn product(
     isa: Isa,
     shape: &ConvShape,
-    panels: (usize, usize),
+    panels: (usize, usize, &Weights<'_>),
     block: &Block,
     rectangle: Rectangle<'_>,
     out: &mut ViewMut<'_>,
@@ -174,11 +166,11 @@ pub(super) fn product(
             continue;
         }
         let plane = Plane::plain(row, right);
-        let panels = Panels {
+        let of_rows = Panels {
             shape,
             first: panels.0,
             count: panels.1,
-            weights: &*scratch.weights,
+            weights: panels.2,
             block,
             offsets: &scratch.offsets[..block.len],
             plane: &plane,
@@ -199,9 +191,9 @@ pub(super) fn product(
             band,
         };
         if whole && lanes == Lanes::Pixels {
-            panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
+            of_rows.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
         } else {
-            panels.channel_lanes(isa, &mut target);
+            of_rows.channel_lanes(isa, &mut target);
         }
     }
 }

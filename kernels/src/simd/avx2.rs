@@ -6,31 +6,66 @@
 use super::{First, Simd, Work};
 use std::arch::x86_64::*;
 
-/// Proof that this processor has AVX2 and FMA.
+/// Proof that this processor has AVX2 and FMA, and whether it has AVX-512 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx2Fma(());
+pub struct Avx2Fma {
+    avx512: bool,
+}
 
 impl Avx2Fma {
     /// The proof, if the processor has both.
     pub fn detect() -> Option<Avx2Fma> {
         let present = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        present.then_some(Avx2Fma(()))
+        present.then_some(Avx2Fma { avx512: false })
+    }
+
+    /// The same with AVX-512, of which only the registers are used.
+    pub fn detect_avx512() -> Option<Avx2Fma> {
+        let present = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+        Avx2Fma::detect()
+            .filter(|_| present)
+            .map(|_| Avx2Fma { avx512: true })
+    }
+
+    /// Whether there are 32 registers.
+    pub(super) fn has_32(self) -> bool {
+        self.avx512
     }
 
     /// Runs `work` in a function compiled for AVX2 and FMA.
     #[inline(always)]
     pub(super) fn run<W: Work>(self, work: W) -> W::Output {
         #[target_feature(enable = "avx2,fma")]
-        fn inner<W: Work>(token: Avx2Fma, work: W) -> W::Output {
-            work.run(token)
+        fn inner<W: Work>(work: W) -> W::Output {
+            work.run(Ymm::<16>(()))
         }
         // SAFETY: `self` exists, so the processor has AVX2 and FMA.
-        unsafe { inner(self, work) }
+        unsafe { inner(work) }
+    }
+
+    /// The same with 32 registers, where the processor has them.
+    #[inline(always)]
+    pub(super) fn run_wide<W: Work>(self, work: W) -> W::Output {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+        fn inner<W: Work>(work: W) -> W::Output {
+            work.run(Ymm::<32>(()))
+        }
+        if self.avx512 {
+            // SAFETY: so the processor has them.
+            unsafe { inner(work) }
+        } else {
+            self.run(work)
+        }
     }
 }
 
-impl Simd for Avx2Fma {
+/// Vectors in that many registers; made by [`Avx2Fma`] only, so that it is as good a proof.
+#[derive(Clone, Copy)]
+struct Ymm<const REGISTERS: usize>(());
+
+impl<const N: usize> Simd for Ymm<N> {
     const FAST: bool = true;
+    const REGISTERS: usize = N;
     type V = __m256;
 
     #[inline(always)]
@@ -192,6 +227,18 @@ impl Simd for Avx2Fma {
     fn select_less(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
         unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn at_least(self, v: __m256, low: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2. The instruction gives its second operand where neither is larger.
+        unsafe { _mm256_max_ps(low, v) }
+    }
+
+    #[inline(always)]
+    fn at_most(self, v: __m256, high: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_min_ps(high, v) }
     }
 
     #[inline(always)]

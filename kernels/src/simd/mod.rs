@@ -29,18 +29,20 @@ impl Isa {
     /// The fastest instruction set of this processor.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
-        if let Some(token) = Avx2Fma::detect() {
+        if let Some(token) = Avx2Fma::detect_avx512().or_else(Avx2Fma::detect) {
             return Isa::Avx2Fma(token);
         }
         Isa::Portable
     }
 
-    /// `"portable"` or `"avx2"`; none when the name is unknown or this processor lacks it.
+    /// `"portable"`, `"avx2"` or `"avx512"`; none when the name is unknown or this processor lacks it.
     pub fn from_name(name: &str) -> Option<Isa> {
         match name {
             "portable" => Some(Isa::Portable),
             #[cfg(target_arch = "x86_64")]
             "avx2" => Avx2Fma::detect().map(Isa::Avx2Fma),
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => Avx2Fma::detect_avx512().map(Isa::Avx2Fma),
             _ => None,
         }
     }
@@ -49,6 +51,8 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Fma(token) if token.has_32() => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2Fma(_) => "avx2",
         }
@@ -61,13 +65,35 @@ impl Isa {
 
     /// Every instruction set this processor can run, for tests and benches.
     pub fn available() -> impl Iterator<Item = Isa> {
-        ["portable", "avx2"].into_iter().filter_map(Isa::from_name)
+        ["portable", "avx2", "avx512"]
+            .into_iter()
+            .filter_map(Isa::from_name)
     }
 
     /// Executes `rounds * 96` multiply-adds that touch no memory, for benches: what a kernel's rate
     /// is compared with. The result only keeps the work alive.
     pub fn peak_probe(self, rounds: usize) -> f32 {
         self.run(PeakProbe(rounds))
+    }
+
+    /// Whether register tiles may use 32 registers ([`Isa::run_wide`]).
+    pub(crate) fn has_32(self) -> bool {
+        match self {
+            Isa::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Fma(token) => token.has_32(),
+        }
+    }
+
+    /// Runs `work` compiled for all the registers there are: for tiles that fill them. Everything else is the same code for
+    /// 16 and for 32 registers.
+    #[inline(always)]
+    pub(crate) fn run_wide<W: Work>(self, work: W) -> W::Output {
+        match self {
+            Isa::Portable => portable(work),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Fma(token) => token.run_wide(work),
+        }
     }
 
     /// Runs `work` compiled for this instruction set.
@@ -138,6 +164,8 @@ impl<V> First<V> {
 pub(crate) trait Simd: Copy {
     /// Whether loops made for one case are worth their code.
     const FAST: bool;
+    /// Vectors that registers hold.
+    const REGISTERS: usize;
     /// 8 lanes.
     type V: Copy;
     /// Eight times the same value.
@@ -176,6 +204,16 @@ pub(crate) trait Simd: Copy {
     fn lookup_bytes(self, table: &[[i8; 16]], codes: &[u8; 32], out: &mut [i8; 32]);
     /// `a < b ? x : y` per lane; false for NaN.
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// `v < low ? low : v` per lane.
+    #[inline(always)]
+    fn at_least(self, v: Self::V, low: Self::V) -> Self::V {
+        self.select_less(v, low, low, v)
+    }
+    /// `high < v ? high : v` per lane.
+    #[inline(always)]
+    fn at_most(self, v: Self::V, high: Self::V) -> Self::V {
+        self.select_less(high, v, high, v)
+    }
     /// The larger one per lane; NaN where either is.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The first `n` lanes of `a`, the rest of `b`.

@@ -11,6 +11,7 @@ pub struct Portable;
 
 impl Simd for Portable {
     const FAST: bool = false;
+    const REGISTERS: usize = 16;
     type V = f32x8;
 
     #[inline(always)]

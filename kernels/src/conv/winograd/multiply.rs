@@ -61,6 +61,8 @@ impl Products<'_> {
                 let (w, sums) = (weights(i), &mut sums[i * stride..]);
                 match n {
                     1 => self.many::<1, 8, 0>(w, sums, at, isa),
+                    2 if isa.has_32() => self.many_wide::<2>(w, sums, at, isa),
+                    3 if isa.has_32() => self.many_wide::<3>(w, sums, at, isa),
                     2 => {
                         self.many::<2, 4, 0>(w, sums, at, isa);
                         self.many::<2, 4, 4>(w, sums, at, isa);
@@ -98,6 +100,8 @@ impl Products<'_> {
         }
     }
 
+    // One copy each for all forms of weights.
+    #[inline(never)]
     fn many<const NV: usize, const MR: usize, const LANE: usize>(
         self,
         weights: &[[f32; PANEL]],
@@ -113,6 +117,23 @@ impl Products<'_> {
         });
     }
 
+    #[inline(never)]
+    fn many_wide<const NV: usize>(
+        self,
+        weights: &[[f32; PANEL]],
+        sums: &mut [f32],
+        at: usize,
+        isa: Isa,
+    ) {
+        isa.run_wide(TileLanes::<NV, 8, 0> {
+            products: self,
+            weights,
+            at,
+            sums,
+        });
+    }
+
+    #[inline(never)]
     fn few<const P: usize>(self, weights: Few<'_, P>, sums: &mut [f32], stride: usize, isa: Isa) {
         isa.run(ChannelLanes::<P> {
             products: self,
@@ -136,6 +157,9 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for TileLanes<'_,
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if NV * MR > S::REGISTERS * 3 / 4 {
+            return;
+        }
         let Products {
             input,
             pitch,
