@@ -4,10 +4,10 @@
 //! gives weights back that lie on the grid. It depends on the records of `dcz-format` only; `dcz-compress` calls it between
 //! import and coding. The libraries of the runtime do not depend on it.
 //!
-//! Packages: `candle-core` (tensors, autograd, matrix product, safetensors for checkpoints), `pulp` (loops compiled once per
-//! instruction set), `rayon` (threads).
+//! Packages: `candle-core` (tensors, autograd, safetensors for checkpoints), `ndarray` (matrix products of views), `pulp` (loops
+//! compiled once per instruction set), `rayon` (threads).
 //!
-//! Autograd is candle's; convolutions, pooling, slopes and quantisation are operations of our own ([`ops`]), for the
+//! Autograd is candle's; chains of convolutions, pooling and quantisation are operations of our own ([`ops`]), for the
 //! reasons and measurements in `docs/decisions/0009-training-library.md`. How to use it: `docs/retraining.md`.
 
 pub mod augment;

@@ -37,37 +37,63 @@ impl Moments {
         rate: f32,
         step: u64,
     ) {
-        let t = step.min(100_000) as i32;
-        let correct1 = 1.0 / (1.0 - BETA1.powi(t));
-        let correct2 = 1.0 / (1.0 - BETA2.powi(t));
+        let adam = Adam::new(rate, step);
         let arch = pulp::Arch::new();
+        let moments = self
+            .m
+            .par_chunks_mut(CHUNK)
+            .zip(self.v.par_chunks_mut(CHUNK));
         values
             .par_chunks_mut(CHUNK)
             .zip(gradient.par_chunks(CHUNK))
-            .zip(
-                self.m
-                    .par_chunks_mut(CHUNK)
-                    .zip(self.v.par_chunks_mut(CHUNK)),
-            )
+            .zip(moments)
             .enumerate()
             .for_each(|(chunk, ((values, gradient), (m, v)))| {
-                arch.dispatch(|| {
-                    for (((w, g), m), v) in
-                        values.iter_mut().zip(gradient).zip(&mut *m).zip(&mut *v)
-                    {
-                        *m = BETA1 * *m + (1.0 - BETA1) * g;
-                        *v = BETA2 * *v + (1.0 - BETA2) * g * g;
-                        *w -= rate * (*m * correct1) / ((*v * correct2).sqrt() + EPSILON);
-                    }
-                });
-                if let Some(mask) = mask.get(chunk * CHUNK..) {
-                    for (((w, keep), m), v) in values.iter_mut().zip(mask).zip(m).zip(v) {
-                        if *keep == 0 {
-                            (*w, *m, *v) = (0.0, 0.0, 0.0);
-                        }
-                    }
-                }
+                let mask = mask.get(chunk * CHUNK..).unwrap_or_default();
+                arch.dispatch(|| adam.apply(values, gradient, m, v, mask));
             });
+    }
+}
+
+/// A step for some values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Adam {
+    rate: f32,
+    correct1: f32,
+    correct2: f32,
+}
+
+impl Adam {
+    pub(crate) fn new(rate: f32, step: u64) -> Adam {
+        let t = step.min(100_000) as i32;
+        Adam {
+            rate,
+            correct1: 1.0 / (1.0 - BETA1.powi(t)),
+            correct2: 1.0 / (1.0 - BETA2.powi(t)),
+        }
+    }
+
+    /// `mask` is empty or 0 where a value stays zero.
+    #[inline(always)]
+    pub(crate) fn apply(
+        self,
+        values: &mut [f32],
+        gradient: &[f32],
+        m: &mut [f32],
+        v: &mut [f32],
+        mask: &[u8],
+    ) {
+        let moments = m.iter_mut().zip(&mut *v);
+        for ((w, g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
+            *m = BETA1 * *m + (1.0 - BETA1) * g;
+            *v = BETA2 * *v + (1.0 - BETA2) * g * g;
+            *w -= self.rate * (*m * self.correct1) / ((*v * self.correct2).sqrt() + EPSILON);
+        }
+        for (((w, keep), m), v) in values.iter_mut().zip(mask).zip(m).zip(v) {
+            if *keep == 0 {
+                (*w, *m, *v) = (0.0, 0.0, 0.0);
+            }
+        }
     }
 }
 

@@ -10,16 +10,44 @@
 
 use rayon::prelude::*;
 
-use crate::ops::quantise::code;
+use crate::ops::quantise::{Quantise, code};
 
 /// Bytes of a coded layer over the entropy of its codes: Huffman codes, tables, tiles. Measured on SFace.
 const OVERHEAD: f64 = 1.05;
+/// Magnitudes of codes, and one more.
+pub const CODES: usize = 128;
 /// Codes counted at a time.
 const BLOCK: usize = 256;
+/// Rows of a layer that a thread takes at least.
+const ROWS: usize = 16;
 /// Steepest slope that is followed, in bits per step.
 const STEEPEST: f32 = 3.0;
 /// Below this many steps a weight is left alone: it is zero already.
 const AT_REST: f32 = 0.45;
+
+fn counts() -> Vec<u64> {
+    vec![0; CODES]
+}
+
+fn sum(mut a: Vec<u64>, b: Vec<u64>) -> Vec<u64> {
+    a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
+    a
+}
+
+/// Counts the magnitudes of codes.
+fn count(counts: &mut [u64], weights: &[f32], inverse: f32, op: Quantise) {
+    let mut codes = [0u8; BLOCK];
+    for weights in weights.chunks(BLOCK) {
+        pulp::Arch::new().dispatch(|| {
+            for (q, w) in codes.iter_mut().zip(weights) {
+                *q = code(w * inverse, op.dead_zone, op.limit).abs() as i32 as u8;
+            }
+        });
+        for q in &codes[..weights.len()] {
+            counts[usize::from(*q & 127)] += 1;
+        }
+    }
+}
 
 /// Costs of a layer's codes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,38 +62,37 @@ pub struct Costs {
 
 impl Costs {
     /// Counts the codes of `[O, K]` weights with one step or one per row.
-    pub fn measure(weights: &[f32], k: usize, steps: &[f32], dead_zone: f32, limit: u8) -> Costs {
-        let limit_f = f32::from(limit);
-        let arch = pulp::Arch::new();
-        let counts = weights
-            .par_chunks(k.max(1))
+    pub fn measure(weights: &[f32], k: usize, steps: &[f32], op: Quantise) -> Costs {
+        let rows = weights.par_chunks(k.max(1)).enumerate().with_min_len(ROWS);
+        let counts = rows.fold(counts, |mut counts, (row, weights)| {
+            count(&mut counts, weights, 1.0 / steps[row % steps.len()], op);
+            counts
+        });
+        Costs::of(&counts.reduce(self::counts, sum))
+    }
+
+    /// Rounds them as well.
+    pub fn round(
+        values: &mut [f32],
+        weights: &[f32],
+        k: usize,
+        steps: &[f32],
+        op: Quantise,
+    ) -> Costs {
+        let rows = values
+            .par_chunks_mut(k.max(1))
+            .zip(weights.par_chunks(k.max(1)))
             .enumerate()
-            .fold(
-                || vec![0u64; 128],
-                |mut counts, (row, weights)| {
-                    let inverse = 1.0 / steps[row % steps.len()];
-                    let mut codes = [0u8; BLOCK];
-                    for weights in weights.chunks(BLOCK) {
-                        arch.dispatch(|| {
-                            for (q, w) in codes.iter_mut().zip(weights) {
-                                *q = code(w * inverse, dead_zone, limit_f).abs() as u8;
-                            }
-                        });
-                        for q in &codes[..weights.len()] {
-                            counts[usize::from(*q & 127)] += 1;
-                        }
-                    }
-                    counts
-                },
-            )
-            .reduce(
-                || vec![0u64; 128],
-                |mut a, b| {
-                    a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
-                    a
-                },
-            );
-        Costs::of(&counts)
+            .with_min_len(ROWS);
+        let counts = rows.fold(counts, |mut counts, (row, (values, weights))| {
+            let step = steps[row % steps.len()];
+            for (values, weights) in values.chunks_mut(BLOCK).zip(weights.chunks(BLOCK)) {
+                count(&mut counts, weights, 1.0 / step, op);
+                pulp::Arch::new().dispatch(|| op.row(values, weights, step));
+            }
+            counts
+        });
+        Costs::of(&counts.reduce(self::counts, sum))
     }
 
     /// From how many weights have each magnitude of code; signs are taken as evenly divided.
@@ -94,45 +121,36 @@ impl Costs {
         self.bits / 8.0 * OVERHEAD
     }
 
-    /// Adds `scale` times the gradient of the layer's bits to gradients of weights and of log steps.
-    pub fn add_gradient(
-        &self,
-        weights: &[f32],
-        k: usize,
-        steps: &[f32],
-        scale: f32,
-        dw: &mut [f32],
-        d_log_step: &mut [f32],
-    ) {
-        if self.slopes.is_empty() || scale == 0.0 {
-            return;
-        }
-        let per_row: Vec<f64> = dw
-            .par_chunks_mut(k.max(1))
-            .zip(weights.par_chunks(k.max(1)))
-            .enumerate()
-            .map(|(row, (dw, weights))| {
-                let inverse = 1.0 / steps[row % steps.len()];
-                let mut saved = 0.0f64;
-                for (dw, w) in dw.iter_mut().zip(weights) {
-                    let u = w * inverse;
-                    let magnitude = u.abs();
-                    if magnitude < AT_REST {
-                        continue;
-                    }
-                    let place = (magnitude as usize).min(self.slopes.len() - 1);
-                    let slope = self.slopes[place];
-                    *dw += scale * slope * inverse * u.signum();
-                    saved += f64::from(slope * magnitude);
-                }
-                saved
-            })
-            .collect();
-        let count = d_log_step.len();
-        for (row, saved) in per_row.iter().enumerate() {
-            d_log_step[row % count] -= scale * *saved as f32;
+    /// The slopes by the magnitude of a code; beyond the last one, the last one.
+    pub fn table(&self) -> [f32; CODES] {
+        let last = self.slopes.last().copied().unwrap_or(0.0);
+        std::array::from_fn(|k| self.slopes.get(k).copied().unwrap_or(last))
+    }
+}
+
+/// Adds `scale` times the gradient of the bits to gradients of weights that share a step, given its inverse and the table of
+/// slopes; returns what a larger step would save, in bits per relative change.
+#[inline(always)]
+pub fn add_gradient(
+    table: &[f32; CODES],
+    weights: &[f32],
+    inverse: f32,
+    scale: f32,
+    dw: &mut [f32],
+) -> f32 {
+    let mut saved = [0.0f32; 16];
+    for (dw, weights) in dw.chunks_mut(16).zip(weights.chunks(16)) {
+        for ((dw, w), saved) in dw.iter_mut().zip(weights).zip(&mut saved) {
+            let u = w * inverse;
+            let magnitude = u.abs();
+            let place = magnitude.min((CODES - 1) as f32) as i32;
+            let slope = table[place as usize & (CODES - 1)];
+            let slope = if magnitude < AT_REST { 0.0 } else { slope };
+            *dw += (scale * slope * inverse).copysign(u);
+            *saved += slope * magnitude;
         }
     }
+    saved.iter().sum()
 }
 
 /// Finds the multiplier that holds the estimate at the wanted size.
@@ -167,7 +185,15 @@ mod tests {
     fn bits_are_the_entropy_of_codes() {
         // Half zeros, a quarter +1, a quarter -1: 1.5 bits a weight.
         let weights: Vec<f32> = (0..4096).map(|i| [0.0, 1.0, 0.1, -1.1][i % 4]).collect();
-        let costs = Costs::measure(&weights, 64, &[1.0], 0.0, 127);
+        let costs = Costs::measure(
+            &weights,
+            64,
+            &[1.0],
+            Quantise {
+                dead_zone: 0.0,
+                limit: 127.0,
+            },
+        );
         assert_eq!(costs.zeros, 2048);
         assert!((costs.bits / 4096.0 - 1.5).abs() < 1e-3, "{}", costs.bits);
         assert!((costs.slopes[0] - 1.0).abs() < 1e-3);
@@ -181,11 +207,11 @@ mod tests {
             slopes: vec![1.0, 2.0, 0.5],
         };
         let weights = [0.1f32, 0.8, -1.4, 7.0];
-        let (mut dw, mut ds) = ([0.0f32; 4], [0.0f32; 1]);
-        costs.add_gradient(&weights, 4, &[0.5], 1.0, &mut dw, &mut ds);
+        let mut dw = [0.0f32; 4];
+        let saved = add_gradient(&costs.table(), &weights, 2.0, 1.0, &mut dw);
         // In steps: 0.2 (at rest), 1.6, -2.8, 14.
         assert_eq!(dw, [0.0, 4.0, -1.0, 1.0]);
-        assert!((ds[0] + (2.0 * 1.6 + 0.5 * 2.8 + 0.5 * 14.0)).abs() < 1e-5);
+        assert!((saved - (2.0 * 1.6 + 0.5 * 2.8 + 0.5 * 14.0)).abs() < 1e-5);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use dcz_format::graph::{Dim, Network};
 use crate::checkpoint::{self, Progress};
 use crate::data::Batches;
 use crate::error::Error;
-use crate::graph::{Graph, Parameters};
+use crate::graph::{Constant, Graph, Parameters};
 use crate::loss::{Losses, cosine};
-use crate::ops::tensor;
+use crate::ops::param::Param;
 use crate::rate::Controller;
 use crate::schedule;
 use crate::student::Student;
@@ -94,6 +94,7 @@ pub fn retrain(
         network: &task.network,
         shapes: task.layers.iter().map(|l| l.shape).collect(),
         constant_dims: task.constants.iter().map(|c| c.dims.clone()).collect(),
+        pool: Default::default(),
     };
     let teacher = teacher(task)?;
     let dims = input_dims(&task.network)?;
@@ -138,19 +139,16 @@ pub fn retrain(
     })
 }
 
-/// The original weights as tensors; nothing is recorded about them.
+/// The original weights; nothing is recorded about them.
 fn teacher(task: &Task) -> Result<Parameters, Error> {
     let mut parameters = Parameters::default();
     for layer in &task.layers {
-        let dims = [layer.shape.out_channels as usize, layer.shape.k()];
-        parameters
-            .layers
-            .push(tensor(layer.weights.clone(), &dims)?);
+        parameters.layers.push(Param::fixed(layer.weights.clone()));
     }
     for constant in &task.constants {
         parameters
             .constants
-            .push(tensor(constant.values.clone(), &[constant.values.len()])?);
+            .push(Constant::fixed(&constant.values)?);
     }
     Ok(parameters)
 }
@@ -246,10 +244,9 @@ impl Run<'_> {
             self.student.prune(share);
             self.pruned = share >= schedule::PRUNING_ENDS;
         }
-        self.student.measure();
         let batch = self.batches.training(step, self.options.batch)?;
-        let leaves = self.student.leaves()?;
-        let outputs = self.graph.run(&batch.input, &leaves.parameters)?;
+        let parameters = self.student.leaves(&self.graph.pool)?;
+        let outputs = self.graph.run(&batch.input, &parameters)?;
         let labels = batch.labels.as_deref();
         let (loss, value) = total_loss(&self.options.losses, &outputs, &batch.teacher, labels)?;
         if !value.is_finite() {
@@ -262,8 +259,14 @@ impl Run<'_> {
         drop((loss, outputs));
         let multiplier = self.multiplier(value);
         let rate = self.options.learning_rate * schedule::learning_rate(share);
-        self.student
-            .update(&leaves, &gradients, rate, multiplier, step + 1)?;
+        self.student.update(
+            parameters,
+            &gradients,
+            rate,
+            multiplier,
+            step + 1,
+            &self.graph.pool,
+        )?;
         self.progress.step += 1;
         self.progress.pending.0 += value;
         self.progress.pending.1 += 1;

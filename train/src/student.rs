@@ -4,18 +4,21 @@
 //! the next, so a checkpoint is these vectors.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use candle_core::Var;
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
 use dcz_format::graph::Op;
+use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::graph::Parameters;
+use crate::graph::{Constant as Value, Parameters};
 use crate::mask::Units;
+use crate::ops::param::{Param, Pool};
 use crate::ops::quantise::Quantise;
 use crate::ops::{tensor, with_floats};
-use crate::optim::Moments;
-use crate::rate::Costs;
+use crate::optim::{Adam, Moments};
+use crate::rate::{Costs, add_gradient};
 use crate::schedule;
 use crate::task::{Grid, Options, Retrained, Task, TrainLayer};
 
@@ -44,7 +47,6 @@ pub struct Layer {
     pub mask: Vec<u8>,
     /// Costs of its codes.
     pub costs: Costs,
-    outputs: usize,
     k: usize,
     scale: f64,
     sparsity: (f64, f64),
@@ -73,14 +75,10 @@ pub struct Student {
     fixed_bytes: f64,
 }
 
-/// Tensors of a step: what the network runs on, and the variables behind it.
-pub struct Leaves {
-    /// What the network runs on.
-    pub parameters: Parameters,
-    weights: Vec<Var>,
-    log_steps: Vec<Option<Var>>,
-    constants: Vec<Option<Var>>,
-}
+/// Values of a row that are worked on at a time: they stay in the innermost cache.
+const BLOCK: usize = 2048;
+/// Rows of a layer that a thread takes at least.
+const ROWS: usize = 16;
 
 fn spread(values: &[f32]) -> f64 {
     let n = values.len().max(1) as f64;
@@ -121,7 +119,6 @@ impl Layer {
                 Vec::new()
             },
             costs: Costs::default(),
-            outputs: layer.shape.out_channels as usize,
             k: layer.shape.k(),
             scale: if scale > 0.0 { scale } else { 1e-3 },
             sparsity: (first.min(layer.sparsity), layer.sparsity),
@@ -147,8 +144,74 @@ impl Layer {
     fn measure(&mut self) {
         if !self.log_steps.is_empty() {
             let steps = self.steps();
-            self.costs = Costs::measure(&self.weights, self.k, &steps, self.dead_zone, self.limit);
+            self.costs = Costs::measure(&self.weights, self.k, &steps, self.op());
         }
+    }
+
+    /// Rounds the weights and counts their codes.
+    fn round(&mut self, values: &mut [f32]) {
+        if self.log_steps.is_empty() {
+            values.copy_from_slice(&self.weights);
+        } else {
+            let steps = self.steps();
+            self.costs = Costs::round(values, &self.weights, self.k, &steps, self.op());
+        }
+    }
+
+    /// One step of the optimiser, from the gradients of the rounded weights (which are used up): through the rounding, with
+    /// the price of the bits, into weights and steps; a block of weights at a time.
+    fn update(&mut self, gradient: &mut [f32], rate: f64, per_bit: f32, step: u64) {
+        let steps = self.steps();
+        let op = self.op();
+        let table = self.costs.table();
+        let adam = Adam::new((rate * self.scale) as f32, step);
+        let (k, masked) = (self.k.max(1), !self.mask.is_empty());
+        let (mask, arch) = (&self.mask, pulp::Arch::new());
+        let moments = self
+            .moments
+            .m
+            .par_chunks_mut(k)
+            .zip(self.moments.v.par_chunks_mut(k));
+        // Per row: of the logarithm of its step.
+        let sums: Vec<f32> = self
+            .weights
+            .par_chunks_mut(k)
+            .zip(gradient.par_chunks_mut(k))
+            .zip(moments)
+            .enumerate()
+            .with_min_len(ROWS)
+            .map(|(row, ((w, d), (m, v)))| {
+                let step = steps.get(row % steps.len().max(1)).copied();
+                let mut sum = 0.0;
+                for at in (0..w.len()).step_by(BLOCK) {
+                    let to = (at + BLOCK).min(w.len());
+                    let (w, d) = (&mut w[at..to], &mut d[at..to]);
+                    let (m, v) = (&mut m[at..to], &mut v[at..to]);
+                    let mask = if masked {
+                        &mask[row * k + at..row * k + to]
+                    } else {
+                        &[]
+                    };
+                    arch.dispatch(|| {
+                        if let Some(step) = step {
+                            sum += op.row_backward(d, w, step);
+                            if per_bit != 0.0 {
+                                sum -= per_bit * add_gradient(&table, w, 1.0 / step, per_bit, d);
+                            }
+                        }
+                        adam.apply(w, d, m, v, mask);
+                    });
+                }
+                sum
+            })
+            .collect();
+        let mut gradient = vec![0.0f32; steps.len()];
+        for (row, sum) in sums.iter().enumerate().filter(|_| !steps.is_empty()) {
+            gradient[row % steps.len()] += sum;
+        }
+        let rate = (rate * STEP_RATE) as f32;
+        self.step_moments
+            .step(&mut self.log_steps, &gradient, &[], rate, step);
     }
 
     /// One step for the layer: it may be made coarser from the start.
@@ -295,57 +358,45 @@ impl Student {
         }
     }
 
-    /// Variables for a step.
-    pub fn leaves(&self) -> Result<Leaves, Error> {
-        let mut leaves = Leaves {
-            parameters: Parameters::default(),
-            weights: Vec::new(),
-            log_steps: Vec::new(),
-            constants: Vec::new(),
+    /// What the network runs on in a step; counts the codes of all layers as well.
+    pub fn leaves(&mut self, pool: &Pool) -> Result<Parameters, Error> {
+        let mut parameters = Parameters {
+            trained: true,
+            ..Parameters::default()
         };
-        for layer in &self.layers {
-            let w = tensor(layer.weights.clone(), &[layer.outputs, layer.k])?;
-            let w = Var::from_tensor(&w)?;
-            if layer.log_steps.is_empty() {
-                leaves.parameters.layers.push(w.as_tensor().clone());
-                leaves.log_steps.push(None);
-            } else {
-                let steps = tensor(layer.log_steps.clone(), &[layer.log_steps.len()])?;
-                let steps = Var::from_tensor(&steps)?;
-                leaves
-                    .parameters
-                    .layers
-                    .push(w.as_tensor().apply_op2(steps.as_tensor(), layer.op())?);
-                leaves.log_steps.push(Some(steps));
-            }
-            leaves.weights.push(w);
+        for layer in &mut self.layers {
+            let mut values = pool.take(layer.weights.len());
+            layer.round(&mut values);
+            parameters.layers.push(Param::trained(values));
         }
         for constant in &self.constants {
             let t = tensor(constant.values.clone(), &[constant.values.len()])?;
-            if constant.moments.m.is_empty() {
-                leaves.parameters.constants.push(t);
-                leaves.constants.push(None);
+            let value = if constant.moments.m.is_empty() {
+                Value {
+                    tensor: t,
+                    param: Param::fixed(constant.values.clone()),
+                }
             } else {
-                let var = Var::from_tensor(&t)?;
-                leaves.parameters.constants.push(var.as_tensor().clone());
-                leaves.constants.push(Some(var));
-            }
+                Value {
+                    tensor: Var::from_tensor(&t)?.into_inner(),
+                    param: Param::trained(constant.values.clone()),
+                }
+            };
+            parameters.constants.push(value);
         }
-        Ok(leaves)
+        Ok(parameters)
     }
 
-    /// The same without variables: nothing is recorded.
+    /// The same without gradients.
     pub fn fixed(&self) -> Result<Parameters, Error> {
         let mut parameters = Parameters::default();
         for layer in &self.layers {
             parameters
                 .layers
-                .push(tensor(layer.rounded().weights, &[layer.outputs, layer.k])?);
+                .push(Param::fixed(layer.rounded().weights));
         }
         for constant in &self.constants {
-            parameters
-                .constants
-                .push(tensor(constant.values.clone(), &[constant.values.len()])?);
+            parameters.constants.push(Value::fixed(&constant.values)?);
         }
         Ok(parameters)
     }
@@ -353,47 +404,38 @@ impl Student {
     /// One step of the optimiser. `multiplier` is loss per bit and weight.
     pub fn update(
         &mut self,
-        leaves: &Leaves,
+        parameters: Parameters,
         gradients: &GradStore,
         rate: f64,
         multiplier: f64,
         step: u64,
+        pool: &Pool,
     ) -> Result<(), Error> {
         let count: usize = self.layers.iter().map(|l| l.weights.len()).sum();
         let per_bit = (multiplier / count.max(1) as f64) as f32;
-        for (i, layer) in self.layers.iter_mut().enumerate() {
-            let Some(mut dw) = values(gradients, &leaves.weights[i])? else {
+        for (layer, param) in self.layers.iter_mut().zip(parameters.layers) {
+            let mut gradient = param.sink.map(|s| s.take()).unwrap_or_default();
+            if gradient.len() == layer.weights.len() {
+                layer.update(&mut gradient, rate, per_bit, step);
+            }
+            pool.give(gradient);
+            if let Ok(values) = Arc::try_unwrap(param.values) {
+                pool.give(values);
+            }
+        }
+        for (constant, value) in self.constants.iter_mut().zip(&parameters.constants) {
+            let Some(sink) = &value.param.sink else {
                 continue;
             };
-            if let Some(var) = &leaves.log_steps[i] {
-                let steps = layer.steps();
-                let mut ds = values(gradients, var)?.unwrap_or_else(|| vec![0.0; steps.len()]);
-                layer.costs.add_gradient(
-                    &layer.weights,
-                    layer.k,
-                    &steps,
-                    per_bit,
-                    &mut dw,
-                    &mut ds,
-                );
-                let rate = (rate * STEP_RATE) as f32;
-                layer
-                    .step_moments
-                    .step(&mut layer.log_steps, &ds, &[], rate, step);
+            if let Some(gradient) = gradients.get(&value.tensor) {
+                sink.add(with_floats(gradient, |g| Ok(g.to_vec()))?);
             }
-            let rate = (rate * layer.scale) as f32;
-            layer
-                .moments
-                .step(&mut layer.weights, &dw, &layer.mask, rate, step);
-        }
-        for (constant, var) in self.constants.iter_mut().zip(&leaves.constants) {
-            if let Some(var) = var
-                && let Some(d) = values(gradients, var)?
-            {
+            let gradient = sink.take();
+            if gradient.len() == constant.values.len() {
                 let rate = (rate * constant.scale) as f32;
                 constant
                     .moments
-                    .step(&mut constant.values, &d, &[], rate, step);
+                    .step(&mut constant.values, &gradient, &[], rate, step);
             }
         }
         Ok(())
@@ -403,11 +445,4 @@ impl Student {
     pub fn rounded(&self) -> Vec<Retrained> {
         self.layers.iter().map(Layer::rounded).collect()
     }
-}
-
-fn values(gradients: &GradStore, var: &Var) -> Result<Option<Vec<f32>>, Error> {
-    let gradient: Option<&Tensor> = gradients.get(var.as_tensor());
-    gradient
-        .map(|g| Ok(with_floats(g, |g| Ok(g.to_vec()))?))
-        .transpose()
 }

@@ -6,9 +6,13 @@ use candle_core::{Device, Tensor, Var};
 use dcz_format::graph::{Activation, Pads, PoolKind};
 use dcz_train::augment::Random;
 use dcz_train::ops::activation::{Elementwise, value};
+use dcz_train::ops::chain::{Chain, Product, Stage};
 use dcz_train::ops::conv::Conv;
 use dcz_train::ops::depthwise::Depthwise;
+use dcz_train::ops::entry::{Entry, Function};
 use dcz_train::ops::geometry::Window;
+use dcz_train::ops::linear::Linear;
+use dcz_train::ops::param::{Param, Sink};
 use dcz_train::ops::pool::Pooling;
 use dcz_train::ops::quantise::{Quantise, code};
 use dcz_train::ops::rows::{RowKind, Rows};
@@ -34,11 +38,43 @@ fn check(
     run: impl Fn(&Tensor, &Tensor) -> Tensor,
     oracle: impl Fn(&[f64], &[f64]) -> Vec<f64>,
 ) {
-    let (va, vb) = (var(a.0, a.1), var(b.0, b.1));
-    let y = run(va.as_tensor(), vb.as_tensor());
+    let vb = var(b.0, b.1);
+    check_all(
+        name,
+        a,
+        &[b.0],
+        |x| (run(x, vb.as_tensor()), vec![Gradient::Of(vb.clone())]),
+        |x, p| oracle(x, &p[0]),
+    );
+}
+
+/// Where the gradient of a parameter is.
+enum Gradient {
+    Of(Var),
+    In(Sink),
+}
+
+/// A trained parameter and where its gradient arrives.
+fn trained(values: &[f32]) -> (Param, Gradient) {
+    let param = Param::trained(values.to_vec());
+    let sink = param.sink.clone().unwrap();
+    (param, Gradient::In(sink))
+}
+
+/// The same with any number of parameters.
+fn check_all(
+    name: &str,
+    a: (&[f32], &[usize]),
+    parameters: &[&[f32]],
+    run: impl Fn(&Tensor) -> (Tensor, Vec<Gradient>),
+    oracle: impl Fn(&[f64], &[Vec<f64>]) -> Vec<f64>,
+) {
+    let va = var(a.0, a.1);
+    let (y, mut places) = run(va.as_tensor());
     let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-    let (wa, wb) = (wide(a.0), wide(b.0));
-    let expected = oracle(&wa, &wb);
+    let mut all: Vec<Vec<f64>> = vec![wide(a.0)];
+    all.extend(parameters.iter().map(|p| wide(p)));
+    let expected = oracle(&all[0], &all[1..]);
     let got = flat(&y);
     assert_eq!(got.len(), expected.len(), "{name}");
     for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
@@ -55,25 +91,27 @@ fn check(
         .unwrap()
         .backward()
         .unwrap();
-    let total = |a: &[f64], b: &[f64]| -> f64 {
-        oracle(a, b)
+    let total = |all: &[Vec<f64>]| -> f64 {
+        oracle(&all[0], &all[1..])
             .iter()
             .zip(&g)
             .map(|(y, g)| y * f64::from(*g))
             .sum()
     };
     let h = 1e-5;
-    for (which, values, gradient) in [(0, &wa, grads.get(&va)), (1, &wb, grads.get(&vb))] {
-        let gradient = flat(gradient.unwrap_or_else(|| panic!("{name}: no gradient {which}")));
-        for i in 0..values.len() {
+    places.insert(0, Gradient::Of(va));
+    assert_eq!(places.len(), all.len());
+    for (which, place) in places.iter().enumerate() {
+        let gradient = match place {
+            Gradient::Of(var) => grads.get(var).map(flat).unwrap_or_default(),
+            Gradient::In(sink) => sink.take(),
+        };
+        assert_eq!(gradient.len(), all[which].len(), "{name} gradient {which}");
+        for i in 0..gradient.len() {
             let moved = |by: f64| {
-                let mut v = values.clone();
-                v[i] += by;
-                if which == 0 {
-                    total(&v, &wb)
-                } else {
-                    total(&wa, &v)
-                }
+                let mut all = all.clone();
+                all[which][i] += by;
+                total(&all)
             };
             let slope = (moved(h) - moved(-h)) / (2.0 * h);
             let got = f64::from(gradient[i]);
@@ -85,14 +123,37 @@ fn check(
     }
 }
 
+/// A chain of stages with their output channels and columns, and the gradient of its input.
+fn chain(x: &Tensor, stages: Vec<(Entry, Product, usize, usize)>) -> Tensor {
+    let stages = stages
+        .into_iter()
+        .map(|(entry, product, channels, columns)| Stage {
+            entry,
+            product,
+            channels,
+            columns,
+        })
+        .collect();
+    let op = Chain {
+        stages,
+        recorded: true,
+        input_gradient: true,
+        pool: Default::default(),
+        saved: Default::default(),
+    };
+    x.apply_op1(op).unwrap()
+}
+
 /// Sizes: height, width, kernel, stride, dilation, padding.
-const WINDOWS: [[u32; 6]; 6] = [
+const WINDOWS: [[u32; 6]; 8] = [
     [1, 1, 1, 1, 1, 0],
     [5, 4, 3, 1, 1, 1],
     [6, 7, 3, 2, 1, 1],
     [5, 5, 1, 2, 1, 0],
     [7, 6, 3, 1, 2, 2],
     [9, 9, 5, 2, 1, 2],
+    [5, 15, 3, 2, 1, 1],
+    [3, 49, 3, 1, 1, 1],
 ];
 
 fn window([h, w, k, s, d, p]: [u32; 6]) -> Window {
@@ -150,27 +211,34 @@ fn convolve(
 #[test]
 fn dense_convolution() {
     for (i, sizes) in WINDOWS.into_iter().enumerate() {
-        let w = window(sizes);
-        let (images, channels, outputs) = (2, 3, 2);
-        let x = random(channels * images * w.plane(), i as u64);
-        let weights = random(outputs * channels * w.taps(), 50 + i as u64);
-        check(
-            &format!("conv {sizes:?}"),
-            (&x, &[channels, images * w.plane()]),
-            (&weights, &[outputs, channels * w.taps()]),
-            |x, k| {
-                x.apply_op2(
-                    k,
-                    Conv {
+        for groups in [1, 3] {
+            let w = window(sizes);
+            let (images, channels, outputs) = (2, 3, 6);
+            let x = random(channels * images * w.plane(), i as u64);
+            let per_group = channels / groups;
+            let weights = random(outputs * per_group * w.taps(), 50 + i as u64);
+            check_all(
+                &format!("conv {sizes:?} in {groups} groups"),
+                (&x, &[channels, images * w.plane()]),
+                &[&weights],
+                |x| {
+                    let (weights, gradient) = trained(&weights);
+                    let conv = Conv {
                         window: w,
                         channels,
+                        outputs,
+                        groups,
                         images,
-                    },
-                )
-                .unwrap()
-            },
-            |x, k| convolve(&w, images, channels, channels, x, k),
-        );
+                        weights,
+                    };
+                    let product = Product::Conv(conv);
+                    let columns = images * w.out_plane();
+                    let y = chain(x, vec![(Entry::NONE, product, outputs, columns)]);
+                    (y, vec![gradient])
+                },
+                |x, p| convolve(&w, images, channels, per_group, x, &p[0]),
+            );
+        }
     }
 }
 
@@ -182,21 +250,154 @@ fn depthwise_convolution() {
             let (images, channels) = (2, 3);
             let x = random(channels * images * w.plane(), i as u64);
             let weights = random(channels * multiplier * w.taps(), 50 + i as u64);
-            let op = Depthwise {
-                window: w,
-                channels,
-                multiplier,
-                images,
-            };
-            check(
+            check_all(
                 &format!("depthwise {sizes:?} x{multiplier}"),
                 (&x, &[channels, images * w.plane()]),
-                (&weights, &[channels * multiplier, w.taps()]),
-                |x, k| x.apply_op2(k, op).unwrap(),
-                |x, k| convolve(&w, images, channels, 1, x, k),
+                &[&weights],
+                |x| {
+                    let (weights, gradient) = trained(&weights);
+                    let depthwise = Depthwise {
+                        window: w,
+                        channels,
+                        multiplier,
+                        images,
+                        weights,
+                    };
+                    let product = Product::Depthwise(depthwise);
+                    let outputs = channels * multiplier;
+                    let columns = images * w.out_plane();
+                    let y = chain(x, vec![(Entry::NONE, product, outputs, columns)]);
+                    (y, vec![gradient])
+                },
+                |x, p| convolve(&w, images, channels, 1, x, &p[0]),
             );
         }
     }
+}
+
+/// `f(x + b)` by channel, in f64.
+fn enter(x: &[f64], bias: &[f64], slopes: Option<&[f64]>) -> Vec<f64> {
+    let columns = x.len() / bias.len();
+    x.iter()
+        .enumerate()
+        .map(|(i, x)| {
+            let c = i / columns;
+            let u = x + bias[c];
+            match slopes {
+                Some(p) if u < 0.0 => p[c % p.len()] * u,
+                Some(_) => u,
+                None => u * (1.0 / (1.0 + (-u).exp())),
+            }
+        })
+        .collect()
+}
+
+/// Biases and functions between a 3x3, a depthwise and a pointwise convolution, and after the last: all gradients at once.
+#[test]
+fn a_chain_of_convolutions() {
+    for (size, stride, common) in [(6, 1, false), (17, 2, true)] {
+        let first = window([size, size, 3, 1, 1, 1]);
+        let second = window([size, size, 3, stride, 1, 1]);
+        let third = window([second.y.output as u32, second.x.output as u32, 1, 1, 1, 0]);
+        let (images, columns) = (2, 2 * second.out_plane());
+        let x = random(2 * images * first.plane(), 1);
+        let weights = [random(3 * 18, 2), random(27, 3), random(12, 4)];
+        let biases = [random(3, 5), random(3, 6), random(4, 7)];
+        let slopes = random(if common { 1 } else { 3 }, 8);
+        check_all(
+            &format!("chain {size}"),
+            (&x, &[2, images * first.plane()]),
+            &[
+                &weights[0],
+                &biases[0],
+                &slopes,
+                &weights[1],
+                &biases[1],
+                &weights[2],
+                &biases[2],
+            ],
+            |x| {
+                let (w0, g0) = trained(&weights[0]);
+                let (b0, g1) = trained(&biases[0]);
+                let (p0, g2) = trained(&slopes);
+                let (w1, g3) = trained(&weights[1]);
+                let (b1, g4) = trained(&biases[1]);
+                let (w2, g5) = trained(&weights[2]);
+                let (b2, g6) = trained(&biases[2]);
+                let conv = |window, channels, outputs, weights| {
+                    Product::Conv(Conv {
+                        window,
+                        channels,
+                        outputs,
+                        groups: 1,
+                        images,
+                        weights,
+                    })
+                };
+                let depthwise = Product::Depthwise(Depthwise {
+                    window: second,
+                    channels: 3,
+                    multiplier: 1,
+                    images,
+                    weights: w1,
+                });
+                let entry = |bias, function| Entry {
+                    bias: Some(bias),
+                    function,
+                };
+                let silu = || Function::Fixed(Activation::Silu);
+                let stages = vec![
+                    (
+                        Entry::NONE,
+                        conv(first, 2, 3, w0),
+                        3,
+                        images * first.plane(),
+                    ),
+                    (entry(b0, Function::Slopes(p0)), depthwise, 3, columns),
+                    (entry(b1, silu()), conv(third, 3, 4, w2), 4, columns),
+                    (entry(b2, silu()), Product::None, 4, columns),
+                ];
+                (chain(x, stages), vec![g0, g1, g2, g3, g4, g5, g6])
+            },
+            |x, p| {
+                let y = convolve(&first, images, 2, 2, x, &p[0]);
+                let y = enter(&y, &p[1], Some(&p[2]));
+                let y = convolve(&second, images, 3, 1, &y, &p[3]);
+                let y = enter(&y, &p[4], None);
+                let y = convolve(&third, images, 3, 3, &y, &p[5]);
+                enter(&y, &p[6], None)
+            },
+        );
+    }
+}
+
+#[test]
+fn a_fully_connected_layer() {
+    let (images, k, outputs) = (3, 10, 5);
+    let x = random(images * k, 1);
+    let weights = random(outputs * k, 2);
+    check_all(
+        "linear",
+        (&x, &[images, k]),
+        &[&weights],
+        |x| {
+            let (weights, gradient) = trained(&weights);
+            let op = Linear {
+                weights,
+                outputs,
+                input_gradient: true,
+            };
+            (x.apply_op1(op).unwrap(), vec![gradient])
+        },
+        |x, p| {
+            let row = |x: &[f64]| -> Vec<f64> {
+                p[0].chunks(k)
+                    .map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum())
+                    .collect()
+            };
+            x.chunks(k).flat_map(row).collect()
+        },
+    );
 }
 
 /// A map so large that rows are longer than the vector lanes and patches come in several parts.
@@ -209,29 +410,29 @@ fn large_maps_agree_with_the_definition() {
     let xt = Tensor::from_slice(&x, &[channels, images * w.plane()], &Device::Cpu).unwrap();
     for (per_group, outputs) in [(channels, outputs), (1, channels)] {
         let k = random(outputs * per_group * w.taps(), 2);
-        let kt = Tensor::from_slice(&k, &[outputs, per_group * w.taps()], &Device::Cpu).unwrap();
-        let y = if per_group == 1 {
-            xt.apply_op2(
-                &kt,
-                Depthwise {
-                    window: w,
-                    channels,
-                    multiplier: 1,
-                    images,
-                },
-            )
+        let weights = Param::fixed(k.clone());
+        let product = if per_group == 1 {
+            Product::Depthwise(Depthwise {
+                window: w,
+                channels,
+                multiplier: 1,
+                images,
+                weights,
+            })
         } else {
-            xt.apply_op2(
-                &kt,
-                Conv {
-                    window: w,
-                    channels,
-                    images,
-                },
-            )
+            Product::Conv(Conv {
+                window: w,
+                channels,
+                outputs,
+                groups: 1,
+                images,
+                weights,
+            })
         };
+        let columns = images * w.out_plane();
+        let y = chain(&xt, vec![(Entry::NONE, product, outputs, columns)]);
         let expected = convolve(&w, images, channels, per_group, &wide(&x), &wide(&k));
-        for (a, b) in flat(&y.unwrap()).iter().zip(&expected) {
+        for (a, b) in flat(&y).iter().zip(&expected) {
             assert!((f64::from(*a) - b).abs() < 1e-4, "{a} {b}");
         }
     }
@@ -391,16 +592,23 @@ fn quantisation_is_straight_through() {
         limit: 3.0,
     };
     let w = [0.2f32, 0.8, -1.3, 2.6, -9.0, 0.5];
-    let (v, s) = (var(&w, &[2, 3]), var(&[0.5f32.ln(), 1f32.ln()], &[2]));
-    let y = v.as_tensor().apply_op2(s.as_tensor(), op).unwrap();
+    let steps = [0.5f32, 1.0];
+    let mut y = [1.0f32; 6];
+    for ((y, w), step) in y.chunks_mut(3).zip(w.chunks(3)).zip(steps) {
+        op.row(y, w, step);
+    }
     // In steps: 0.4, 1.6, -2.6 | 2.6, -9, 0.5.
-    assert_eq!(flat(&y), [0.0, 1.0, -1.5, 3.0, -3.0, 1.0]);
-    assert!(flat(&y)[0].is_sign_positive());
-    let g = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3), &Device::Cpu).unwrap();
-    let grads = (&y * &g).unwrap().sum_all().unwrap().backward().unwrap();
-    assert_eq!(flat(grads.get(&v).unwrap()), [1.0, 2.0, 3.0, 4.0, 0.0, 6.0]);
+    assert_eq!(y, [0.0, 1.0, -1.5, 3.0, -3.0, 1.0]);
+    assert!(y[0].is_sign_positive());
+    let mut d = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let ds: Vec<f32> = d
+        .chunks_mut(3)
+        .zip(w.chunks(3))
+        .zip(steps)
+        .map(|((d, w), step)| op.row_backward(d, w, step))
+        .collect();
+    assert_eq!(d, [1.0, 2.0, 3.0, 4.0, 0.0, 6.0]);
     // s * sum g (q - u): 0.5 (1 (0 - 0.4) + 2 (2 - 1.6) + 3 (-3 + 2.6)), and 4 (3 - 2.6) + 5 (-3) + 6 (1 - 0.5).
-    let ds = flat(grads.get(&s).unwrap());
     assert!(
         (ds[0] + 0.4).abs() < 1e-5 && (ds[1] + 10.4).abs() < 1e-5,
         "{ds:?}"

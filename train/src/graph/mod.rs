@@ -4,17 +4,20 @@
 //! ([`crate::ops`]), everything else is `[N, ...]`. The same walk serves the teacher (constant tensors, nothing is
 //! recorded) and the student (variables).
 
+mod chains;
 mod shapes;
 
-use candle_core::{D, Tensor};
+use std::sync::Arc;
+
+use candle_core::{D, Tensor, Var};
 use dcz_format::graph::{BinaryKind, Network, Node, Op, PoolKind, TensorId};
 use dcz_format::layer::LayerShape;
 
 use crate::error::Error;
 use crate::ops::activation::Elementwise;
-use crate::ops::conv::Conv;
-use crate::ops::depthwise::Depthwise;
 use crate::ops::geometry::Window;
+use crate::ops::linear::Linear;
+use crate::ops::param::{Param, Pool};
 use crate::ops::pool::Pooling;
 use crate::ops::rows::{RowKind, Rows};
 
@@ -32,13 +35,36 @@ pub enum Value {
     Plain(Tensor),
 }
 
-/// Weights and constants as tensors: `[O, K]` per layer, flat per constant.
+/// Weights `[O, K]` per layer and constants.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters {
     /// By layer id.
-    pub layers: Vec<Tensor>,
+    pub layers: Vec<Param>,
     /// By constant id.
-    pub constants: Vec<Tensor>,
+    pub constants: Vec<Constant>,
+    /// Whether gradients are wanted.
+    pub trained: bool,
+}
+
+/// A constant, for operations of ours and of the library.
+#[derive(Clone, Debug)]
+pub struct Constant {
+    /// For ours.
+    pub param: Param,
+    /// Flat; a variable when it is trained.
+    pub tensor: Tensor,
+}
+
+impl Constant {
+    /// One that is not trained.
+    ///
+    /// Errors: the library's.
+    pub fn fixed(values: &[f32]) -> Result<Constant> {
+        Ok(Constant {
+            param: Param::fixed(values.to_vec()),
+            tensor: crate::ops::tensor(values.to_vec(), &[values.len()])?,
+        })
+    }
 }
 
 /// What the walk needs to know beside the tensors.
@@ -50,6 +76,8 @@ pub struct Graph<'a> {
     pub shapes: Vec<LayerShape>,
     /// Dimensions by constant id.
     pub constant_dims: Vec<Vec<usize>>,
+    /// Buffers of maps.
+    pub pool: Arc<Pool>,
 }
 
 type Result<T> = std::result::Result<T, Error>;
@@ -159,7 +187,12 @@ impl Graph<'_> {
         for output in &self.network.outputs {
             last_use[output.tensor.0 as usize] = usize::MAX;
         }
+        let uses = self.uses();
+        let mut done = vec![false; self.network.nodes.len()];
         for (i, node) in self.network.nodes.iter().enumerate() {
+            if done[i] {
+                continue;
+            }
             let get = |id: &TensorId| {
                 values
                     .get(id.0 as usize)
@@ -167,11 +200,18 @@ impl Graph<'_> {
                     .ok_or_else(|| refuse(node, "an input is not computed"))
             };
             let inputs: Vec<&Value> = node.inputs.iter().map(get).collect::<Result<_>>()?;
-            let result = self.node(node, &inputs, parameters).map_err(|e| match e {
+            let run = self.run_from(i, inputs.first().copied(), &uses);
+            let result = match inputs.first() {
+                Some(x) if !run.is_empty() => self.chain(&run, x, parameters),
+                _ => self.node(node, &inputs, parameters),
+            };
+            let result = result.map_err(|e| match e {
                 Error::Numeric(text) => refuse(node, text),
                 other => other,
             })?;
-            values[node.output.0 as usize] = Some(result);
+            let last = run.last().copied().unwrap_or(i);
+            run.iter().for_each(|&i| done[i] = true);
+            values[self.network.nodes[last].output.0 as usize] = Some(result);
             for id in &node.inputs {
                 if last_use[id.0 as usize] == i {
                     values[id.0 as usize] = None;
@@ -194,19 +234,12 @@ impl Graph<'_> {
     fn node(&self, node: &Node, inputs: &[&Value], p: &Parameters) -> Result<Value> {
         let x = *inputs.first().ok_or_else(|| refuse(node, "no input"))?;
         match &node.op {
-            Op::Conv(conv) => {
-                let layer = conv.layer.0 as usize;
-                let y = self.conv(node, x, layer, conv, &p.layers[layer])?;
-                match conv.bias {
-                    Some(id) => rows(&y, &p.constants[id.0 as usize], RowKind::Bias),
-                    None => Ok(y),
-                }
-            }
+            Op::Conv(_) => Err(refuse(node, "it is not part of a chain")),
             Op::Linear { layer, bias } => {
-                let y = linear(node, x, &p.layers[layer.0 as usize])?;
+                let y = self.linear(node, x, layer.0 as usize, p)?;
                 match bias {
                     Some(id) => {
-                        let b = &p.constants[id.0 as usize];
+                        let b = &p.constants[id.0 as usize].tensor;
                         Ok(Value::Plain(y.tensor().broadcast_add(b)?))
                     }
                     None => Ok(y),
@@ -215,7 +248,7 @@ impl Graph<'_> {
             Op::Activation(kind) => {
                 Ok(x.with(x.tensor().contiguous()?.apply_op1(Elementwise(*kind))?))
             }
-            Op::Prelu { slope } => rows(x, &p.constants[slope.0 as usize], RowKind::Prelu),
+            Op::Prelu { slope } => prelu(x, &p.constants[slope.0 as usize].tensor),
             Op::Binary(kind) => {
                 let y = inputs.get(1).ok_or_else(|| refuse(node, "one input"))?;
                 let same = matches!((x, y), (Value::Map { t: a, size: s }, Value::Map { t: b, size: r })
@@ -292,67 +325,24 @@ impl Graph<'_> {
         }
     }
 
-    fn conv(
-        &self,
-        node: &Node,
-        x: &Value,
-        layer: usize,
-        conv: &dcz_format::graph::Conv,
-        w: &Tensor,
-    ) -> Result<Value> {
+    /// `y = x W^T`
+    fn linear(&self, node: &Node, x: &Value, layer: usize, p: &Parameters) -> Result<Value> {
+        let x = x.plain()?;
+        let mut dims = x.dims().to_vec();
         let shape = self.shapes[layer];
-        let (t, size) = x.map(node)?;
-        let t = t.contiguous()?;
-        let window = Window::new(
-            size,
-            shape.kernel,
-            conv.strides,
-            conv.dilations,
-            conv.pads,
-            false,
-        )
-        .ok_or_else(|| refuse(node, "the window does not fit"))?;
-        let channels = t.dim(0)?;
-        let groups = shape.groups as usize;
-        if channels != shape.in_per_group as usize * groups {
-            return Err(refuse(node, format!("{channels} input channels")));
+        let (outputs, k) = (shape.out_channels as usize, shape.k());
+        match dims.last_mut() {
+            Some(last) if *last == k => *last = outputs,
+            _ => return Err(refuse(node, format!("its input is not {k} long"))),
         }
-        let images = t.dim(1)? / window.plane().max(1);
-        let dense = |t: &Tensor, w: &Tensor, channels: usize| -> Result<Tensor> {
-            if window.is_pointwise() {
-                return Ok(w.matmul(t)?);
-            }
-            let op = Conv {
-                window,
-                channels,
-                images,
-            };
-            Ok(t.apply_op2(w, op)?)
+        let x = x.reshape(((), k))?;
+        let op = Linear {
+            weights: p.layers[layer].clone(),
+            outputs,
+            input_gradient: x.track_op(),
         };
-        let t = if groups == 1 {
-            dense(&t, w, channels)?
-        } else if shape.is_depthwise() {
-            let op = Depthwise {
-                window,
-                channels,
-                multiplier: shape.out_channels as usize / groups,
-                images,
-            };
-            t.apply_op2(w, op)?
-        } else {
-            let (input, output) = (channels / groups, shape.out_channels as usize / groups);
-            let parts: Vec<Tensor> = (0..groups)
-                .map(|g| {
-                    let t = t.narrow(0, g * input, input)?.contiguous()?;
-                    dense(&t, &w.narrow(0, g * output, output)?.contiguous()?, input)
-                })
-                .collect::<Result<_>>()?;
-            Tensor::cat(&parts, 0)?
-        };
-        Ok(Value::Map {
-            t,
-            size: [window.y.output, window.x.output],
-        })
+        let y = recorded(&x, p)?.apply_op1(op)?;
+        Ok(Value::Plain(y.reshape(dims)?))
     }
 
     fn binary_const(
@@ -364,7 +354,7 @@ impl Graph<'_> {
         p: &Parameters,
     ) -> Result<Value> {
         let dims = &self.constant_dims[constant];
-        let c = &p.constants[constant];
+        let c = &p.constants[constant].tensor;
         let per_channel = dims.iter().product::<usize>() == 1
             || (dims.len() >= 3 && dims[dims.len() - 3] == c.elem_count());
         let (a, c) = match x {
@@ -393,36 +383,24 @@ fn binary(kind: BinaryKind, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     })
 }
 
-fn rows(x: &Value, parameter: &Tensor, kind: RowKind) -> Result<Value> {
+/// Slopes of values that are no maps.
+fn prelu(x: &Value, slopes: &Tensor) -> Result<Value> {
     let t = x.tensor().contiguous()?;
-    let channels = match x {
-        Value::Map { .. } => t.dim(0)?,
-        Value::Plain(_) => t.dim(1)?,
-    };
-    let inner = match x {
-        Value::Map { .. } => t.dim(1)?,
-        Value::Plain(_) => t.dims()[2..].iter().product(),
-    };
     let op = Rows {
-        kind,
-        channels,
-        inner,
+        kind: RowKind::Prelu,
+        channels: t.dim(1)?,
+        inner: t.dims()[2..].iter().product(),
     };
-    Ok(x.with(t.apply_op2(&parameter.contiguous()?, op)?))
+    Ok(x.with(t.apply_op2(slopes, op)?))
 }
 
-/// `y = x W^T`, as `(W x^T)^T`: the gradient of the weights then comes out in their own order.
-fn linear(node: &Node, x: &Value, w: &Tensor) -> Result<Value> {
-    let x = x.plain()?;
-    let mut dims = x.dims().to_vec();
-    let (outputs, k) = w.dims2()?;
-    match dims.last_mut() {
-        Some(last) if *last == k => *last = outputs,
-        _ => return Err(refuse(node, format!("its input is not {k} long"))),
-    }
-    let x = x.reshape(((), k))?;
-    let y = w.matmul(&x.t()?)?.t()?.contiguous()?;
-    Ok(Value::Plain(y.reshape(dims)?))
+/// Operations whose parameters the library does not know are only recorded when it thinks that their input is trained.
+fn recorded(t: &Tensor, p: &Parameters) -> Result<Tensor> {
+    Ok(if p.trained && !t.track_op() {
+        Var::from_tensor(t)?.into_inner()
+    } else {
+        t.clone()
+    })
 }
 
 /// Logarithm of the softmax over the last axis.

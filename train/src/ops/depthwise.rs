@@ -1,17 +1,21 @@
 //! Depthwise convolution: every output channel reads one input channel.
 //!
-//! Row by row and tap by tap: a tap adds a scaled row to an output row (`y += w x`, contiguous for stride 1). The gradient of
-//! the input is the same loop with the rows exchanged, that of a weight the inner product of two rows. All three read and write
-//! whole planes of one channel, so threads divide channels.
+//! Channel by channel, image by image, in a padded copy of the plane that stays in the innermost cache. Values are read
+//! through [`Entry`]. With 3x3 taps all three passes are the same loops over whole padded planes, nine taps at a time
+//! ([`super::taps`]): outputs are sums of nine shifted rows; the gradient of the input is the same with the taps reversed, of
+//! gradients with zeros between them for stride 2; that of a tap is the inner product of two shifted planes. Other kernels go
+//! row by row and tap by tap.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::entry::{Entry, Point};
 use super::geometry::Window;
-use super::{axpy, dot, floats, tensor, with_floats};
+use super::param::Param;
+use super::taps::{Padded, Planes};
+use super::{axpy, dot};
 
 /// `x [C, N H W]`, `w [O, kh kw]` to `[O, N OH OW]`; `O` is a multiple of `C`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Depthwise {
     /// Sizes of the window.
     pub window: Window,
@@ -21,6 +25,8 @@ pub struct Depthwise {
     pub multiplier: usize,
     /// Images.
     pub images: usize,
+    /// The weights.
+    pub weights: Param,
 }
 
 impl Depthwise {
@@ -49,8 +55,10 @@ impl Depthwise {
         }
     }
 
+    #[inline(always)]
     fn forward_plane(&self, y: &mut [f32], x: &[f32], w: &[f32]) {
         let stride = self.window.x.stride;
+        y.fill(0.0);
         self.rows(|oy, ix, tap, len| {
             let (y, x) = (&mut y[oy..oy + len], &x[ix..]);
             if stride == 1 {
@@ -63,6 +71,7 @@ impl Depthwise {
         });
     }
 
+    #[inline(always)]
     fn input_plane(&self, dx: &mut [f32], dy: &[f32], w: &[f32]) {
         let stride = self.window.x.stride;
         self.rows(|oy, ix, tap, len| {
@@ -77,6 +86,7 @@ impl Depthwise {
         });
     }
 
+    #[inline(always)]
     fn weight_plane(&self, dw: &mut [f32], dy: &[f32], x: &[f32]) {
         let stride = self.window.x.stride;
         self.rows(|oy, ix, tap, len| {
@@ -92,84 +102,119 @@ impl Depthwise {
         });
     }
 
-    fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
+    /// The layout of padded planes, when the loops for nine taps fit.
+    fn nine(&self) -> Option<Padded> {
+        (self.multiplier == 1)
+            .then(|| Padded::new(&self.window))
+            .flatten()
+    }
+
+    pub(crate) fn forward(&self, entry: &Entry, x: &[f32], y: &mut [f32]) {
         let (plane, out_plane) = (self.window.plane(), self.window.out_plane());
         let taps = self.window.taps();
+        let points = entry.points(self.channels);
+        let nine = self.nine();
         let arch = pulp::Arch::new();
-        let mut y = vec![0.0f32; self.channels * self.multiplier * self.images * out_plane];
         y.par_chunks_mut((self.images * out_plane).max(1))
             .enumerate()
-            .for_each(|(o, y)| {
-                let x = &x[o / self.multiplier * self.images * plane..][..self.images * plane];
-                let w = &w[o * taps..][..taps];
+            .for_each_init(Planes::default, |planes, (o, y)| {
+                let c = o / self.multiplier;
+                let x = &x[c * self.images * plane..][..self.images * plane];
+                let w = &self.weights.values[o * taps..][..taps];
+                let pairs = y.chunks_exact_mut(out_plane).zip(x.chunks_exact(plane));
+                if let Some(padded) = &nine {
+                    padded.prepare(planes);
+                    pairs.for_each(|(y, x)| padded.forward(planes, points[c], y, x, w));
+                    return;
+                }
                 arch.dispatch(|| {
-                    for (y, x) in y.chunks_exact_mut(out_plane).zip(x.chunks_exact(plane)) {
-                        self.forward_plane(y, x, w);
+                    for (y, x) in pairs {
+                        let a = planes.read(points[c], x);
+                        self.forward_plane(y, a, w);
                     }
                 });
             });
-        y
     }
 
-    fn backward(&self, x: &[f32], w: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let (plane, out_plane) = (self.window.plane(), self.window.out_plane());
+    /// Gradients from `dy`: of the input into `dx`, of parameters into their sinks.
+    pub(crate) fn backward(&self, entry: &Entry, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let row = self.images * self.window.plane();
         let taps = self.window.taps();
-        let arch = pulp::Arch::new();
-        let (row, out_row) = (self.images * plane, self.images * out_plane);
-        let mut dx = vec![0.0f32; self.channels * row];
+        let points = entry.points(self.channels);
+        let nine = self.nine();
         let mut dw = vec![0.0f32; self.channels * self.multiplier * taps];
+        let mut sums = vec![[0.0f32; 2]; self.channels];
         dx.par_chunks_mut(row.max(1))
-            .zip(dw.par_chunks_mut(self.multiplier * taps))
+            .zip(dw.par_chunks_mut((self.multiplier * taps).max(1)))
+            .zip(&mut sums)
             .enumerate()
-            .for_each(|(c, (dx, dw))| {
+            .for_each_init(Planes::default, |planes, (c, ((dx, dw), sums))| {
                 let x = &x[c * row..][..row];
+                *sums = match &nine {
+                    Some(padded) => {
+                        self.nine_backward(padded, planes, points[c], c, [x, dy], dx, dw)
+                    }
+                    None => self.channel_backward(planes, points[c], c, [x, dy], dx, dw),
+                };
+            });
+        self.weights.add(dw);
+        entry.learn(&sums);
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn nine_backward(
+        &self,
+        padded: &Padded,
+        planes: &mut Planes,
+        point: Point,
+        c: usize,
+        [x, dy]: [&[f32]; 2],
+        dx: &mut [f32],
+        dw: &mut [f32],
+    ) -> [f32; 2] {
+        let (plane, out_plane) = (self.window.plane(), self.window.out_plane());
+        let w = &self.weights.values[c * 9..][..9];
+        let dy = &dy[c * self.images * out_plane..][..self.images * out_plane];
+        let mut sums = [0.0f32; 2];
+        padded.prepare(planes);
+        let pairs = dx.chunks_exact_mut(plane).zip(x.chunks_exact(plane));
+        for ((dx, x), dy) in pairs.zip(dy.chunks_exact(out_plane)) {
+            let [bias, slope] = padded.backward(planes, point, x, dy, w, dx, dw);
+            sums[0] += bias;
+            sums[1] += slope;
+        }
+        sums
+    }
+
+    fn channel_backward(
+        &self,
+        planes: &mut Planes,
+        point: Point,
+        c: usize,
+        [x, dy]: [&[f32]; 2],
+        dx: &mut [f32],
+        dw: &mut [f32],
+    ) -> [f32; 2] {
+        let (plane, out_plane) = (self.window.plane(), self.window.out_plane());
+        let (taps, out_row) = (self.window.taps(), self.images * out_plane);
+        let mut sums = [0.0f32; 2];
+        pulp::Arch::new().dispatch(|| {
+            let pairs = dx.chunks_exact_mut(plane).zip(x.chunks_exact(plane));
+            for (n, (dx, x)) in pairs.enumerate() {
+                dx.fill(0.0);
+                let a = planes.read(point, x);
                 for (m, dw) in dw.chunks_exact_mut(taps).enumerate() {
                     let o = c * self.multiplier + m;
-                    let w = &w[o * taps..][..taps];
-                    let dy = &dy[o * out_row..][..out_row];
-                    arch.dispatch(|| {
-                        for (n, dy) in dy.chunks_exact(out_plane).enumerate() {
-                            let at = n * plane..(n + 1) * plane;
-                            self.input_plane(&mut dx[at.clone()], dy, w);
-                            self.weight_plane(dw, dy, &x[at]);
-                        }
-                    });
+                    let w = &self.weights.values[o * taps..][..taps];
+                    let dy = &dy[o * out_row + n * out_plane..][..out_plane];
+                    self.input_plane(dx, dy, w);
+                    self.weight_plane(dw, dy, a);
                 }
-            });
-        (dx, dw)
-    }
-}
-
-impl CustomOp2 for Depthwise {
-    fn name(&self) -> &'static str {
-        "depthwise"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let y = self.forward(floats(x, x_layout)?, floats(w, w_layout)?);
-        let dims = (
-            self.channels * self.multiplier,
-            self.images * self.window.out_plane(),
-        );
-        Ok((CpuStorage::F32(y), dims.into()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = with_floats(dy, |dy| {
-            with_floats(x, |x| with_floats(w, |w| Ok(self.backward(x, w, dy))))
-        })?;
-        Ok((Some(tensor(dx, x.dims())?), Some(tensor(dw, w.dims())?)))
+                let [bias, slope] = point.backward(dx, x);
+                sums[0] += bias;
+                sums[1] += slope;
+            }
+        });
+        sums
     }
 }

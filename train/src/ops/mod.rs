@@ -5,16 +5,22 @@
 //! library's grouped convolutions split the tensor into as many small convolutions as there are groups; ours do not.
 //!
 //! Loops are written so that the compiler vectorises them, and run under `pulp`'s dispatch, which compiles them once per
-//! instruction set. Rows are divided among rayon's threads; no sum is ever split between threads, so the result does not
-//! depend on how work is divided.
+//! instruction set. Rows, or a fixed number of groups of columns, are divided among rayon's threads; sums are split the same
+//! way whatever their number, so the result does not depend on it.
 
 pub mod activation;
+pub mod chain;
 pub mod conv;
 pub mod depthwise;
+pub mod entry;
 pub mod geometry;
+pub mod linear;
+mod matrix;
+pub mod param;
 pub mod pool;
 pub mod quantise;
 pub mod rows;
+mod taps;
 
 use candle_core::{CpuStorage, Layout, Result, Tensor};
 

@@ -5,11 +5,6 @@
 //! et al. 2020): `dw = dy` inside the range and 0 outside; `ds = dy (q - w / s)` inside and `dy q` outside. The parameter
 //! is `log s`, so that a step stays positive and an optimiser's step is a relative change.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
-
-use super::{floats, tensor, with_floats};
-
 /// The code of a weight. Dead zone as in the compressor: it fades between codes 2 and 10.
 #[inline(always)]
 pub fn code(u: f32, dead_zone: f32, limit: f32) -> f32 {
@@ -30,7 +25,8 @@ pub struct Quantise {
 }
 
 impl Quantise {
-    /// Rounds one row with a step.
+    /// Rounds weights that share a step.
+    #[inline(always)]
     pub fn row(&self, y: &mut [f32], w: &[f32], step: f32) {
         let inverse = 1.0 / step;
         for (y, w) in y.iter_mut().zip(w) {
@@ -39,88 +35,22 @@ impl Quantise {
         }
     }
 
-    /// Gradient of the weights of one row; returns that of the step.
+    /// Turns gradients of rounded weights that share a step into those of the weights; returns that of the logarithm of the step.
     #[inline(always)]
-    fn row_backward(&self, dw: &mut [f32], w: &[f32], dy: &[f32], step: f32) -> f32 {
+    pub fn row_backward(&self, d: &mut [f32], w: &[f32], step: f32) -> f32 {
         let inverse = 1.0 / step;
         let edge = self.limit + 0.5;
         let mut lanes = [0.0f32; 16];
-        let blocks = dw.chunks_mut(16).zip(w.chunks(16).zip(dy.chunks(16)));
-        for (dw, (w, dy)) in blocks {
-            for (((dw, w), dy), lane) in dw.iter_mut().zip(w).zip(dy).zip(&mut lanes) {
+        for (d, w) in d.chunks_mut(16).zip(w.chunks(16)) {
+            for ((d, w), lane) in d.iter_mut().zip(w).zip(&mut lanes) {
                 let u = w * inverse;
                 let q = code(u, self.dead_zone, self.limit);
                 let inside = u.abs() <= edge;
-                *dw = if inside { *dy } else { 0.0 };
-                *lane += dy * if inside { q - u } else { q };
+                *lane += *d * if inside { q - u } else { q };
+                *d = if inside { *d } else { 0.0 };
             }
         }
-        lanes.iter().sum()
-    }
-}
-
-impl CustomOp2 for Quantise {
-    fn name(&self) -> &'static str {
-        "quantise"
-    }
-
-    fn cpu_fwd(
-        &self,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        log_step: &CpuStorage,
-        step_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (w, log_step) = (floats(w, w_layout)?, floats(log_step, step_layout)?);
-        let (_, k) = w_layout.shape().dims2()?;
-        let arch = pulp::Arch::new();
-        let mut y = vec![0.0f32; w.len()];
-        y.par_chunks_mut(k.max(1))
-            .zip(w.par_chunks(k.max(1)))
-            .enumerate()
-            .for_each(|(o, (y, w))| {
-                let step = log_step[o % log_step.len()].exp();
-                arch.dispatch(|| self.row(y, w, step));
-            });
-        Ok((CpuStorage::F32(y), w_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        w: &Tensor,
-        log_step: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (_, k) = w.dims2()?;
-        let k = k.max(1);
-        let arch = pulp::Arch::new();
-        let steps = log_step.elem_count();
-        let (dw, ds) = with_floats(dy, |dy| {
-            with_floats(w, |w| {
-                with_floats(log_step, |log_step| {
-                    let mut dw = vec![0.0f32; w.len()];
-                    let rows: Vec<f32> = dw
-                        .par_chunks_mut(k)
-                        .zip(w.par_chunks(k).zip(dy.par_chunks(k)))
-                        .enumerate()
-                        .map(|(o, (dw, (w, dy)))| {
-                            let step = log_step[o % log_step.len()].exp();
-                            // d / d log s = s d / d s
-                            step * arch.dispatch(|| self.row_backward(dw, w, dy, step))
-                        })
-                        .collect();
-                    let mut ds = vec![0.0f32; steps];
-                    for (o, value) in rows.iter().enumerate() {
-                        ds[o % steps] += value;
-                    }
-                    Ok((dw, ds))
-                })
-            })
-        })?;
-        Ok((
-            Some(tensor(dw, w.dims())?),
-            Some(tensor(ds, log_step.dims())?),
-        ))
+        // d / d log s = s d / d s
+        step * lanes.iter().sum::<f32>()
     }
 }
