@@ -1,8 +1,8 @@
 //! Alignment: the similarity transform that brings landmarks to a template, and the crop it gives.
 //!
-//! The transform minimises the sum of squared distances over rotation, uniform scale and translation (S. Umeyama,
-//! Least-squares estimation of transformation parameters between two point patterns, 1991). In the plane, with points as
-//! complex numbers, the minimum has a closed form: w = a z + b with a = sum conj(z) w / sum |z|^2 over centred points, which
+//! The transform minimises the sum of squared distances, weighted where the file says so, over rotation, uniform scale and
+//! translation (S. Umeyama, Least-squares estimation of transformation parameters between two point patterns, 1991). In the
+//! plane, with points as complex numbers, the minimum has a closed form: w = a z + b with a = sum conj(z) w / sum |z|^2 over centred points, which
 //! also is Umeyama's solution (a reflection cannot be expressed). The crop samples the image bilinearly at the transform's
 //! inverse, black outside, and rounds to 8 bits; nothing but the crop is held. It does not average: a face much larger than the crop
 //! is sampled with gaps, as by the programs that made the templates.
@@ -26,22 +26,25 @@ pub fn arcface112() -> Align {
             [41.5493, 92.3655],
             [70.7299, 92.2041],
         ],
+        weights: [1.0; LANDMARKS],
     }
 }
 
 /// dlib's face chip of 150 x 150 with padding 0.25, for YuNet's landmarks: their mean position in the chips that dlib 20 cuts
-/// with its own detector and five-point predictor, over 1,537 photographs (`docs/figures.md`). dlib aligns by the corners of the
-/// eyes and the base of the nose, which YuNet does not find, so that a single chip differs from dlib's by a few pixels.
+/// with its own detector and five-point predictor, over 1,535 photographs (`docs/figures.md`). dlib aligns by the corners of the
+/// eyes and the base of the nose, which YuNet does not find, so that a single chip differs from dlib's by a few pixels; landmarks
+/// that tell less about those points count less.
 pub fn dlib150() -> Align {
     Align {
         size: [150, 150],
         template: [
-            [47.776, 45.654],
-            [103.563, 45.733],
-            [75.314, 77.589],
-            [51.804, 102.223],
-            [99.577, 102.922],
+            [47.207, 45.591],
+            [102.878, 45.701],
+            [74.663, 77.464],
+            [51.181, 102.036],
+            [98.853, 102.751],
         ],
+        weights: [1.0, 1.0, 0.5, 0.3, 0.3],
     }
 }
 
@@ -57,22 +60,28 @@ pub struct Similarity {
 }
 
 impl Similarity {
-    /// The best transform from `from` to `to`.
+    /// The best transform from `from` to `to`, the squared distances of their points multiplied by `weights`.
     ///
     /// Errors: [`Error::Landmarks`] when the points of one side coincide or are not finite.
-    pub fn fit(from: &Landmarks, to: &Landmarks) -> Result<Similarity> {
+    pub fn fit(from: &Landmarks, to: &Landmarks, weights: &[f32; LANDMARKS]) -> Result<Similarity> {
+        let all: f64 = weights.iter().copied().map(f64::from).sum();
         let mean = |points: &Landmarks, axis: usize| {
-            points.iter().map(|p| f64::from(p[axis])).sum::<f64>() / LANDMARKS as f64
+            let parts = points.iter().zip(weights);
+            parts
+                .map(|(p, w)| f64::from(p[axis]) * f64::from(*w))
+                .sum::<f64>()
+                / all
         };
         let [fx, fy] = [mean(from, 0), mean(from, 1)];
         let [tx, ty] = [mean(to, 0), mean(to, 1)];
         let (mut re, mut im, mut size) = (0.0, 0.0, 0.0);
-        for (f, t) in from.iter().zip(to) {
+        for ((f, t), weight) in from.iter().zip(to).zip(weights) {
+            let weight = f64::from(*weight);
             let (x, y) = (f64::from(f[0]) - fx, f64::from(f[1]) - fy);
             let (u, v) = (f64::from(t[0]) - tx, f64::from(t[1]) - ty);
-            re += x * u + y * v;
-            im += x * v - y * u;
-            size += x * x + y * y;
+            re += weight * (x * u + y * v);
+            im += weight * (x * v - y * u);
+            size += weight * (x * x + y * y);
         }
         let (a, b) = (re / size, im / size);
         let found = Similarity {
@@ -114,7 +123,7 @@ pub fn crop(
     align: &Align,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    let back = Similarity::fit(landmarks, &align.template)?.inverse();
+    let back = Similarity::fit(landmarks, &align.template, &align.weights)?.inverse();
     let [width, height] = align.size;
     out.clear();
     out.resize(width as usize * height as usize * 3, 0);
@@ -205,7 +214,8 @@ mod tests {
                 b: f64::sin(angle) * scale,
                 t,
             };
-            let found = Similarity::fit(&template, &moved(&template, &truth)).unwrap();
+            let found =
+                Similarity::fit(&template, &moved(&template, &truth), &dlib150().weights).unwrap();
             assert!((found.a - truth.a).abs() < 1e-5 && (found.b - truth.b).abs() < 1e-5);
             let there = found.apply([12.0, 34.0]);
             let [x, y] = found.inverse().apply(there);
@@ -223,14 +233,33 @@ mod tests {
             [145.21, 161.86],
         ];
         let to = arcface112().template;
+        for weights in [arcface112().weights, dlib150().weights] {
+            minimum(&from, &to, &weights);
+        }
+        // A landmark that does not count may lie anywhere.
+        let weights = [1.0, 1.0, 0.0, 1.0, 1.0];
+        let mut other = from;
+        other[2] = [900.0, -5.0];
+        assert_eq!(
+            Similarity::fit(&from, &to, &weights).unwrap(),
+            Similarity::fit(&other, &to, &weights).unwrap()
+        );
+        // A mirrored face cannot be turned into the template, but has a best transform.
+        let mut mirrored = from;
+        mirrored.iter_mut().for_each(|p| p[0] = -p[0]);
+        assert!(Similarity::fit(&mirrored, &to, &[1.0; 5]).is_ok());
+    }
+
+    fn minimum(from: &Landmarks, to: &Landmarks, weights: &[f32; LANDMARKS]) {
         let cost = |s: &Similarity| -> f64 {
-            let distance = |(f, t): (&[f32; 2], &[f32; 2])| {
+            let distance = |((f, t), weight): ((&[f32; 2], &[f32; 2]), &f32)| {
                 let [x, y] = s.apply(f.map(f64::from));
-                (x - f64::from(t[0])).powi(2) + (y - f64::from(t[1])).powi(2)
+                let square = (x - f64::from(t[0])).powi(2) + (y - f64::from(t[1])).powi(2);
+                square * f64::from(*weight)
             };
-            from.iter().zip(&to).map(distance).sum()
+            from.iter().zip(to).zip(weights).map(distance).sum()
         };
-        let best = Similarity::fit(&from, &to).unwrap();
+        let best = Similarity::fit(from, to, weights).unwrap();
         for (da, db, dx, dy) in [
             (1e-3, 0.0, 0.0, 0.0),
             (0.0, 1e-3, 0.0, 0.0),
@@ -246,17 +275,16 @@ mod tests {
                 assert!(cost(&other) > cost(&best));
             }
         }
-        // A mirrored face cannot be turned into the template, but has a best transform.
-        let mut mirrored = from;
-        mirrored.iter_mut().for_each(|p| p[0] = -p[0]);
-        assert!(Similarity::fit(&mirrored, &to).is_ok());
     }
 
     #[test]
     fn useless_landmarks_are_errors() {
         let to = arcface112().template;
         for bad in [[[5.0; 2]; 5], [[f32::NAN; 2]; 5], [[f32::INFINITY; 2]; 5]] {
-            assert!(matches!(Similarity::fit(&bad, &to), Err(Error::Landmarks)));
+            assert!(matches!(
+                Similarity::fit(&bad, &to, &[1.0; 5]),
+                Err(Error::Landmarks)
+            ));
         }
     }
 
@@ -270,6 +298,7 @@ mod tests {
         let align = |dx: f32, dy: f32| Align {
             size: [6, 4],
             template: points.map(|[x, y]| [x - dx, y - dy]),
+            weights: [1.0; LANDMARKS],
         };
         let mut out = Vec::new();
         crop(&image, &points, &align(2.0, 1.0), &mut out).unwrap();

@@ -14,7 +14,9 @@ use std::ops::Range;
 /// The signature: not text, and damaged by newline conversion.
 pub const MAGIC: [u8; 8] = *b"\x89DCZ\r\n\x1a\n";
 /// Version of the format that this crate writes, and the newest it reads.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
+/// Reader version of files with a layer coded in classes.
+const CLASSES_VERSION: u16 = 3;
 /// Reader version of files with a pipeline.
 const PIPELINE_VERSION: u16 = 2;
 /// Reader version of files with neither a pipeline nor layers in classes.
@@ -347,8 +349,8 @@ impl<'a> NewSection<'a> {
 
 /// The file of these sections.
 ///
-/// `classes`: a layer is coded in classes, which older readers do not know.
-pub(crate) fn write_file(sections: &[NewSection<'_>], classes: bool) -> Vec<u8> {
+/// `classes`: a layer is coded in classes, `weighted`: landmarks have weights; older readers do not know either.
+pub(crate) fn write_file(sections: &[NewSection<'_>], classes: bool, weighted: bool) -> Vec<u8> {
     let align = |bytes: u64| bytes.next_multiple_of(SECTION_ALIGN);
     let directory_end = (HEADER_BYTES + sections.len() * ENTRY_BYTES) as u64;
     let file_len = sections.iter().fold(align(directory_end), |end, s| {
@@ -357,8 +359,10 @@ pub(crate) fn write_file(sections: &[NewSection<'_>], classes: bool) -> Vec<u8> 
     let mut file = Vec::with_capacity(file_len as usize);
     file.extend_from_slice(&MAGIC);
     let pipeline = SectionKind::Pipeline.code();
-    let reader = if classes {
+    let reader = if weighted {
         VERSION
+    } else if classes {
+        CLASSES_VERSION
     } else if sections.iter().any(|s| s.code == pipeline) {
         PIPELINE_VERSION
     } else {

@@ -79,6 +79,15 @@ pub struct Align {
     pub size: [u32; 2],
     /// Where the landmarks lie in the crop, in pixels (centre of the first pixel: 0, 0).
     pub template: [[f32; 2]; LANDMARKS],
+    /// How much a landmark's squared distance from its place counts; at least two are positive.
+    pub weights: [f32; LANDMARKS],
+}
+
+impl Align {
+    /// Whether landmarks count differently.
+    pub(crate) fn weighted(&self) -> bool {
+        self.weights != [1.0; LANDMARKS]
+    }
 }
 
 /// An embedder: one input `[1, channels, height, width]`; the vector is its first output.
@@ -105,6 +114,8 @@ const DETECT: u8 = 0;
 const ALIGN: u8 = 1;
 const EMBED: u8 = 2;
 const COMPARE: u8 = 3;
+/// In the place of [`ALIGN`]: weights follow.
+const ALIGN_WEIGHTED: u8 = 4;
 
 fn write_pixels(w: &mut Writer, pixels: &Pixels) {
     w.u8(match pixels.channels {
@@ -158,9 +169,13 @@ pub(crate) fn write(pipeline: &Pipeline) -> Vec<u8> {
     w.list(strides, |w, stride| w.uint(*stride));
     w.f32s(&[*score, *nms]);
     w.uint(*max_faces);
-    w.u8(ALIGN);
+    let weighted = pipeline.align.weighted();
+    w.u8(if weighted { ALIGN_WEIGHTED } else { ALIGN });
     pipeline.align.size.iter().for_each(|side| w.uint(*side));
     w.f32s(pipeline.align.template.as_flattened());
+    if weighted {
+        w.f32s(&pipeline.align.weights);
+    }
     w.u8(EMBED);
     w.uint(pipeline.embed.network);
     write_pixels(w, &pipeline.embed.pixels);
@@ -179,20 +194,21 @@ pub(crate) fn read(bytes: &[u8], base: u64, networks: usize) -> Result<Pipeline>
     let mut reader = Reader::new(bytes, base, 0);
     let r = &mut reader;
     let count = r.uint("stages")?;
-    let stage = |r: &mut Reader<'_>, at: u64, wanted: u8| {
+    // The tag, one of those wanted.
+    let stage = |r: &mut Reader<'_>, at: u64, wanted: &[u8]| {
         if at >= count {
             return Err(Error::new(ErrorKind::Pipeline, format!("{count} stages")).at(r.offset()));
         }
         match r.u8("stage")? {
-            tag if tag == wanted => Ok(()),
-            tag @ DETECT..=COMPARE => {
+            tag if wanted.contains(&tag) => Ok(tag),
+            tag @ DETECT..=ALIGN_WEIGHTED => {
                 let detail = format!("stage {at} has tag {tag}");
                 Err(Error::new(ErrorKind::Pipeline, detail).at(r.offset()))
             }
             tag => Err(Error::new(ErrorKind::UnknownStage, format!("tag {tag}")).at(r.offset())),
         }
     };
-    stage(r, 0, DETECT)?;
+    stage(r, 0, &[DETECT])?;
     let detect = Detect {
         network: r.uint32("network")?,
         pixels: read_pixels(r)?,
@@ -207,18 +223,22 @@ pub(crate) fn read(bytes: &[u8], base: u64, networks: usize) -> Result<Pipeline>
         nms: r.f32("overlap")?,
         max_faces: r.uint32("faces")?,
     };
-    stage(r, 1, ALIGN)?;
+    let weighted = stage(r, 1, &[ALIGN, ALIGN_WEIGHTED])? == ALIGN_WEIGHTED;
     let size = [r.uint32("crop width")?, r.uint32("crop height")?];
     let mut template = [[0.0; 2]; LANDMARKS];
     for point in &mut template {
         *point = r.f32_array("template")?;
     }
-    stage(r, 2, EMBED)?;
+    let weights = match weighted {
+        true => r.f32_array("weights")?,
+        false => [1.0; LANDMARKS],
+    };
+    stage(r, 2, &[EMBED])?;
     let embed = Embed {
         network: r.uint32("network")?,
         pixels: read_pixels(r)?,
     };
-    stage(r, 3, COMPARE)?;
+    stage(r, 3, &[COMPARE])?;
     let compare = Compare {
         metric: match r.u8("metric")? {
             0 => Metric::Cosine,
@@ -231,7 +251,9 @@ pub(crate) fn read(bytes: &[u8], base: u64, networks: usize) -> Result<Pipeline>
     if count > 4 {
         // A later stage decides about the result: not to be skipped, whether known or not.
         return match r.u8("stage")? {
-            DETECT..=COMPARE => Err(Error::new(ErrorKind::Pipeline, format!("{count} stages"))),
+            DETECT..=ALIGN_WEIGHTED => {
+                Err(Error::new(ErrorKind::Pipeline, format!("{count} stages")))
+            }
             tag => Err(Error::new(ErrorKind::UnknownStage, format!("tag {tag}"))),
         }
         .map_err(|e| e.at(r.offset()));
@@ -239,7 +261,11 @@ pub(crate) fn read(bytes: &[u8], base: u64, networks: usize) -> Result<Pipeline>
     reader.finish()?;
     let pipeline = Pipeline {
         detect,
-        align: Align { size, template },
+        align: Align {
+            size,
+            template,
+            weights,
+        },
         embed,
         compare,
     };
@@ -269,6 +295,7 @@ pub(crate) fn check(pipeline: &Pipeline, networks: usize) -> Result<()> {
         .iter()
         .flat_map(|p| p.mean.iter().chain(&p.scale))
         .chain(align.template.as_flattened())
+        .chain(&align.weights)
         .chain(&compare.threshold);
     if !values.all(|v| v.is_finite()) {
         return fail(ErrorKind::NotFinite, "value of a stage");
@@ -296,6 +323,10 @@ pub(crate) fn check(pipeline: &Pipeline, networks: usize) -> Result<()> {
     }
     if !align.size.iter().all(side) {
         return fail(ErrorKind::Pipeline, "size of the crop");
+    }
+    let weights = &align.weights;
+    if weights.iter().any(|w| *w < 0.0) || weights.iter().filter(|w| **w > 0.0).count() < 2 {
+        return fail(ErrorKind::Pipeline, "weights of landmarks");
     }
     Ok(())
 }

@@ -464,7 +464,22 @@ fn networks_of_several_files_in_one() {
     let mut bad = pipeline();
     bad.embed.network = 3;
     assert!(joined.set_pipeline(bad).is_err());
+    let mut weighted = pipeline();
+    for bad in [
+        [0.0, 0.0, 0.0, 0.0, 1.0],
+        [1.0, 1.0, -0.5, 1.0, 1.0],
+        [f32::NAN; 5],
+    ] {
+        weighted.align.weights = bad;
+        assert!(joined.set_pipeline(weighted.clone()).is_err());
+    }
+    weighted.align.weights = [1.0, 1.0, 0.5, 0.25, 0.0];
+    joined.set_pipeline(weighted.clone()).unwrap();
+    let bytes = joined.to_bytes().unwrap();
+    assert_eq!(bytes[10], 4, "reader version of weights");
+    assert_eq!(open(&bytes).unwrap().pipeline(), Some(&weighted));
     joined.set_pipeline(pipeline()).unwrap();
+    assert_eq!(joined.to_bytes().unwrap()[10], 2);
     let file = open(&joined.to_bytes().unwrap()).unwrap();
     file.check(&mut |_, _| {}).unwrap();
     assert_eq!(file.pipeline(), Some(&pipeline()));

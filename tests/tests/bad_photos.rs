@@ -170,6 +170,13 @@ fn bad_photos_have_their_exit_code_and_one_line() {
         "{}",
         ran.stderr
     );
+    // A folder as the file.
+    let ran = infer(&album, &[&good]).expect_code(5);
+    assert!(
+        ran.stderr.contains("a folder, where a .dcz"),
+        "{}",
+        ran.stderr
+    );
     // Limits and options.
     infer(&model, &[&good, "--max-pixels", "1000"]).expect_code(5);
     for (code, more) in [
@@ -179,6 +186,7 @@ fn bad_photos_have_their_exit_code_and_one_line() {
         (2, ["--size", "0"]),
         (2, ["--size", "huge"]),
         (2, ["--rect", "0,0,4,4"]),
+        (2, ["--draw", "drawn.jpg"]),
         (6, ["--memory-budget", "20kB"]),
         (6, ["--memory-budget", "700kB"]),
     ] {

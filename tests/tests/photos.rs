@@ -214,9 +214,24 @@ fn verify_decides_and_says_so_in_the_exit_code() {
     for wrong in [
         &["verify", "--model", &model, &a][..],
         &["verify", "--model", &model, &a, &b, &c],
+        &["verify", "--model", &model, &a, &b, "--each"],
     ] {
         run("infer", wrong).expect_code(2);
     }
+    // What a comparison would not do is refused, and nothing is written.
+    let picture = folder.text("drawn.png");
+    for ignored in [
+        ["--draw", &picture],
+        ["--save-crops", &picture],
+        ["--faces", "largest"],
+        ["--landmarks", "1,2,3,4,5,6,7,8,9,10"],
+    ] {
+        let ran = infer(&model, &[&[a.as_str(), &b], &ignored[..]].concat()).expect_code(2);
+        assert!(ran.stderr.contains(ignored[0]), "{}", ran.stderr);
+        assert!(ran.stderr.contains("--each"), "{}", ran.stderr);
+    }
+    infer(&model, &[&a, &b, "--faces", "main"]).expect_code(0);
+    assert!(!folder.path("drawn.png").exists());
 }
 
 #[test]

@@ -32,8 +32,9 @@ pub struct Arguments {
     /// The network that makes the embedding, as ONNX or .dcz
     #[arg(long, value_name = "FILE")]
     embedder: PathBuf,
-    /// Where landmarks are brought to: arcface112, dlib150, or a TOML file with size = [W, H] and points = [[x, y], ...]
-    /// (left eye, right eye, nose, left and right mouth corner) [default: by the embedder's input size]
+    /// Where landmarks are brought to: arcface112, dlib150, or a TOML file with size = [W, H], points = [[x, y], ...]
+    /// (left eye, right eye, nose, left and right mouth corner) and, where they count differently, weights = [w, ...]
+    /// [default: by the embedder's input size]
     #[arg(long, value_name = "NAME|FILE.toml")]
     template: Option<String>,
     /// How a crop becomes the embedder's input and how embeddings are compared (TOML, as for `dcz compress`) [default: RGB
@@ -417,6 +418,12 @@ fn meaning(network: &Network, align: &Align) -> Result<(Pixels, Compare), Error>
 struct TemplateFile {
     size: [u32; 2],
     points: [[f32; 2]; LANDMARKS],
+    #[serde(default = "equal")]
+    weights: [f32; LANDMARKS],
+}
+
+fn equal() -> [f32; LANDMARKS] {
+    [1.0; LANDMARKS]
 }
 
 fn template(name: &str) -> Result<Align, Error> {
@@ -432,6 +439,7 @@ fn template(name: &str) -> Result<Align, Error> {
             Ok(Align {
                 size: file.size,
                 template: file.points,
+                weights: file.weights,
             })
         }
     }

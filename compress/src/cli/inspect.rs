@@ -185,8 +185,8 @@ fn describe_pipeline(out: &mut String, pipeline: &Pipeline, networks: &[Network]
     let [width, height] = align.size;
     let _ = writeln!(
         out,
-        "  align: {width}x{height}, landmarks to {:?}",
-        align.template
+        "  align: {width}x{height}, landmarks to {:?}, weights {:?}",
+        align.template, align.weights
     );
     let _ = writeln!(
         out,
@@ -229,7 +229,7 @@ fn pipeline_json(pipeline: &Pipeline, networks: &[Network]) -> Value {
             "multiple": detect.multiple, "strides": detect.strides, "score": detect.score, "nms": detect.nms,
             "max_faces": detect.max_faces,
         },
-        "align": { "size": align.size, "template": align.template },
+        "align": { "size": align.size, "template": align.template, "weights": align.weights },
         "embed": { "network": network(embed.network), "pixels": pixels(&embed.pixels) },
         "compare": { "metric": metric_name(compare.metric), "threshold": compare.threshold, "fpr": compare.fpr },
     })

@@ -84,7 +84,7 @@ fn files() -> Files {
     vec![
         ("truncated", bytes(|b| b.truncate(b.len() - 1))),
         ("bad_magic", bytes(|b| b[1] = b'd')),
-        ("version_too_new", file(|f| (f.version, f.reader) = (4, 4))),
+        ("version_too_new", file(|f| (f.version, f.reader) = (5, 5))),
         ("bad_version", file(|f| (f.version, f.reader) = (0, 1))),
         ("file_length", bytes(|b| b.extend([0; 64]))),
         ("header_checksum", bytes(|b| b[28] ^= 1)),
@@ -93,7 +93,7 @@ fn files() -> Files {
             "unknown_critical",
             file(|f| f.entries.push(Entry::new(b"NEW!", 1, None, vec![1]))),
         ),
-        ("unknown_stage", pipeline(&[4, 4])),
+        ("unknown_stage", pipeline(&[4, 9])),
         ("pipeline", pipeline(&[4, 1])),
         ("section_tiling", file(|f| f.entries[3].shift = 64)),
         ("section_flags", file(|f| f.entries[2].flags = 0)),

@@ -686,7 +686,8 @@ impl Encoded {
         }
         Ok(())
     }
-    /// Says how the networks work together. Such files need readers of version 2.
+    /// Says how the networks work together. Such files need readers of version 2, of version 4
+    /// where landmarks have weights.
     pub fn set_pipeline(&mut self, pipeline: Pipeline) -> Result<()> {
         pipeline::check(&pipeline, self.networks.len())?;
         self.pipeline = Some(pipeline);
@@ -732,7 +733,8 @@ impl Encoded {
         let classes = layers
             .into_iter()
             .any(|l| matches!(l.index, Index::Classes(_)));
-        Ok(write_file(&sections, classes))
+        let weighted = self.pipeline.as_ref().is_some_and(|p| p.align.weighted());
+        Ok(write_file(&sections, classes, weighted))
     }
     /// Writes the file through a temporary file in the same directory and a rename, so that `path` holds either the old
     /// content or all of the new one, once readers are known to accept it. Only regular files are replaced. Gives the number of

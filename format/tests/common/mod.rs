@@ -616,6 +616,7 @@ pub fn pipeline() -> Pipeline {
                 [35.0, 90.0],
                 [65.0, 91.0],
             ],
+            weights: [1.0; 5],
         },
         embed: Embed {
             network: 1,

@@ -78,7 +78,7 @@ pub fn read(file: &[u8]) -> R<File> {
     rule(file[..there] == signature[..there], "bad_magic")?;
     rule(file.len() >= 32, "truncated")?;
     let (version, reader) = (number(file, 8, 2), number(file, 10, 2));
-    rule(reader <= 3, "version_too_new")?;
+    rule(reader <= 4, "version_too_new")?;
     rule(reader >= 1 && version >= reader, "bad_version")?;
     let n = number(file, 12, 4) as usize;
     let length = number(file, 16, 8);
@@ -253,11 +253,12 @@ pub fn read(file: &[u8]) -> R<File> {
 /// Section 7.
 fn read_pipeline(f: &mut Fields<'_>) -> R<Pipeline> {
     let count = f.uint64()?;
-    let stage = |f: &mut Fields<'_>, at: u64| {
+    let stage = |f: &mut Fields<'_>, at: u64| -> R<u8> {
         rule(at < count, "pipeline")?;
         let tag = f.u8()?;
-        rule(tag < 4, "unknown_stage")?;
-        rule(u64::from(tag) == at, "pipeline")
+        rule(tag < 5, "unknown_stage")?;
+        rule(u64::from(tag) == at || (at, tag) == (1, 4), "pipeline")?;
+        Ok(tag)
     };
     stage(f, 0)?;
     let detect = Detect {
@@ -273,11 +274,17 @@ fn read_pipeline(f: &mut Fields<'_>) -> R<Pipeline> {
         nms: f.f32()?,
         max_faces: f.uint()?,
     };
-    stage(f, 1)?;
-    let align = Align {
+    let tag = stage(f, 1)?;
+    let mut align = Align {
         size: f.pair()?,
         template: [point(f)?, point(f)?, point(f)?, point(f)?, point(f)?],
+        weights: [1.0; 5],
     };
+    if tag == 4 {
+        for weight in &mut align.weights {
+            *weight = f.f32()?;
+        }
+    }
     stage(f, 2)?;
     let embed = Embed {
         network: f.uint()?,
@@ -290,7 +297,7 @@ fn read_pipeline(f: &mut Fields<'_>) -> R<Pipeline> {
         fpr: f.option(|f| f.f32())?,
     };
     if count > 4 {
-        rule(f.u8()? < 4, "unknown_stage")?;
+        rule(f.u8()? < 5, "unknown_stage")?;
         return Err("pipeline");
     }
     Ok(Pipeline {
@@ -322,12 +329,19 @@ fn check_pipeline(p: &Pipeline, networks: usize) -> R<()> {
         finite(&pixels.scale)?;
     }
     finite(&p.align.template.concat())?;
+    finite(&p.align.weights)?;
     finite(&c.threshold.into_iter().collect::<Vec<_>>())?;
     let mut sides = vec![d.multiple, p.align.size[0], p.align.size[1]];
     if let InputSize::LongestSide(side) = d.size {
         sides.push(side);
     }
     rule(sides.iter().all(|s| *s >= 1 && *s <= 65_536), "pipeline")?;
+    let weights = &p.align.weights;
+    let positive = weights.iter().filter(|w| **w > 0.0).count();
+    rule(
+        positive >= 2 && weights.iter().all(|w| *w >= 0.0),
+        "pipeline",
+    )?;
     let n = d.strides.len();
     rule(n >= 1 && n <= 8, "pipeline")?;
     for (i, stride) in d.strides.iter().enumerate() {

@@ -159,6 +159,20 @@ impl Arguments {
         if self.images.len() > 1 && (self.output.is_some() || self.bench.is_some()) {
             return Err(Failure::usage("--output and --bench go with one image"));
         }
+        if self.pairwise() {
+            self.check_pair()?;
+        }
+        if let Some(path) = &self.draw
+            && !path
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("png"))
+        {
+            let why = format!(
+                "--draw {}: a PNG file is written, so say NAME.png",
+                path.display()
+            );
+            return Err(Failure::usage(why));
+        }
         if self.bench.is_some() && self.output.is_some() {
             return Err(Failure::usage("--bench writes no output"));
         }
@@ -166,6 +180,31 @@ impl Arguments {
             return Err(Failure::usage("--max-error must be positive"));
         }
         Ok(())
+    }
+
+    /// Comparing takes the main face of either photo and writes nothing: what would be ignored is refused.
+    fn check_pair(&self) -> Result<(), Failure> {
+        let ignored = [
+            ("--each", self.each),
+            (
+                "--faces",
+                !matches!(self.faces, Selection::All | Selection::Main(1)),
+            ),
+            ("--landmarks", self.landmarks.is_some()),
+            ("--draw", self.draw.is_some()),
+            ("--save-crops", self.save_crops.is_some()),
+        ];
+        let hint = if self.verify {
+            ""
+        } else {
+            " (--each describes both)"
+        };
+        match ignored.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Failure::usage(format!(
+                "{name} has no meaning where two photos are compared{hint}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The memory budget, given or by default.

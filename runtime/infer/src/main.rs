@@ -57,6 +57,12 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         json: arguments.json,
     };
     let begin = Instant::now();
+    if arguments.model.is_dir() {
+        return Err(Failure::input(
+            &arguments.model,
+            "a folder, where a .dcz file is needed",
+        ));
+    }
     let model = Model::open(&arguments.model)?;
     let load_ms = begin.elapsed().as_secs_f64() * 1e3;
     if arguments.wants_pipeline() && model.container().pipeline().is_some() {
