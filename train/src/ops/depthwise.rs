@@ -2,7 +2,7 @@
 //!
 //! Channel by channel, image by image, in a padded copy of the plane that stays in the innermost cache. Values are read
 //! through [`Entry`]. With 3x3 taps all three passes are the same loops over whole padded planes, nine taps at a time
-//! ([`super::taps`]): outputs are sums of nine shifted rows; the gradient of the input is the same with the taps reversed, of
+//! (`ops::taps`): outputs are sums of nine shifted rows; the gradient of the input is the same with the taps reversed, of
 //! gradients with zeros between them for stride 2; that of a tap is the inner product of two shifted planes. Other kernels go
 //! row by row and tap by tap.
 
