@@ -1,9 +1,9 @@
-//! x86-64 with AVX2 and FMA: the only file of this crate with `unsafe`.
+//! x86-64 with AVX2 and FMA: with `avx512.rs` the only file of this crate with `unsafe`.
 //!
 //! Every method is `#[inline(always)]` and meant to be inlined into [`Avx2Fma::run`]'s inner
 //! function, whose feature list must match the detector's.
 
-use super::{First, Simd, Work};
+use super::{First, LongWork, Simd, Work};
 use std::arch::x86_64::*;
 
 /// Proof that this processor has AVX2 and FMA, and whether it has AVX-512 too.
@@ -19,7 +19,7 @@ impl Avx2Fma {
         present.then_some(Avx2Fma { avx512: false })
     }
 
-    /// The same with AVX-512, of which only the registers are used.
+    /// The same with AVX-512 (F and VL).
     pub fn detect_avx512() -> Option<Avx2Fma> {
         let present = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
         Avx2Fma::detect()
@@ -57,11 +57,22 @@ impl Avx2Fma {
             self.run(work)
         }
     }
+
+    /// With registers of 16 values, where the processor has them.
+    #[inline(always)]
+    pub(super) fn run_long<W: LongWork>(self, work: W) -> Option<W::Output> {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+        fn inner<W: LongWork>(work: W) -> W::Output {
+            work.run(Ymm::<32>(()))
+        }
+        // SAFETY: the processor has them.
+        self.avx512.then(|| unsafe { inner(work) })
+    }
 }
 
 /// Vectors in that many registers; made by [`Avx2Fma`] only, so that it is as good a proof.
 #[derive(Clone, Copy)]
-struct Ymm<const REGISTERS: usize>(());
+pub(super) struct Ymm<const REGISTERS: usize>(());
 
 impl<const N: usize> Simd for Ymm<N> {
     const FAST: bool = true;

@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -73,6 +75,9 @@ impl Isa {
     /// Executes `rounds * 96` multiply-adds that touch no memory, for benches: what a kernel's rate
     /// is compared with. The result only keeps the work alive.
     pub fn peak_probe(self, rounds: usize) -> f32 {
+        if let Some(sum) = self.run_long(PeakProbe(rounds / 2)) {
+            return sum;
+        }
         self.run(PeakProbe(rounds))
     }
 
@@ -93,6 +98,21 @@ impl Isa {
             Isa::Portable => portable(work),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2Fma(token) => token.run_wide(work),
+        }
+    }
+
+    /// Whether there are registers of 16 f32 ([`Isa::run_long`]).
+    pub(crate) fn has_long(self) -> bool {
+        self.has_32()
+    }
+
+    /// Runs `work` compiled for registers of 16 f32; none where there are none.
+    #[inline(always)]
+    pub(crate) fn run_long<W: LongWork>(self, work: W) -> Option<W::Output> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Fma(token) => token.run_long(work),
+            Isa::Portable => None,
         }
     }
 
@@ -131,6 +151,28 @@ impl Work for PeakProbe {
         for v in acc {
             let so_far = simd.load(&sum);
             simd.store(simd.add(v, so_far), &mut sum);
+        }
+        sum.iter().sum()
+    }
+}
+
+/// Twice the lanes, so half the rounds.
+impl LongWork for PeakProbe {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) -> f32 {
+        let mut acc = [simd.splat16(0.0); 12];
+        let (a, b) = (simd.splat16(1.5), simd.splat16(std::hint::black_box(0.25)));
+        for _ in 0..self.0 {
+            for v in &mut acc {
+                *v = simd.mul_add16(a, b, *v);
+            }
+        }
+        let mut sum = [0.0; 16];
+        for v in acc {
+            let so_far = simd.load16(&sum);
+            simd.store16(simd.add16(v, so_far), &mut sum);
         }
         sum.iter().sum()
     }
@@ -222,4 +264,43 @@ pub(crate) trait Simd: Copy {
     fn evens(self, from: &[f32; 16]) -> Self::V;
     /// Rows become columns.
     fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
+}
+
+/// A piece of work for registers of 16 f32, [`Isa::run_long`]; as [`Work`] otherwise. Lanes are outputs, so it gives the
+/// bits of the same chains in shorter vectors.
+pub(crate) trait LongWork {
+    /// What it returns.
+    type Output;
+    /// Does it.
+    fn run<S: Long>(self, simd: S) -> Self::Output;
+}
+
+/// Operations on vectors of 16 f32, beside those of 8.
+pub(crate) trait Long: Simd {
+    /// 16 lanes.
+    type L: Copy;
+    /// Sixteen times the same value.
+    fn splat16(self, value: f32) -> Self::L;
+    /// 16 consecutive values.
+    fn load16(self, from: &[f32; 16]) -> Self::L;
+    /// 16 consecutive values.
+    fn store16(self, v: Self::L, to: &mut [f32; 16]);
+    /// The first `n` lanes, at most 16 and as many as there are values; 0 in the others.
+    fn load16_first(self, n: usize, from: &[f32]) -> Self::L;
+    /// The first `n` lanes, at most 16 and as many as there is room for.
+    fn store16_first(self, n: usize, v: Self::L, to: &mut [f32]);
+    /// Two vectors of 8, one behind the other.
+    fn join(self, low: Self::V, high: Self::V) -> Self::L;
+    /// The two halves.
+    fn split(self, v: Self::L) -> [Self::V; 2];
+    /// Every other of 32 values, from the first on.
+    fn evens16(self, from: &[f32; 32]) -> Self::L;
+    /// `a + b`
+    fn add16(self, a: Self::L, b: Self::L) -> Self::L;
+    /// `a - b`
+    fn sub16(self, a: Self::L, b: Self::L) -> Self::L;
+    /// `a * b`
+    fn mul16(self, a: Self::L, b: Self::L) -> Self::L;
+    /// `a * b + c`, one rounding.
+    fn mul_add16(self, a: Self::L, b: Self::L, c: Self::L) -> Self::L;
 }
