@@ -97,4 +97,84 @@ impl Long for Ymm<32> {
         // SAFETY: `self` proves AVX-512F.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
+
+    #[inline(always)]
+    fn widen_i8_two(self, low: &[i8; 8], high: &[i8; 8]) -> __m512 {
+        // SAFETY: `self` proves AVX-512F; `_mm_loadl_epi64` reads exactly the 8 bytes.
+        unsafe {
+            let low = _mm_loadl_epi64(low.as_ptr().cast());
+            let high = _mm_loadl_epi64(high.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpacklo_epi64(low, high)))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_i16_two(self, low: &[i16; 8], high: &[i16; 8]) -> __m512 {
+        // SAFETY: `self` proves AVX-512F; the loads read exactly the 16 bytes.
+        unsafe {
+            let low = _mm_loadu_si128(low.as_ptr().cast());
+            let high = _mm_loadu_si128(high.as_ptr().cast());
+            let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+            _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(both))
+        }
+    }
+
+    #[inline(always)]
+    fn columns16(self, rows: [&[f32; 8]; 16]) -> [__m512; 8] {
+        // Quarters of `low[j]`: column j of rows 0 to 3, j + 4 of the same, j and j + 4 of rows 4 to 7.
+        let low = self.quads16([
+            self.join(self.load(rows[0]), self.load(rows[4])),
+            self.join(self.load(rows[1]), self.load(rows[5])),
+            self.join(self.load(rows[2]), self.load(rows[6])),
+            self.join(self.load(rows[3]), self.load(rows[7])),
+        ]);
+        let high = self.quads16([
+            self.join(self.load(rows[8]), self.load(rows[12])),
+            self.join(self.load(rows[9]), self.load(rows[13])),
+            self.join(self.load(rows[10]), self.load(rows[14])),
+            self.join(self.load(rows[11]), self.load(rows[15])),
+        ]);
+        let mut columns = [low[0]; 8];
+        for j in 0..4 {
+            // SAFETY: `self` proves AVX-512F.
+            unsafe {
+                columns[j] = _mm512_shuffle_f32x4::<0x88>(low[j], high[j]);
+                columns[j + 4] = _mm512_shuffle_f32x4::<0xdd>(low[j], high[j]);
+            }
+        }
+        columns
+    }
+
+    #[inline(always)]
+    fn quads16(self, v: [__m512; 4]) -> [__m512; 4] {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let pairs = [
+                _mm512_unpacklo_ps(v[0], v[1]),
+                _mm512_unpackhi_ps(v[0], v[1]),
+                _mm512_unpacklo_ps(v[2], v[3]),
+                _mm512_unpackhi_ps(v[2], v[3]),
+            ];
+            [
+                _mm512_shuffle_ps::<0x44>(pairs[0], pairs[2]),
+                _mm512_shuffle_ps::<0xee>(pairs[0], pairs[2]),
+                _mm512_shuffle_ps::<0x44>(pairs[1], pairs[3]),
+                _mm512_shuffle_ps::<0xee>(pairs[1], pairs[3]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn store_quarter(self, quarter: usize, v: __m512, to: &mut [f32; 4]) {
+        // SAFETY: `self` proves AVX-512F; 4 writable values, no alignment needed.
+        unsafe {
+            let v = match quarter {
+                0 => _mm512_castps512_ps128(v),
+                1 => _mm512_extractf32x4_ps::<1>(v),
+                2 => _mm512_extractf32x4_ps::<2>(v),
+                _ => _mm512_extractf32x4_ps::<3>(v),
+            };
+            _mm_storeu_ps(to.as_mut_ptr(), v);
+        }
+    }
 }

@@ -303,4 +303,14 @@ pub(crate) trait Long: Simd {
     fn mul16(self, a: Self::L, b: Self::L) -> Self::L;
     /// `a * b + c`, one rounding.
     fn mul_add16(self, a: Self::L, b: Self::L, c: Self::L) -> Self::L;
+    /// Two rows of signed bytes, one behind the other, to f32.
+    fn widen_i8_two(self, low: &[i8; 8], high: &[i8; 8]) -> Self::L;
+    /// Two rows of signed 16-bit integers, one behind the other, to f32.
+    fn widen_i16_two(self, low: &[i16; 8], high: &[i16; 8]) -> Self::L;
+    /// Sixteen rows of 8 become eight columns of 16.
+    fn columns16(self, rows: [&[f32; 8]; 16]) -> [Self::L; 8];
+    /// Rows become columns within each quarter: quarter `i` of result `j` is element `4 i + j` of the four vectors.
+    fn quads16(self, v: [Self::L; 4]) -> [Self::L; 4];
+    /// Stores a quarter (0 to 3).
+    fn store_quarter(self, quarter: usize, v: Self::L, to: &mut [f32; 4]);
 }

@@ -22,15 +22,16 @@
 //! and threads change nothing. Lavin & Gray (2016).
 
 mod input;
+mod lanes;
 mod multiply;
 mod output;
 mod points;
 mod strip;
 mod weights;
 
-use self::multiply::{BLOCK, FEW, Products};
+use self::multiply::{BLOCK, Panel, Products};
 use self::points::{F2, F4, F6, Size, reach};
-use self::strip::{Cut, Strip};
+use self::strip::{Cut, MOST_TILES, Strip};
 use super::{Call, ConvShape, Start};
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
@@ -303,7 +304,7 @@ fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize
     let positions = K::T * K::T;
     let channels = shape.in_per_group().max(1);
     let tiles = match tiles {
-        0 => (TARGET / (positions * channels) / 8 * 8).clamp(24, 96),
+        0 => (TARGET / (positions * channels) / 8 * 8).clamp(24, MOST_TILES),
         n => n,
     };
     let cut = Cut::new::<K>(shape, rows, tiles);
@@ -505,7 +506,7 @@ impl Job<'_, '_> {
         scratch: &mut Scratch<'_>,
     ) {
         let first = group * self.shape.in_per_group();
-        self.isa.run(input::Input::<K> {
+        let input = input::Input::<K> {
             shape: self.shape,
             input: self.input,
             channels: first + channels.start..first + channels.end,
@@ -514,7 +515,12 @@ impl Job<'_, '_> {
             out: scratch.input,
             buffer: scratch.buffer,
             size: PhantomData,
-        });
+        };
+        if self.isa.has_long() {
+            self.isa.run_long(input);
+        } else {
+            self.isa.run(input);
+        }
     }
 
     /// All positions of `panels` (at most [`CHUNK`]) panels for a strip: sums over the channels that are loaded.
@@ -555,20 +561,21 @@ impl Job<'_, '_> {
                         let weights = |i| values[at(i)..][..len * PANEL].as_chunks().0;
                         products.run(self.isa, panels, weights, sums, stride);
                     }
-                    Resident::I16 { q, scales } if strip.tiles() <= FEW => {
+                    Resident::I16 { q, scales } if strip.tiles() <= multiply::few(self.isa) => {
                         let weights = |i| {
                             let q = q[at(i)..][..len * PANEL].as_chunks().0;
-                            (q, &scales.as_chunks().0[place(i)])
+                            Panel::I16(q, &scales.as_chunks().0[place(i)])
                         };
-                        products.run_few_16(self.isa, panels, weights, sums, stride);
+                        products.run_few(self.isa, panels, weights, sums, stride);
                     }
                     Resident::I16 { q, scales } => {
                         for i in 0..panels {
-                            self.isa.run(weights::Widen {
+                            let widen = weights::Widen {
                                 q: &q[at(i)..][..len * PANEL],
                                 scale: &scales.as_chunks().0[place(i)],
                                 out: &mut widened[i * BLOCK..][..len],
-                            });
+                            };
+                            widen.run_on(self.isa);
                         }
                         let weights = |i| &widened[i * BLOCK..][..len];
                         products.run(self.isa, panels, weights, sums, stride);
@@ -583,7 +590,8 @@ impl Job<'_, '_> {
         let (positions, stride) = (K::T * K::T, PANEL * strip.pitch() + GAP);
         for (i, panel) in panels.enumerate() {
             let (channel, lanes) = self.shape.panel_channels(panel);
-            self.isa.run(output::Output::<K> {
+            let output = output::Output {
+                isa: self.isa,
                 shape: self.shape,
                 strip,
                 sums: &scratch.sums[i * positions * stride..],
@@ -594,8 +602,8 @@ impl Job<'_, '_> {
                 accumulate: self.start == Start::Accumulate,
                 epilogue: self.epilogue,
                 buffer: &mut *scratch.buffer,
-                size: PhantomData,
-            });
+            };
+            output.run::<K>();
         }
     }
 }
