@@ -119,12 +119,13 @@ impl<K: Size> Input<'_, K> {
             }
             for group in (0..pitch).step_by(L::N) {
                 let places = &places[group..];
+                let mut to = &mut out[at * pitch + group..];
                 for r in 0..K::T {
                     let tiles = simd.gather(&buffer[r * line..], places);
                     let d = points::input::<K, L>(simd, tiles);
                     for j in 0..K::T {
-                        let to = (r * K::T + j) * stride + at * pitch + group;
-                        simd.store(d[j], &mut out[to..]);
+                        simd.store(d[j], to);
+                        to = to.get_mut(stride..).unwrap_or_default();
                     }
                 }
             }

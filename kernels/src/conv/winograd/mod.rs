@@ -10,7 +10,7 @@
 //! ```
 //! Multiplications per output and channel fall from 9 to 4, 2.25 and 1.78; the price is
 //! `(m + 2)^2 / 9` times the weights, transforms of input and output, and rounding errors that
-//! grow with m (points.rs). Weights may be resident in f32 or in 16 bits ([`transform`],
+//! grow with m (points.rs). With AVX-512 all four parts work on vectors of 16 (lanes.rs). Weights may be resident in f32 or in 16 bits ([`transform`],
 //! [`transform_16`], [`run`]), or transformed from a decoded tile in every call
 //! ([`crate::conv_tile`], a block of channels at a time); scaled codes give equal bits in all three
 //! ways. The scratch holds one strip, not the map; how large strips and chunks are depends on the scratch
@@ -49,18 +49,30 @@ const TILE_TARGET: usize = 256 * 1024;
 /// How a call is cut to the scratch it gets.
 #[derive(Clone, Copy)]
 struct Blocking {
-    /// Most tiles of a strip; 0: as many as is fastest.
+    /// Most tiles of a strip; 0: as many as [`TARGET`] holds.
     tiles: usize,
+    /// But at least so many: below, every strip reads the weights for too few products.
+    least: usize,
     /// Most panels that are transformed at a time, or whose sums are kept.
     panels: usize,
 }
 
 /// Fastest first; each next one needs no more scratch.
 const BLOCKINGS: [Blocking; LEVELS] = {
-    const fn to(tiles: usize, panels: usize) -> Blocking {
-        Blocking { tiles, panels }
+    const fn to(tiles: usize, least: usize, panels: usize) -> Blocking {
+        Blocking {
+            tiles,
+            least,
+            panels,
+        }
     }
-    [to(0, 8), to(0, 2), to(0, 1), to(24, 1), to(8, 1)]
+    [
+        to(0, 48, 8),
+        to(0, 24, 2),
+        to(0, 24, 1),
+        to(24, 24, 1),
+        to(8, 8, 1),
+    ]
 };
 
 /// Ways to cut a call to its scratch, see [`workspace`].
@@ -300,11 +312,15 @@ struct Parts {
 }
 
 fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize) -> Parts {
-    let Blocking { tiles, panels } = BLOCKINGS[level.min(LEVELS - 1)];
+    let Blocking {
+        tiles,
+        least,
+        panels,
+    } = BLOCKINGS[level.min(LEVELS - 1)];
     let positions = K::T * K::T;
     let channels = shape.in_per_group().max(1);
     let tiles = match tiles {
-        0 => (TARGET / (positions * channels) / 8 * 8).clamp(24, MOST_TILES),
+        0 => (TARGET / (positions * channels) / 8 * 8).clamp(least, MOST_TILES),
         n => n,
     };
     let cut = Cut::new::<K>(shape, rows, tiles);

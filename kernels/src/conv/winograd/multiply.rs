@@ -1,5 +1,10 @@
 //! The products of one position: 8 output channels x channels times channels x tiles, kept in
 //! registers over a block of channels and then added to the sums.
+//!
+//! A tile per lane: 4 channels x 3 vectors of 8 tiles, with vectors of 16 ([`Isa::run_long`]) 8 x 3, where 48 tiles are one
+//! register tile; 16 tiles alone are multiplied with two panels, or there are too few chains. Few tiles: a channel per lane, 2
+//! panels x 4 tiles, or pairs of panels joined in vectors of 16 (4 panels x 4 tiles, 2 x 8), which also take the last half
+//! vector of a strip. Each weight is then read for few products: memory is the limit, 16-bit weights win.
 
 use crate::conv::gemm::{eight, windows};
 use crate::simd::{Isa, Long, LongWork, Simd, Work};
@@ -8,7 +13,7 @@ use crate::weights::PANEL;
 /// Most channels of a block: a chain of multiply-adds. The blocks depend on the layer only.
 pub(super) const BLOCK: usize = 128;
 
-/// Most tiles that are computed with a channel per lane only: 16-bit weights are widened in registers.
+/// Most tiles for which 16-bit weights are widened in registers, with a channel per lane.
 pub(super) fn few(isa: Isa) -> usize {
     if isa.has_long() { 8 } else { FEW }
 }
@@ -189,8 +194,8 @@ impl Products<'_> {
                 self.pairs::<2, 4>(weights, count, part, stride, at, isa);
                 i += 4;
             } else {
-                let count = panels.min(i + 2) - i;
-                self.pairs::<1, 8>([pair(i)], count, part, stride, at, isa);
+                let (weights, count) = ([pair(i)], panels.min(i + 2) - i);
+                self.pairs::<1, 8>(weights, count, part, stride, at, isa);
                 i += 2;
             }
         }
@@ -502,14 +507,14 @@ impl<const Q: usize, const T: usize> LongWork for LongChannelLanes<'_, Q, T> {
         };
         for q in 0..Q {
             let mut rows = [[simd.splat(0.0); 8]; 2];
-            for (tile, &acc) in acc[q].iter().enumerate() {
-                [rows[0][tile], rows[1][tile]] = simd.split(acc);
+            for tile in 0..T {
+                [rows[0][tile], rows[1][tile]] = simd.split(acc[q][tile]);
             }
-            for (half, rows) in rows.into_iter().enumerate() {
+            for half in 0..2 {
                 let panel = 2 * q + half;
                 if panel < self.count {
                     let sums = &mut self.sums[panel * self.stride + at..];
-                    add_rows(simd, rows, first, pitch, sums);
+                    add_rows(simd, rows[half], first, pitch, sums);
                 }
             }
         }

@@ -113,12 +113,14 @@ impl<K: Size> Back<'_, K> {
         // The last vector of a channel may end behind its tiles.
         const { assert!(GAP + 8 >= L::N) };
         let (places, line) = (self.places, self.line);
+        let mut tall = [[simd.splat(0.0); MOST]; MOST];
         for group in (0..places.len()).step_by(L::N) {
-            let mut tall = [[simd.splat(0.0); MOST]; MOST];
             for j in 0..K::T {
                 let mut m = [simd.splat(0.0); MOST];
+                let mut from = &self.sums[j * self.stride + group..];
                 for i in 0..K::T {
-                    m[i] = simd.load(&self.sums[(i * K::T + j) * self.stride + group..]);
+                    m[i] = simd.load(from);
+                    from = from.get(K::T * self.stride..).unwrap_or_default();
                 }
                 let m = points::output::<K, L>(simd, m);
                 for i in 0..K::M {

@@ -189,13 +189,13 @@ fn kernel<K: Size, L: Lanes>(
             tall[i][x] = column[i];
         }
     }
+    let mut out = out;
     for i in 0..K::T {
         let line = points::weights::<K, L>(simd, tall[i]);
         for j in 0..K::T {
-            let to = (i * K::T + j) * stride;
             let scale = simd.simd().load(&scales[i][j]);
-            let v = simd.mul(line[j], simd.rows([scale; 2]));
-            simd.store(v, &mut out[to..]);
+            simd.store(simd.mul(line[j], simd.rows([scale; 2])), out);
+            out = out.get_mut(stride..).unwrap_or_default();
         }
     }
 }
@@ -390,14 +390,19 @@ impl LongWork for Widen<'_> {
     fn run<S: Long>(self, simd: S) {
         let one = simd.load(self.scale);
         let scale = simd.join(one, one);
-        let (pairs, last) = self.out.as_chunks_mut::<2>();
-        let (q_pairs, q_last) = self.q.as_chunks::<PANEL>().0.as_chunks::<2>();
-        for (to, [low, high]) in pairs.iter_mut().zip(q_pairs) {
-            let v = simd.mul16(simd.widen_i16_two(low, high), scale);
-            simd.store16(v, &mut to.as_flattened_mut().as_chunks_mut().0[0]);
-        }
-        for (to, q) in last.iter_mut().zip(q_last) {
-            simd.store(simd.mul(simd.widen_i16(q), one), to);
+        let q = &self.q.as_chunks().0[..self.out.len()];
+        let out = self.out.as_flattened_mut();
+        for i in (0..q.len()).step_by(2) {
+            let to = &mut out[i * PANEL..];
+            match (q.get(i + 1), to.first_chunk_mut()) {
+                (Some(next), Some(to)) => {
+                    simd.store16(simd.mul16(simd.widen_i16_two(&q[i], next), scale), to);
+                }
+                _ => simd.store(
+                    simd.mul(simd.widen_i16(&q[i]), one),
+                    &mut to.as_chunks_mut().0[0],
+                ),
+            }
         }
     }
 }
