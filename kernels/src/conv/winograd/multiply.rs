@@ -3,7 +3,7 @@
 //!
 //! A tile per lane: 4 channels x 3 vectors of 8 tiles, with vectors of 16 ([`Isa::run_long`]) 8 x 3, where 48 tiles are one
 //! register tile; 16 tiles alone are multiplied with two panels, or there are too few chains. Few tiles: a channel per lane, 2
-//! panels x 4 tiles, or pairs of panels joined in vectors of 16 (4 panels x 4 tiles, 2 x 8), which also take the last half
+//! panels x 4 tiles, or pairs of panels joined in vectors of 16 (4 panels x 4 tiles, 2 x 8; 2 x 16 with 16-bit weights), which also take the last half
 //! vector of a strip. Each weight is then read for few products: memory is the limit, 16-bit weights win.
 
 use crate::conv::gemm::{eight, windows};
@@ -15,7 +15,7 @@ pub(super) const BLOCK: usize = 128;
 
 /// Most tiles for which 16-bit weights are widened in registers, with a channel per lane.
 pub(super) fn few(isa: Isa) -> usize {
-    if isa.has_long() { 8 } else { FEW }
+    if isa.has_long() { 16 } else { FEW }
 }
 
 /// The same in vectors of 8.
@@ -174,7 +174,7 @@ impl Products<'_> {
         }
     }
 
-    /// The last tiles, from `at` on, at most 8: pairs of panels in vectors of 16.
+    /// The last tiles, from `at` on, at most 16: pairs of panels in vectors of 16.
     fn run_pairs<'w>(
         self,
         isa: Isa,
@@ -195,7 +195,11 @@ impl Products<'_> {
                 i += 4;
             } else {
                 let (weights, count) = ([pair(i)], panels.min(i + 2) - i);
-                self.pairs::<1, 8>(weights, count, part, stride, at, isa);
+                if self.tiles - at <= 8 {
+                    self.pairs::<1, 8>(weights, count, part, stride, at, isa);
+                } else {
+                    self.pairs::<1, 16>(weights, count, part, stride, at, isa);
+                }
                 i += 2;
             }
         }
@@ -506,15 +510,19 @@ impl<const Q: usize, const T: usize> LongWork for LongChannelLanes<'_, Q, T> {
             }
         };
         for q in 0..Q {
-            let mut rows = [[simd.splat(0.0); 8]; 2];
+            let mut rows = [[[simd.splat(0.0); 8]; 2]; 2];
             for tile in 0..T {
-                [rows[0][tile], rows[1][tile]] = simd.split(acc[q][tile]);
+                let [low, high] = simd.split(acc[q][tile]);
+                let group = &mut rows[tile / 8];
+                (group[0][tile % 8], group[1][tile % 8]) = (low, high);
             }
-            for half in 0..2 {
-                let panel = 2 * q + half;
-                if panel < self.count {
-                    let sums = &mut self.sums[panel * self.stride + at..];
-                    add_rows(simd, rows[half], first, pitch, sums);
+            for group in 0..T.div_ceil(8) {
+                for half in 0..2 {
+                    let panel = 2 * q + half;
+                    if panel < self.count {
+                        let sums = &mut self.sums[panel * self.stride + at + 8 * group..];
+                        add_rows(simd, rows[group][half], first, pitch, sums);
+                    }
                 }
             }
         }
