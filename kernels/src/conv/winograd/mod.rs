@@ -454,7 +454,7 @@ fn run_sized<K: Size>(
                     channels: channels.clone(),
                     count: channels.len(),
                 };
-                job.multiply::<K>(loaded, chunk.len(), &strip, &mut scratch);
+                job.multiply(K::T * K::T, loaded, chunk.len(), &strip, &mut scratch);
                 panel = chunk.end;
                 job.finish::<K>(chunk, &strip, &mut scratch);
             }
@@ -540,14 +540,15 @@ impl Job<'_, '_> {
     }
 
     /// All positions of `panels` (at most [`CHUNK`]) panels for a strip: sums over the channels that are loaded.
-    fn multiply<K: Size>(
+    fn multiply(
         &mut self,
+        positions: usize,
         loaded: Loaded<'_>,
         panels: usize,
         strip: &Strip,
         scratch: &mut Scratch<'_>,
     ) {
-        let (positions, count, pitch) = (K::T * K::T, loaded.count, strip.pitch());
+        let (count, pitch) = (loaded.count, strip.pitch());
         let (in_stride, stride) = (count * pitch + GAP, PANEL * pitch + GAP);
         let weights_stride = weights::stride(loaded.channels.len());
         let block = chain(count);
@@ -567,36 +568,31 @@ impl Job<'_, '_> {
                     tiles: strip.tiles(),
                     first: channel == 0,
                 };
-                let sums = &mut scratch.sums[position * stride..];
-                let stride = positions * stride;
                 let place = |i: usize| (loaded.panel + i) * positions + position;
                 let before = (channel - loaded.channels.start) * PANEL;
-                let at = |i: usize| place(i) * weights_stride + before;
-                match loaded.weights {
-                    Resident::F32(values) => {
-                        let weights = |i| values[at(i)..][..len * PANEL].as_chunks().0;
-                        products.run(self.isa, panels, weights, sums, stride);
-                    }
-                    Resident::I16 { q, scales } if strip.tiles() <= multiply::few(self.isa) => {
-                        let weights = |i| {
-                            let q = q[at(i)..][..len * PANEL].as_chunks().0;
-                            Panel::I16(q, &scales.as_chunks().0[place(i)])
-                        };
-                        products.run_few(self.isa, panels, weights, sums, stride);
-                    }
-                    Resident::I16 { q, scales } => {
-                        for i in 0..panels {
-                            let widen = weights::Widen {
-                                q: &q[at(i)..][..len * PANEL],
-                                scale: &scales.as_chunks().0[place(i)],
-                                out: &mut widened[i * BLOCK..][..len],
-                            };
-                            widen.run_on(self.isa);
+                let mut own = [Panel::F32(&[]); CHUNK];
+                let rows = widened.chunks_exact_mut(BLOCK);
+                for (i, (own, widened)) in own[..panels].iter_mut().zip(rows).enumerate() {
+                    let at = place(i) * weights_stride + before;
+                    *own = match loaded.weights {
+                        Resident::F32(values) => {
+                            Panel::F32(values[at..][..len * PANEL].as_chunks().0)
                         }
-                        let weights = |i| &widened[i * BLOCK..][..len];
-                        products.run(self.isa, panels, weights, sums, stride);
-                    }
+                        Resident::I16 { q, scales } => {
+                            let q = q[at..][..len * PANEL].as_chunks().0;
+                            let scale = &scales.as_chunks().0[place(i)];
+                            if strip.tiles() <= multiply::few(self.isa) {
+                                Panel::I16(q, scale)
+                            } else {
+                                let out = &mut widened[..len];
+                                weights::Widen { q, scale, out }.run_on(self.isa);
+                                Panel::F32(&widened[..len])
+                            }
+                        }
+                    };
                 }
+                let sums = &mut scratch.sums[position * stride..];
+                products.run(self.isa, &own[..panels], sums, positions * stride);
             }
         }
     }
@@ -682,7 +678,7 @@ fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
                         channels: part.clone(),
                         count,
                     };
-                    job.multiply::<K>(loaded, panels, &strip, &mut scratch);
+                    job.multiply(K::T * K::T, loaded, panels, &strip, &mut scratch);
                     if part.end == count {
                         let panels = first + own..first + own + panels;
                         job.finish::<K>(panels, &strip, &mut scratch);

@@ -68,22 +68,21 @@ pub(super) struct Products<'a> {
 }
 
 impl Products<'_> {
-    /// One panel after the other; `weights(i)` are those of panel `i`, whose sums, `[8][tile]`,
-    /// start at `i * stride`.
-    pub fn run<'w>(
-        self,
-        isa: Isa,
-        panels: usize,
-        weights: impl Fn(usize) -> &'w [[f32; PANEL]],
-        sums: &mut [f32],
-        stride: usize,
-    ) {
+    /// One panel after the other; the sums of panel `i`, `[8][tile]`, start at `i * stride`. 16-bit weights for at most
+    /// [`few`] tiles only.
+    pub fn run(self, isa: Isa, panels: &[Panel<'_>], sums: &mut [f32], stride: usize) {
         if isa.has_long() {
-            self.run_long(isa, panels, weights, sums, stride);
+            self.run_long(isa, panels, sums, stride);
             return;
         }
         if self.tiles <= FEW {
-            self.run_few(isa, panels, |i| Panel::F32(weights(i)), sums, stride);
+            for (i, pair) in panels.chunks(2).enumerate() {
+                let sums = &mut sums[2 * i * stride..];
+                match *pair {
+                    [first, second] => self.few([first, second], sums, stride, isa),
+                    _ => self.few([pair[0]], sums, stride, isa),
+                }
+            }
             return;
         }
         let mut at = 0;
@@ -94,8 +93,8 @@ impl Products<'_> {
                 2 | 4 => 2,
                 _ => 3,
             };
-            for i in 0..panels {
-                let (w, sums) = (weights(i), &mut sums[i * stride..]);
+            for (i, panel) in panels.iter().enumerate() {
+                let (w, sums) = (panel.f32(), &mut sums[i * stride..]);
                 match n {
                     1 => self.many::<1, 8, 0>(w, sums, at, isa),
                     2 => {
@@ -113,88 +112,46 @@ impl Products<'_> {
     }
 
     /// Vectors of 16 tiles; what is left of them, at most 8 tiles, with a channel per lane.
-    fn run_long<'w>(
-        self,
-        isa: Isa,
-        panels: usize,
-        weights: impl Fn(usize) -> &'w [[f32; PANEL]],
-        sums: &mut [f32],
-        stride: usize,
-    ) {
+    fn run_long(self, isa: Isa, panels: &[Panel<'_>], sums: &mut [f32], stride: usize) {
         let mut at = 0;
-        while at + 16 <= self.pitch {
+        // 16-bit weights have no vectors of tiles.
+        while at + 16 <= self.pitch && matches!(panels, [Panel::F32(_), ..]) {
             let n = match (self.pitch - at) / 16 {
                 1 => 1,
                 2 | 4 => 2,
                 _ => 3,
             };
             let mut i = 0;
-            while i < panels {
-                let (w, sums) = (weights(i), &mut sums[i * stride..]);
+            while i < panels.len() {
+                let (w, sums) = (panels[i].f32(), &mut sums[i * stride..]);
                 i += 1;
-                match n {
+                match (n, panels.get(i)) {
                     // Two panels, or there are too few chains.
-                    1 if i < panels => {
-                        self.long::<1, 2>([w, weights(i)], sums, stride, at, isa);
+                    (1, Some(next)) => {
+                        self.long::<1, 2>([w, next.f32()], sums, stride, at, isa);
                         i += 1;
                     }
-                    1 => self.long::<1, 1>([w], sums, stride, at, isa),
-                    2 => self.long::<2, 1>([w], sums, stride, at, isa),
+                    (1, None) => self.long::<1, 1>([w], sums, stride, at, isa),
+                    (2, _) => self.long::<2, 1>([w], sums, stride, at, isa),
                     _ => self.long::<3, 1>([w], sums, stride, at, isa),
                 }
             }
             at += n * 16;
         }
-        if at < self.pitch {
-            self.run_pairs(isa, panels, |i| Panel::F32(weights(i)), sums, stride, at);
-        }
-    }
-
-    /// As [`Products::run`] for at most [`few`] tiles, of which 16-bit weights are widened in registers: a buffer would cost
-    /// more than the products.
-    pub fn run_few<'w>(
-        self,
-        isa: Isa,
-        panels: usize,
-        weights: impl Fn(usize) -> Panel<'w>,
-        sums: &mut [f32],
-        stride: usize,
-    ) {
-        if isa.has_long() {
-            self.run_pairs(isa, panels, weights, sums, stride, 0);
+        if at >= self.pitch {
             return;
         }
-        for i in (0..panels).step_by(2) {
-            let sums = &mut sums[i * stride..];
-            if i + 1 < panels {
-                self.few([weights(i), weights(i + 1)], sums, stride, isa);
-            } else {
-                self.few([weights(i)], sums, stride, isa);
-            }
-        }
-    }
-
-    /// The last tiles, from `at` on, at most 16: pairs of panels in vectors of 16.
-    fn run_pairs<'w>(
-        self,
-        isa: Isa,
-        panels: usize,
-        weights: impl Fn(usize) -> Panel<'w>,
-        sums: &mut [f32],
-        stride: usize,
-        at: usize,
-    ) {
         let mut i = 0;
-        while i < panels {
+        while i < panels.len() {
             // What there is not of a pair is computed twice.
-            let pair = |i: usize| [weights(i), weights((i + 1).min(panels - 1))];
+            let pair = |i: usize| [panels[i], panels[(i + 1).min(panels.len() - 1)]];
             let part = &mut sums[i * stride..];
-            if self.tiles - at <= 4 && i + 2 < panels {
-                let (weights, count) = ([pair(i), pair(i + 2)], panels.min(i + 4) - i);
+            if self.tiles - at <= 4 && i + 2 < panels.len() {
+                let (weights, count) = ([pair(i), pair(i + 2)], panels.len().min(i + 4) - i);
                 self.pairs::<2, 4>(weights, count, part, stride, at, isa);
                 i += 4;
             } else {
-                let (weights, count) = ([pair(i)], panels.min(i + 2) - i);
+                let (weights, count) = ([pair(i)], panels.len().min(i + 2) - i);
                 if self.tiles - at <= 8 {
                     self.pairs::<1, 8>(weights, count, part, stride, at, isa);
                 } else {

@@ -356,7 +356,7 @@ pub(super) fn narrow<K: Size>(
 
 /// 16-bit weights of a block back to f32.
 pub(super) struct Widen<'a> {
-    pub q: &'a [i16],
+    pub q: &'a [[i16; PANEL]],
     pub scale: &'a [f32; PANEL],
     pub out: &'a mut [[f32; PANEL]],
 }
@@ -377,7 +377,7 @@ impl Work for Widen<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let scale = simd.load(self.scale);
-        for (to, q) in self.out.iter_mut().zip(self.q.as_chunks().0) {
+        for (to, q) in self.out.iter_mut().zip(self.q) {
             simd.store(simd.mul(simd.widen_i16(q), scale), to);
         }
     }
@@ -390,7 +390,7 @@ impl LongWork for Widen<'_> {
     fn run<S: Long>(self, simd: S) {
         let one = simd.load(self.scale);
         let scale = simd.join(one, one);
-        let q = &self.q.as_chunks().0[..self.out.len()];
+        let q = &self.q[..self.out.len()];
         let out = self.out.as_flattened_mut();
         for i in (0..q.len()).step_by(2) {
             let to = &mut out[i * PANEL..];
