@@ -27,11 +27,16 @@ impl<K: Size> Transform<'_, K> {
     /// One copy of the code for all callers.
     #[inline(never)]
     pub(super) fn run_on(self, isa: Isa) {
-        if isa.has_long() {
+        if isa.has_long() && self.is_coded() {
             isa.run_long(self);
         } else {
             isa.run(self);
         }
+    }
+
+    /// Whether its integers are there to be read, all that vectors of 16 are made for.
+    fn is_coded(&self) -> bool {
+        self.tile.k_len == self.shape.k() && has_integers(self.tile)
     }
 }
 
@@ -75,7 +80,7 @@ impl<K: Size> Transform<'_, K> {
         let table = table(tile);
         let first = self.panel * tile.k_len;
         let all = first..first + tile.k_len;
-        let fast = L::S::FAST && tile.k_len == shape.k();
+        let fast = L::S::FAST && self.is_coded();
         let mut out = self.out;
         let mut channel = self.channels.start;
         let mut translated = [[0; PANEL]; 9 * BLOCK];
@@ -116,15 +121,13 @@ impl<K: Size> Transform<'_, K> {
                             g[tap] = lanes.rows_i8(tap_rows);
                         }
                     }
+                    None if L::N > PANEL => {}
                     None => {
                         for (tap, g) in g.iter_mut().enumerate() {
-                            let mut both = [simd.splat(0.0); 2];
-                            for (v, i) in both.iter_mut().zip([i, second]) {
-                                if let Some(row) = rows.row(channel + i, tap) {
-                                    *v = load(simd, tile, &table, self.panel, row);
-                                }
+                            if let Some(row) = rows.row(channel + i, tap) {
+                                let v = load(simd, tile, &table, self.panel, row);
+                                *g = lanes.rows([v; 2]);
                             }
-                            *g = lanes.rows(both);
                         }
                     }
                 }
