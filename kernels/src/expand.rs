@@ -12,10 +12,23 @@ pub(crate) fn expand(
     rows: Rows,
     out: &mut [[f32; PANEL]],
 ) {
+    expand_to(isa, tile, panel, rows, 1, out);
+}
+
+/// The same with the rows `step` behind each other.
+pub(crate) fn expand_to(
+    isa: Isa,
+    tile: &WeightTile<'_>,
+    panel: usize,
+    rows: Rows,
+    step: usize,
+    out: &mut [[f32; PANEL]],
+) {
     isa.run(Expand {
         tile,
         panel,
         rows,
+        step,
         out,
     });
 }
@@ -39,6 +52,7 @@ struct Expand<'a> {
     tile: &'a WeightTile<'a>,
     panel: usize,
     rows: Rows,
+    step: usize,
     out: &'a mut [[f32; PANEL]],
 }
 
@@ -49,36 +63,51 @@ impl Work for Expand<'_> {
     fn run<S: Simd>(self, simd: S) {
         for run in 0..self.rows.runs {
             let at = self.rows.first + run * self.rows.stride;
-            let out = &mut self.out[run * self.rows.run..][..self.rows.run];
-            expand_run(simd, self.tile, self.panel, at, out);
+            let out = &mut self.out[run * self.rows.run * self.step..];
+            expand_run(
+                simd,
+                self.tile,
+                self.panel,
+                [at, self.rows.run],
+                self.step,
+                out,
+            );
         }
     }
 }
 
-/// Consecutive rows from row `at` of the tile's panel on.
+/// `len` consecutive rows from row `at` of the tile's panel on.
 #[inline(always)]
 fn expand_run<S: Simd>(
     simd: S,
     tile: &WeightTile<'_>,
     panel: usize,
-    at: usize,
+    [at, len]: [usize; 2],
+    step: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    let len = out.len();
+    let mut out = out
+        .chunks_mut(step)
+        .take(len)
+        .filter_map(|rows| rows.first_mut());
     let first = (panel * tile.k_len + at) * PANEL;
     let range = first..first + len * PANEL;
     match tile.values {
-        TileValues::F32(values) => out.copy_from_slice(values[range].as_chunks().0),
+        TileValues::F32(values) => {
+            for (to, from) in out.zip(values[range].as_chunks().0) {
+                *to = *from;
+            }
+        }
         TileValues::Lut { codes, lut } => {
             let codes = codes[range].as_chunks().0;
             match lut.small() {
                 Some(lut) => {
-                    for (to, codes) in out.iter_mut().zip(codes) {
+                    for (to, codes) in out.zip(codes) {
                         simd.store(simd.lookup_16(lut, codes), to);
                     }
                 }
                 None => {
-                    for (to, codes) in out.iter_mut().zip(codes) {
+                    for (to, codes) in out.zip(codes) {
                         simd.store(simd.lookup(lut.values(), codes), to);
                     }
                 }
@@ -101,7 +130,7 @@ fn expand_run<S: Simd>(
                     while done < len {
                         let n = (block - k % block).min(len - done);
                         let step = simd.load(&steps[k / block]);
-                        scale(simd, &q[done..done + n], step, &mut out[done..done + n]);
+                        scale(simd, &q[done..done + n], step, out.by_ref());
                         done += n;
                         k += n;
                     }
@@ -112,8 +141,14 @@ fn expand_run<S: Simd>(
 }
 
 #[inline(always)]
-fn scale<S: Simd>(simd: S, q: &[[i8; PANEL]], step: S::V, out: &mut [[f32; PANEL]]) {
-    for (to, q) in out.iter_mut().zip(q) {
+fn scale<'a, S: Simd>(
+    simd: S,
+    q: &[[i8; PANEL]],
+    step: S::V,
+    out: impl Iterator<Item = &'a mut [f32; PANEL]>,
+) {
+    // The codes first: a pair of iterators takes one from the first before it finds the second at its end.
+    for (q, to) in q.iter().zip(out) {
         simd.store(simd.mul(simd.widen_i8(q), step), to);
     }
 }

@@ -20,6 +20,7 @@ pub mod fft;
 mod gemm;
 mod kn2;
 mod lowered;
+mod pairs;
 mod plane;
 mod pointwise;
 pub mod sparse;
@@ -27,7 +28,7 @@ mod store;
 pub mod winograd;
 
 use crate::activation::Epilogue;
-use crate::expand::{expand, in_place};
+use crate::expand::{expand, expand_to, in_place};
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
@@ -446,29 +447,45 @@ pub fn conv_tiles(
 }
 
 /// The same rows of the panels of a chunk (at most [`gemm::CHUNK`]): f32 weights stay where they are, others are expanded, panel
-/// `i` at `i * K_BLOCK` of `space`.
+/// `i` at `i * K_BLOCK` of `space`. In `pairs`, all are expanded, two panels to a row of 16.
 fn block_weights<'a>(
     isa: Isa,
     tiles: &[WeightTile<'a>],
     chunk: Range<usize>,
     rows: blocks::Rows,
     space: &'a mut [[f32; PANEL]],
+    pairs: bool,
 ) -> gemm::Weights<'a> {
-    let mut weights: gemm::Weights<'a> = [&[]; gemm::CHUNK];
-    let spaces = space.chunks_mut(blocks::K_BLOCK);
-    for ((mut panel, space), weights) in chunk.zip(spaces).zip(&mut weights) {
-        for tile in tiles {
-            if panel < tile.panels {
-                *weights = match in_place(tile, panel, rows) {
-                    Some(weights) => weights,
-                    None => {
-                        expand(isa, tile, panel, rows, space);
-                        &space[..rows.run * rows.runs]
-                    }
-                };
-                break;
+    let mut weights: gemm::Weights<'a> = gemm::Weights::default();
+    let tile_of = |panel: usize| {
+        let mut panel = panel;
+        let of_tile = tiles.iter().find(|tile| {
+            let here = panel < tile.panels;
+            panel -= if here { 0 } else { tile.panels };
+            here
+        });
+        (of_tile, panel)
+    };
+    if pairs {
+        for (i, panel) in chunk.enumerate() {
+            let space = &mut space[i / 2 * 2 * blocks::K_BLOCK + i % 2..];
+            if let (Some(tile), panel) = tile_of(panel) {
+                expand_to(isa, tile, panel, rows, 2, space);
             }
-            panel -= tile.panels;
+        }
+        weights.pairs = space.as_flattened().as_chunks().0;
+        return weights;
+    }
+    let spaces = space.chunks_mut(blocks::K_BLOCK);
+    for ((panel, space), weights) in chunk.zip(spaces).zip(&mut weights.panels) {
+        if let (Some(tile), panel) = tile_of(panel) {
+            *weights = match in_place(tile, panel, rows) {
+                Some(weights) => weights,
+                None => {
+                    expand(isa, tile, panel, rows, space);
+                    &space[..rows.run * rows.runs]
+                }
+            };
         }
     }
     weights

@@ -279,6 +279,8 @@ pub(crate) trait LongWork {
 pub(crate) trait Long: Simd {
     /// 16 lanes.
     type L: Copy;
+    /// A choice of lanes.
+    type M: Copy;
     /// Sixteen times the same value.
     fn splat16(self, value: f32) -> Self::L;
     /// 16 consecutive values.
@@ -303,4 +305,18 @@ pub(crate) trait Long: Simd {
     fn mul16(self, a: Self::L, b: Self::L) -> Self::L;
     /// `a * b + c`, one rounding.
     fn mul_add16(self, a: Self::L, b: Self::L, c: Self::L) -> Self::L;
+    /// A mask of the first `n` lanes, at most 16.
+    fn first16(self, n: usize) -> First<Self::M>;
+    /// These lanes; 0 in the others. Panics if the slice is shorter.
+    fn load16_lanes(self, lanes: First<Self::M>, from: &[f32]) -> Self::L;
+    /// `slope * v` where `v < 0`, else `v`.
+    fn leaky16(self, v: Self::L, slope: Self::L) -> Self::L;
+    /// `v < low ? low : v`, then `high < v ? high : v`.
+    fn clip16(self, v: Self::L, low: Self::L, high: Self::L) -> Self::L;
+    /// Rows become columns: of 8 vectors, column `i` and column `i + 8` are the halves of vector `i`.
+    fn transpose16(self, rows: [Self::L; 8]) -> [Self::L; 8];
+    /// The first `n` lanes, at most 8. Panics if the slice is shorter.
+    fn store_first(self, n: usize, v: Self::V, to: &mut [f32]);
+    /// Two times 8 signed bytes to f32, one behind the other.
+    fn widen16_i8(self, low: &[i8; 8], high: &[i8; 8]) -> Self::L;
 }
