@@ -389,23 +389,22 @@ impl LongWork for Finish<'_> {
     fn run<S: Long>(self, simd: S) {
         let (out, sums) = (&mut self.out[..self.len], &self.sums[..self.len]);
         let last = LastLong::of_channel(simd, self.simple, self.channel);
-        let of = |sums: S::L, old: S::L| {
-            let sums = match self.accumulate {
-                true => simd.add16(old, sums),
-                false => sums,
-            };
-            last.of(simd, sums)
-        };
         let (out, rest) = out.as_chunks_mut();
         let (sums, rest_sums) = sums.as_chunks();
         for (out, sums) in out.iter_mut().zip(sums) {
-            simd.store16(of(simd.load16(sums), simd.load16(out)), out);
+            let mut sum = simd.load16(sums);
+            if self.accumulate {
+                sum = simd.add16(simd.load16(out), sum);
+            }
+            simd.store16(last.of(simd, sum), out);
         }
         let n = rest.len();
         if n > 0 {
-            let sums = simd.load16_first(n, rest_sums);
-            let old = simd.load16_first(n, rest);
-            simd.store16_first(n, of(sums, old), rest);
+            let mut sum = simd.load16_first(n, rest_sums);
+            if self.accumulate {
+                sum = simd.add16(simd.load16_first(n, rest), sum);
+            }
+            simd.store16_first(n, last.of(simd, sum), rest);
         }
     }
 }
