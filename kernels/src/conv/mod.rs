@@ -28,7 +28,7 @@ mod store;
 pub mod winograd;
 
 use crate::activation::Epilogue;
-use crate::expand::{expand, expand_to, in_place};
+use crate::expand::{expand, expand_pair, in_place};
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
@@ -457,28 +457,30 @@ fn block_weights<'a>(
     pairs: bool,
 ) -> gemm::Weights<'a> {
     let mut weights: gemm::Weights<'a> = gemm::Weights::default();
-    let tile_of = |panel: usize| {
-        let mut panel = panel;
-        let of_tile = tiles.iter().find(|tile| {
+    let tile_of = |mut panel: usize| {
+        let tile = tiles.iter().find(|tile| {
             let here = panel < tile.panels;
             panel -= if here { 0 } else { tile.panels };
             here
         });
-        (of_tile, panel)
+        tile.map(|tile| (tile, panel))
     };
     if pairs {
-        for (i, panel) in chunk.enumerate() {
-            let space = &mut space[i / 2 * 2 * blocks::K_BLOCK + i % 2..];
-            if let (Some(tile), panel) = tile_of(panel) {
-                expand_to(isa, tile, panel, rows, 2, space);
+        let space = space.as_flattened_mut().as_chunks_mut().0;
+        let spaces = space.chunks_mut(blocks::K_BLOCK);
+        for (panel, space) in chunk.clone().step_by(2).zip(spaces) {
+            // A panel without a partner is its own.
+            let [a, b] = [panel, (panel + 1).min(chunk.end - 1)].map(tile_of);
+            if let (Some(a), Some(b)) = (a, b) {
+                expand_pair(isa, [a, b], rows, space);
             }
         }
-        weights.pairs = space.as_flattened().as_chunks().0;
+        weights.pairs = space;
         return weights;
     }
     let spaces = space.chunks_mut(blocks::K_BLOCK);
     for ((panel, space), weights) in chunk.zip(spaces).zip(&mut weights.panels) {
-        if let (Some(tile), panel) = tile_of(panel) {
+        if let Some((tile, panel)) = tile_of(panel) {
             *weights = match in_place(tile, panel, rows) {
                 Some(weights) => weights,
                 None => {
