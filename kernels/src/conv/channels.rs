@@ -49,11 +49,10 @@ impl Group {
 
 impl Panels<'_> {
     /// All pixels of the target's band.
-    pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>) {
+    pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>, room: &mut pairs::Stage) {
         if isa.has_long() {
-            let mut stage = pairs::Stage::new();
             self.groups(target, |target, group| {
-                self.pairs(isa, target, group, &mut stage)
+                self.pairs(isa, target, group, room);
             });
         } else {
             let mut stage = Stage(
@@ -61,7 +60,7 @@ impl Panels<'_> {
                 [[[0.0; 8]; PANEL]; GROUP / 8],
             );
             self.groups(target, |target, group| {
-                self.group(isa, target, group, &mut stage)
+                self.group(isa, target, group, &mut stage);
             });
         }
     }

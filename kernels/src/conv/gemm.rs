@@ -16,7 +16,7 @@
 //! convolution of Dukhan (2019), whose pointers are offsets here.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
-use super::pairs::PAIR;
+use super::pairs::{PAIR, Stage};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{Pixels, Sums, Target, Vectors, plain};
 use super::{Call, ConvShape, block_weights, chunks, split_scratch};
@@ -62,7 +62,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (weights, scratch) = weights_space(tile.panels, scratch);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let mut offsets = Offsets::new(offsets);
-    let mut sums: [Sums; CHUNK] = std::array::from_fn(|_| Sums::new());
+    let mut room = Room::new();
     let by_pixels = lanes_fill(isa, shape.out_w, tile.panels, shape.k());
     let pairs = !by_pixels && isa.has_long();
     for (group, chunk) in chunks(shape, tile, CHUNK) {
@@ -95,11 +95,28 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 if by_pixels {
                     let flat = plane.is_flat(target.band.columns.len());
                     let vectors = Vectors::new(&target.band, flat);
-                    panels.pixel_lanes(isa, vectors, &mut target, &mut sums);
+                    panels.pixel_lanes(isa, vectors, &mut target, &mut room.sums);
                 } else {
-                    panels.channel_lanes(isa, &mut target);
+                    panels.channel_lanes(isa, &mut target, &mut room.stage);
                 }
             }
+        }
+    }
+}
+
+/// Sums of a group on their way from registers to the output.
+pub(super) struct Room {
+    /// Pixels by lanes.
+    pub sums: Sums,
+    /// Channels by lanes, pairs of panels.
+    pub stage: Stage,
+}
+
+impl Room {
+    pub fn new() -> Room {
+        Room {
+            sums: Sums::new(),
+            stage: Stage::new(),
         }
     }
 }
@@ -137,7 +154,7 @@ impl Panels<'_> {
         isa: Isa,
         mut vectors: Vectors,
         target: &mut Target<'_, '_>,
-        sums: &mut [Sums; CHUNK],
+        sums: &mut Sums,
     ) {
         if isa.has_long() || isa.is_fast() && target.by_lines(vectors.is_flat()) {
             return self.lines(isa, target);
@@ -164,7 +181,7 @@ impl Panels<'_> {
         isa: Isa,
         vectors: &mut Vectors,
         target: &mut Target<'_, '_>,
-        sums: &mut [Sums; CHUNK],
+        sums: &mut Sums,
     ) {
         let mut pixels = [Pixels::default(); NV];
         let mut bases = [0; NV];
@@ -183,24 +200,24 @@ impl Panels<'_> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums[0],
+                    sums: &mut *sums,
                 });
             } else {
                 isa.run(PixelTile::<NV, 4, 0> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums[0],
+                    sums: &mut *sums,
                 });
                 isa.run(PixelTile::<NV, 4, 4> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums[0],
+                    sums: &mut *sums,
                 });
             }
             let (first, lanes) = self.shape.panel_channels(self.first + i);
-            target.store(isa, first..first + lanes, &mut sums[0], &spots);
+            target.store(isa, first..first + lanes, &mut *sums, &spots);
         }
     }
 }

@@ -101,10 +101,10 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
             };
             match lines {
                 Lines::Columns => {
-                    panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
+                    panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.room.sums);
                 }
                 Lines::Rows => {
-                    panels.channel_lanes(isa, &mut target);
+                    panels.channel_lanes(isa, &mut target, &mut scratch.room.stage);
                 }
             }
         }

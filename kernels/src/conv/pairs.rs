@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! for group of at most 64 pixels        (whole rows, or a piece of a row)
-//!   for 4 or 2 pairs of panels
-//!     for 6 or 12 pixels, across rows   64 x 6 or 32 x 12 sums from registers, to the stage
+//!   for 4 pairs of panels, or what is left
+//!     for 6 pixels, across rows         64 channels x 6 pixels from registers, to the stage
+//!                                       (48 x 8, 32 x 12, 16 x 12)
 //!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
@@ -44,6 +45,7 @@ impl Panels<'_> {
             let count = match pairs - pair {
                 4.. => self.tiles::<4>(isa, pair, group.bases(), stage),
                 1 => self.tiles::<1>(isa, pair, group.bases(), stage),
+                3 => self.tiles::<3>(isa, pair, group.bases(), stage),
                 _ => self.tiles::<2>(isa, pair, group.bases(), stage),
             };
             for (sums, pair) in stage.0.iter_mut().zip(pair..pair + count) {
@@ -65,7 +67,7 @@ impl Panels<'_> {
         bases: &[u32],
         stage: &mut Stage,
     ) -> usize {
-        let most = if P == 4 { 6 } else { 12 };
+        let most = 24 / P.max(2);
         let pixels = bases.len();
         let tiles = pixels.div_ceil(most);
         for t in 0..tiles {
@@ -81,9 +83,10 @@ impl Panels<'_> {
             match (P, end - at) {
                 (4, 6) => isa.run_long(Pixels::<P, 6>(tile)),
                 (4, 5) => isa.run_long(Pixels::<P, 5>(tile)),
+                (3, 7) => isa.run_long(Pixels::<P, 7>(tile)),
                 (2, 11..) => isa.run_long(Pixels::<P, 12>(tile)),
                 (2, 9..) => isa.run_long(Pixels::<P, 10>(tile)),
-                (2, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
+                (2 | 3, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
                 (1, 9..) => isa.run_long(Pixels::<P, 12>(tile)),
                 (1, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
                 _ => isa.run_long(Pixels::<P, 4>(tile)),

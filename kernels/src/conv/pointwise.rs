@@ -7,9 +7,9 @@
 //! `gemm.rs`.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
-use super::gemm::{ALIGN, CHUNK, Panels, Weights, lanes_fill, weights_space};
+use super::gemm::{ALIGN, CHUNK, Panels, Room, Weights, lanes_fill, weights_space};
 use super::plane::{Band, Plane};
-use super::store::{Sums, Target, Vectors, plain};
+use super::store::{Target, Vectors, plain};
 use super::{Call, ConvShape, Start, block_weights, chunks};
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
@@ -89,7 +89,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
 /// Offsets and sums.
 pub(super) struct Scratch<'a> {
     pub offsets: &'a mut [u32],
-    pub sums: [Sums; CHUNK],
+    pub room: Room,
 }
 
 impl<'a> Scratch<'a> {
@@ -98,7 +98,7 @@ impl<'a> Scratch<'a> {
         let (weights, rest) = weights_space(panels, scratch);
         let scratch = Scratch {
             offsets: bytemuck::cast_slice_mut(&mut rest[..K_BLOCK]),
-            sums: std::array::from_fn(|_| Sums::new()),
+            room: Room::new(),
         };
         (weights, scratch)
     }
@@ -206,9 +206,9 @@ pub(super) fn product(
             band,
         };
         if whole && lanes == Lanes::Pixels {
-            of_rows.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
+            of_rows.pixel_lanes(isa, vectors, &mut target, &mut scratch.room.sums);
         } else {
-            of_rows.channel_lanes(isa, &mut target);
+            of_rows.channel_lanes(isa, &mut target, &mut scratch.room.stage);
         }
     }
 }

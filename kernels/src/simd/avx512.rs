@@ -66,13 +66,7 @@ impl Long for Ymm<32> {
         let [low, high] = from.as_chunks().0 else {
             return self.splat16(0.0);
         };
-        let (low, high) = (self.load16(low), self.load16(high));
-        // SAFETY: `self` proves AVX-512F.
-        unsafe {
-            let places =
-                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            _mm512_permutex2var_ps(low, places, high)
-        }
+        self.evens_of16(self.load16(low), self.load16(high))
     }
 
     #[inline(always)]
@@ -109,10 +103,50 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
+    fn lanes16(self, from: usize, n: usize) -> First<__mmask16> {
+        let from = from.min(16);
+        let First { lanes, mask } = self.first16(n.min(16 - from));
+        First {
+            lanes,
+            mask: (u32::from(mask) << from) as u16,
+        }
+    }
+
+    #[inline(always)]
+    fn spread16(self, lanes: First<__mmask16>, v: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe { _mm512_maskz_expand_ps(lanes.mask, v) }
+    }
+
+    #[inline(always)]
+    fn evens_of16(self, low: __m512, high: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let places =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(low, places, high)
+        }
+    }
+
+    #[inline(always)]
+    fn store16_lanes(self, lanes: First<__mmask16>, v: __m512, to: &mut [f32]) {
+        let to = &mut to[..lanes.lanes];
+        // A mask of other lanes than the first ones chooses some of these.
+        // SAFETY: `self` proves AVX-512F; only lanes that the slice has are written.
+        unsafe {
+            let mask = lanes.mask & ((1u32 << to.len().min(16)) - 1) as u16;
+            _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, v);
+        }
+    }
+
+    #[inline(always)]
     fn load16_lanes(self, lanes: First<__mmask16>, from: &[f32]) -> __m512 {
         let from = &from[..lanes.lanes];
-        // SAFETY: `self` proves AVX-512F; the mask has as many lanes as the slice has values, no other is read.
-        unsafe { _mm512_maskz_loadu_ps(lanes.mask, from.as_ptr()) }
+        // SAFETY: `self` proves AVX-512F; only lanes that the slice has are read.
+        unsafe {
+            let mask = lanes.mask & ((1u32 << from.len().min(16)) - 1) as u16;
+            _mm512_maskz_loadu_ps(mask, from.as_ptr())
+        }
     }
 
     #[inline(always)]
