@@ -2,7 +2,7 @@
 //!
 //! The dense kernel's register tiles read the input where it lies, channels one stride apart; only
 //! a block of expanded weights is in scratch. A pixel per lane where rows fill vectors (joined
-//! where the layout allows), else a channel per lane, for which strides cost nothing. [`product`],
+//! where the layout allows), else a channel per lane, for which strides cost nothing (`gemm::lanes_fill`). [`product`],
 //! a 1x1 product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
 //! `gemm.rs`.
 

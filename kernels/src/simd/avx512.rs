@@ -4,7 +4,7 @@
 //! Meant to be inlined into `Avx2Fma::run_long`, whose feature list must match the detector's.
 
 use super::avx2::Ymm;
-use super::{First, Long, Simd};
+use super::{First, Long};
 use std::arch::x86_64::*;
 
 impl Long for Ymm<32> {
