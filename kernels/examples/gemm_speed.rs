@@ -176,7 +176,7 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
     let input: Vec<f32> = (0..in_map.span()).map(|i| (i % 17) as f32 - 8.0).collect();
     let mut output = vec![0.0; out_map.span()];
     let joined = match joins(case.algo) {
-        true => (JOINED / per_tile).max(1) * per_tile,
+        true => ((JOINED / per_tile).max(1) * per_tile).min(panels),
         false => per_tile,
     };
     let size = workspace(case.algo, &shape, joined, out);
@@ -199,7 +199,7 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
             }
         })
         .collect();
-    let calls: Vec<&[WeightTile]> = tiles.chunks(joined / per_tile).collect();
+    let calls: Vec<&[WeightTile]> = tiles.chunks(joined.div_ceil(per_tile)).collect();
     let (rate, peak) = measure(isa, macs, calls.len(), |call| {
         let view = View {
             data: &input,

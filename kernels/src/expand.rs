@@ -1,6 +1,6 @@
 //! From codes to f32, one block of k of one panel at a time.
 
-use crate::conv::blocks::Rows;
+use crate::conv::blocks::{K_BLOCK, Rows};
 use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::{PANEL, Steps, TileValues, WeightTile};
 
@@ -27,6 +27,21 @@ pub(crate) fn expand_pair(
     rows: Rows,
     out: &mut [[f32; 2 * PANEL]],
 ) {
+    let alike = matches!(
+        panels.map(|(tile, _)| tile.values),
+        [TileValues::F32(_), TileValues::F32(_)] | [TileValues::I8 { .. }, TileValues::I8 { .. }]
+    );
+    if !alike {
+        let mut own = [[0.0; PANEL]; K_BLOCK];
+        let own = &mut own[..rows.run * rows.runs];
+        for (i, (tile, panel)) in panels.into_iter().enumerate() {
+            expand(isa, tile, panel, rows, own);
+            for (to, from) in out.iter_mut().zip(&*own) {
+                to[i * PANEL..(i + 1) * PANEL].copy_from_slice(from);
+            }
+        }
+        return;
+    }
     isa.run_long(ExpandPair { panels, rows, out });
 }
 
@@ -162,25 +177,14 @@ impl LongWork for ExpandPair<'_> {
                             simd.store16(simd.join(simd.load(from), simd.load(and)), to);
                         }
                     }
-                    _ => {
-                        for (i, &(tile, panel)) in self.panels.iter().enumerate() {
-                            let mut values = [[0.0; PANEL]; PIECE];
-                            let values = &mut values[..n];
-                            expand_run(simd, tile, panel, at + done, values);
-                            for (to, from) in out.iter_mut().zip(values) {
-                                to[i * PANEL..(i + 1) * PANEL].copy_from_slice(from);
-                            }
-                        }
-                    }
+                    // Tables and mixtures are none of this work.
+                    _ => return,
                 }
                 done += n;
             }
         }
     }
 }
-
-/// Rows that are expanded at a time where two panels are not.
-const PIECE: usize = 16;
 
 /// Rows of a panel that have one step.
 enum Piece<'a, V> {
@@ -200,7 +204,7 @@ impl<'a, V: Copy> Piece<'a, V> {
         let range = (panel * tile.k_len + at) * PANEL..(panel * tile.k_len + end) * PANEL;
         match tile.values {
             TileValues::F32(values) => (Piece::F32(values[range].as_chunks().0), end - at),
-            TileValues::Lut { .. } => (Piece::Other, PIECE.min(end - at)),
+            TileValues::Lut { .. } => (Piece::Other, end - at),
             TileValues::I8 { q, steps } => {
                 let (step, n) = match steps {
                     Steps::Layer(step) => (simd.splat(step), end - at),

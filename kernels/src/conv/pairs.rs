@@ -26,13 +26,19 @@ const MOST: usize = 4;
 /// Tiles may run this far over the end of a group.
 const SLACK: usize = 12;
 
-/// Sums of a group, `[pair][pixel][16]`.
+/// Sums of a group, `[pair][pixel][16]`, and of a row of one pair, transposed.
 #[repr(align(64))]
-pub(super) struct Stage([[[f32; PAIR]; GROUP + SLACK]; MOST]);
+pub(super) struct Stage([[[f32; PAIR]; GROUP + SLACK]; MOST], Transposed);
+
+/// `[vector of 8 pixels][channel][half][pixel]`
+type Transposed = [[[f32; PAIR]; PANEL]; GROUP / 8];
 
 impl Stage {
     pub fn new() -> Stage {
-        Stage([[[0.0; PAIR]; GROUP + SLACK]; MOST])
+        Stage(
+            [[[0.0; PAIR]; GROUP + SLACK]; MOST],
+            [[[0.0; PAIR]; PANEL]; GROUP / 8],
+        )
     }
 }
 
@@ -53,7 +59,9 @@ impl Panels<'_> {
                 if 2 * pair + 1 < self.count {
                     lanes += self.shape.panel_channels(self.first + 2 * pair + 1).1;
                 }
-                store(isa, self.block, target, first..first + lanes, group, sums);
+                let channels = first..first + lanes;
+                let transposed = &mut stage.1;
+                store(isa, self.block, target, channels, group, sums, transposed);
             }
             pair += count;
         }
@@ -160,6 +168,7 @@ fn store(
     channels: Range<usize>,
     group: &Group,
     sums: &mut [[f32; PAIR]],
+    transposed: &mut Transposed,
 ) {
     // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
     let plain = target.plain && channels.len() == PAIR;
@@ -188,6 +197,7 @@ fn store(
         channels: channels.clone(),
         group,
         sums,
+        transposed,
     });
     if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
         let width = group.columns.len();
@@ -271,6 +281,7 @@ struct Finish<'a, 'b, 'c> {
     channels: Range<usize>,
     group: &'a Group,
     sums: &'a [[f32; PAIR]],
+    transposed: &'a mut Transposed,
 }
 
 impl LongWork for Finish<'_, '_, '_> {
@@ -282,24 +293,31 @@ impl LongWork for Finish<'_, '_, '_> {
         let last = LastLong::of_channels(simd, self.target.epilogue, self.channels.clone());
         let (lanes, stride) = (self.channels.len(), self.target.out.map.channel);
         for (i, row) in self.group.rows.clone().enumerate() {
-            let out = self
-                .target
-                .place(self.channels.start, row, self.group.columns.start);
-            for column in (0..width).step_by(8) {
+            for (to, column) in self.transposed.iter_mut().zip((0..width).step_by(8)) {
                 let from = &self.sums[i * width + column..][..8];
                 let mut sums = [simd.splat16(0.0); 8];
                 for j in 0..8 {
                     sums[j] = last.of(simd, simd.load16(&from[j]));
                 }
-                let n = (width - column).min(8);
-                let columns = simd.transpose16(sums);
-                for (c, v) in columns.into_iter().enumerate() {
-                    for (half, v) in simd.split(v).into_iter().enumerate() {
-                        let lane = half * PANEL + c;
-                        if lane < lanes {
-                            simd.store_first(n, v, &mut out[lane * stride + column..]);
-                        }
-                    }
+                for (v, to) in simd.transpose16(sums).into_iter().zip(to) {
+                    simd.store16(v, to);
+                }
+            }
+            let out = self
+                .target
+                .place(self.channels.start, row, self.group.columns.start);
+            for lane in 0..lanes {
+                // Channel `c` and channel `c + 8` are halves.
+                let (c, half) = (lane % PANEL, lane / PANEL);
+                let out = &mut out[lane * stride..][..width];
+                let (whole, rest) = out.as_chunks_mut();
+                let mut vectors = self.transposed.iter();
+                for (to, from) in whole.iter_mut().zip(&mut vectors) {
+                    simd.store(simd.load(&from[c].as_chunks().0[half]), to);
+                }
+                if let (1.., Some(from)) = (rest.len(), vectors.next()) {
+                    let v = simd.load(&from[c].as_chunks().0[half]);
+                    simd.store_first(rest.len(), v, rest);
                 }
             }
         }
