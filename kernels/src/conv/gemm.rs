@@ -335,7 +335,7 @@ impl<const NV: usize> LongWork for LongTile<'_, NV> {
             for j in 0..whole {
                 x[j] = simd.load16(&from[j]);
             }
-            x[whole] = simd.load16_lanes(lanes, rest);
+            x[whole] = simd.load16_masked(lanes, rest);
             for i in 0..PANEL {
                 let w = simd.splat16(w[i]);
                 for j in 0..NV {

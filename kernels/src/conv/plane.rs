@@ -436,7 +436,7 @@ impl LongWork for Masked<'_> {
         for place in (0..clip.len).step_by(16) {
             let first = clip.before.clamp(place, place + 16);
             let end = (clip.before + clip.values).clamp(first, place + 16);
-            let lanes = simd.lanes16(first - place, end - first);
+            let lanes = simd.mask16(first - place, end - first);
             let all = simd.first16(clip.len - place);
             // Inputs from the first to the last one that counts.
             let inputs = match end - first {
@@ -452,10 +452,10 @@ impl LongWork for Masked<'_> {
                 let mut v = simd.splat16(0.0);
                 if inputs > 0 {
                     let from = &line.from[i * line.from_stride + from..][..inputs];
-                    v = simd.load16_lanes(low, from);
+                    v = simd.load16_masked(low, from);
                     if two {
                         let rest = match inputs > 16 {
-                            true => simd.load16_lanes(high, &from[16..]),
+                            true => simd.load16_masked(high, &from[16..]),
                             false => v,
                         };
                         v = simd.spread16(lanes, simd.evens_of16(v, rest));
@@ -463,7 +463,7 @@ impl LongWork for Masked<'_> {
                         v = simd.spread16(lanes, v);
                     }
                 }
-                simd.store16_lanes(all, v, &mut to[i * line.to_stride..]);
+                simd.store16_masked(all, v, &mut to[i * line.to_stride..]);
             }
         }
     }

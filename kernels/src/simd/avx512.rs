@@ -103,7 +103,7 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
-    fn lanes16(self, from: usize, n: usize) -> First<__mmask16> {
+    fn mask16(self, from: usize, n: usize) -> First<__mmask16> {
         let from = from.min(16);
         let First { lanes, mask } = self.first16(n.min(16 - from));
         First {
@@ -129,7 +129,7 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
-    fn store16_lanes(self, lanes: First<__mmask16>, v: __m512, to: &mut [f32]) {
+    fn store16_masked(self, lanes: First<__mmask16>, v: __m512, to: &mut [f32]) {
         let to = &mut to[..lanes.lanes];
         // A mask of other lanes than the first ones chooses some of these.
         // SAFETY: `self` proves AVX-512F; only lanes that the slice has are written.
@@ -140,7 +140,7 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
-    fn load16_lanes(self, lanes: First<__mmask16>, from: &[f32]) -> __m512 {
+    fn load16_masked(self, lanes: First<__mmask16>, from: &[f32]) -> __m512 {
         let from = &from[..lanes.lanes];
         // SAFETY: `self` proves AVX-512F; only lanes that the slice has are read.
         unsafe {

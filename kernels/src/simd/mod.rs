@@ -308,15 +308,15 @@ pub(crate) trait Long: Simd {
     /// A mask of the first `n` lanes, at most 16.
     fn first16(self, n: usize) -> First<Self::M>;
     /// A mask of `n` lanes from lane `from` on, as far as there are lanes.
-    fn lanes16(self, from: usize, n: usize) -> First<Self::M>;
+    fn mask16(self, from: usize, n: usize) -> First<Self::M>;
     /// The first lanes, as many as there are in the mask, moved to those of the mask; 0 in the others.
     fn spread16(self, lanes: First<Self::M>, v: Self::L) -> Self::L;
     /// Every other one of the lanes of both.
     fn evens_of16(self, low: Self::L, high: Self::L) -> Self::L;
     /// These first lanes. Panics if the slice is shorter.
-    fn store16_lanes(self, lanes: First<Self::M>, v: Self::L, to: &mut [f32]);
+    fn store16_masked(self, lanes: First<Self::M>, v: Self::L, to: &mut [f32]);
     /// These first lanes; 0 in the others. Panics if the slice is shorter.
-    fn load16_lanes(self, lanes: First<Self::M>, from: &[f32]) -> Self::L;
+    fn load16_masked(self, lanes: First<Self::M>, from: &[f32]) -> Self::L;
     /// `slope * v` where `v < 0`, else `v`.
     fn leaky16(self, v: Self::L, slope: Self::L) -> Self::L;
     /// `v < low ? low : v`, then `high < v ? high : v`.
