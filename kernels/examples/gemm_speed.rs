@@ -31,6 +31,8 @@ const CASES: &[Case] = &[
     Case { name: "tap 512 8x8 3x3",   algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::TapMajor },
     Case { name: "stem 3 3x3 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 3, stride: 2, size: 128, order: KOrder::ChannelMajor },
     Case { name: "stem 3 7x7 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 7, stride: 2, size: 224, order: KOrder::ChannelMajor },
+    Case { name: "stem 3-32 112x112 3x3", algo: ConvAlgo::Gemm, channels: [3, 32], groups: 1, kernel: 3, stride: 1, size: 112, order: KOrder::ChannelMajor },
+    Case { name: "stem 3-16 640x640 3x3 s2", algo: ConvAlgo::Gemm, channels: [3, 16], groups: 1, kernel: 3, stride: 2, size: 640, order: KOrder::ChannelMajor },
     Case { name: "64-128 3x3 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 3, stride: 2, size: 64, order: KOrder::ChannelMajor },
     Case { name: "256-512 3x3 s2",    algo: ConvAlgo::Gemm, channels: [256, 512], groups: 1, kernel: 3, stride: 2, size: 16, order: KOrder::ChannelMajor },
     Case { name: "64-128 1x1 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 1, stride: 2, size: 64, order: KOrder::ChannelMajor },

@@ -454,10 +454,10 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
 /// Whether a pixel per lane is the faster kernel for so many pixels a row, panels and products: rows leave few lanes unused.
 pub(super) fn lanes_fill(isa: Isa, columns: usize, panels: usize, products: usize) -> bool {
     if isa.has_long() {
-        // The other one transposes, which takes as long as four products, and a lone panel is half a vector; but its tiles,
+        // The other one transposes, which takes as long as eight products, and a lone panel is half a vector; but its tiles,
         // across rows and panels, are a fifth faster.
         let by_pixels = columns.next_multiple_of(16) * products * 6;
-        let by_channels = columns * (products + 4) * 5 * panels.next_multiple_of(2) / panels.max(1);
+        let by_channels = columns * (products + 8) * 5 * panels.next_multiple_of(2) / panels.max(1);
         return columns > 16 && by_pixels <= by_channels;
     }
     // A single panel gives a channel per lane too few chains.
