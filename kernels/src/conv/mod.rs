@@ -205,7 +205,7 @@ pub const ALGOS: &[Algo] = &[
         sums: Sums::Chain,
         supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run_tile::<1, 12, 8, 4>,
+        run: sparse::run_tile::<1>,
     },
     Algo {
         algo: ConvAlgo::Depthwise,
@@ -245,7 +245,7 @@ pub const ALGOS: &[Algo] = &[
         sums: Sums::Chain,
         supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run_tile::<2, 4, 2, 1>,
+        run: sparse::run_tile::<2>,
     },
     Algo {
         algo: ConvAlgo::BlockSparse4,
@@ -253,7 +253,7 @@ pub const ALGOS: &[Algo] = &[
         sums: Sums::Chain,
         supports: sparse::supports,
         workspace: sparse::workspace,
-        run: sparse::run_tile::<4, 2, 1, 1>,
+        run: sparse::run_tile::<4>,
     },
     Algo {
         algo: ConvAlgo::Pointwise,
