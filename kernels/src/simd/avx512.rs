@@ -6,6 +6,7 @@
 use super::avx2::Ymm;
 use super::{Long, Simd};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 impl Long for Ymm<32> {
     type L = __m512;
@@ -96,5 +97,38 @@ impl Long for Ymm<32> {
     fn mul_add16(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512F.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> __m512 {
+        let (start, end) = (lanes.start.min(16), lanes.end.min(16));
+        if start >= end {
+            return self.splat16(0.0);
+        }
+        let first = at.wrapping_add_unsigned(start) as usize;
+        let there = &from[first..][..end - start];
+        let mask = (1u32 << end) - (1u32 << start);
+        // SAFETY: `self` proves AVX-512F; the mask has exactly the slice's lanes, no other is read.
+        unsafe { _mm512_maskz_loadu_ps(mask as u16, there.as_ptr().wrapping_sub(start)) }
+    }
+
+    #[inline(always)]
+    fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> __m512 {
+        let (start, end) = (lanes.start.min(16) * 2, lanes.end.min(16) * 2);
+        if start >= end {
+            return self.splat16(0.0);
+        }
+        let first = at.wrapping_add_unsigned(start) as usize;
+        let there = &from[first..][..end - start - 1];
+        let from = there.as_ptr().wrapping_sub(start);
+        let mask = (1u64 << (end - 1)) - (1u64 << start);
+        // SAFETY: `self` proves AVX-512F; the masks have exactly the slice's lanes, no other is read.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask as u16, from);
+            let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
+            let places =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(low, places, high)
+        }
     }
 }

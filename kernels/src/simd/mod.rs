@@ -14,6 +14,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2Fma;
 pub use portable::Portable;
+use std::ops::Range;
 
 /// The instruction set a kernel runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,4 +304,8 @@ pub(crate) trait Long: Simd {
     fn mul16(self, a: Self::L, b: Self::L) -> Self::L;
     /// `a * b + c`, one rounding.
     fn mul_add16(self, a: Self::L, b: Self::L, c: Self::L) -> Self::L;
+    /// Those of 16 consecutive values, the first one at `at`, that `lanes` are; 0 in the others, which need not exist.
+    fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
+    /// The same for every other one of 31 values.
+    fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
 }

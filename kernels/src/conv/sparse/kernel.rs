@@ -142,17 +142,19 @@ pub(super) fn tiles(
     shape: &ConvShape,
     rows: &Range<usize>,
 ) -> impl Iterator<Item = Tile> + use<> {
-    const SIZES: [(usize, ()); 6] = [(TILE, ()), (8, ()), (6, ()), (4, ()), (2, ()), (1, ())];
-    let (width, height, columns) = (lines.width(), lines.height, shape.out_w);
+    let (across, height) = (lines.across, lines.height);
+    let (step, columns) = (across * lines.width(), shape.out_w);
+    // Of whole groups of vectors.
+    let sizes = [TILE, 8, 6, 4, 2, 1].map(|size| ((size / across).max(1), ()));
     let (mut at, end) = (rows.start, rows.end);
-    let bands = std::iter::from_fn(move || {
-        let (size, ()) = choose(&SIZES, (end - at).div_ceil(height))?;
-        let band = at..end.min(at + size * height);
-        at = band.end;
-        Some(band)
+    let rows = std::iter::from_fn(move || {
+        let (size, ()) = choose(&sizes, (end - at).div_ceil(height))?;
+        let rows = at..end.min(at + size * height);
+        at = rows.end;
+        Some(rows)
     });
-    bands.flat_map(move |rows| {
-        let columns = (0..columns).step_by(width);
+    rows.flat_map(move |rows| {
+        let columns = (0..columns).step_by(step);
         columns.map(move |column| Tile {
             rows: rows.clone(),
             column,
@@ -163,14 +165,19 @@ pub(super) fn tiles(
 impl Job<'_, '_> {
     /// Packs the input channels of a block (of the whole input) for a tile.
     pub fn pack(&mut self, channels: &Range<usize>, tile: &Tile) {
-        self.isa.run(Pack {
+        let pack = Pack {
             lines: self.lines,
             shape: self.shape,
             input: self.input,
             channels: channels.clone(),
             tile,
             out: self.data,
-        });
+        };
+        if self.isa.has_long() {
+            self.isa.run_long(pack);
+        } else {
+            self.isa.run(pack);
+        }
     }
 
     /// Computes a block that is packed, with groups of `L` channels.
@@ -190,22 +197,21 @@ impl Job<'_, '_> {
         let (channel, _) = self.shape.panel_channels(part.first_panel);
         let (last, lanes) = self.shape.panel_channels(part.first_panel + panels - 1);
         let end = last + lanes;
+        let all = self.lines.most(tile.rows.len());
         let mut first = 0;
-        let total = tile.rows.len().div_ceil(self.lines.height);
-        while let Some((count, run)) = choose(groups, total - first) {
+        while let Some((count, run)) = choose(groups, all - first) {
             let spots = self.spots(tile, first, count);
             let spots = &spots[..count * self.pieces()];
             let lists = part
                 .starts
                 .chunks(PANEL / L)
                 .zip(part.ends.chunks(PANEL / L));
-            for (i, (starts, ends)) in lists.enumerate() {
-                let channel = channel + i * PANEL;
+            let mut at = panels * PANEL * first * LINE;
+            for ((starts, ends), channel) in lists.zip((channel..).step_by(PANEL)) {
                 let channels = channel..(channel + PANEL).min(end);
                 if from == Place::Out {
                     self.fetch(channels.clone(), spots);
                 }
-                let at = (panels * PANEL * first + i * PANEL * count) * LINE;
                 let sums = self.sums.get_mut(at..);
                 let panel = Panel {
                     starts,
@@ -222,6 +228,7 @@ impl Job<'_, '_> {
                 if to == Place::Out {
                     self.store(channels, spots);
                 }
+                at += PANEL * count * LINE;
             }
             first += count;
         }
@@ -236,11 +243,11 @@ impl Job<'_, '_> {
     fn spots(&self, tile: &Tile, first: usize, count: usize) -> [(usize, usize); TILE * PIECES] {
         let mut spots = [(0, 0); TILE * PIECES];
         let (lines, pieces) = (self.lines, self.pieces());
-        let len = LINE / pieces;
+        let (len, width) = (LINE / pieces, lines.width());
         for (i, spot) in spots.iter_mut().enumerate().take(count * pieces) {
-            let at = i % pieces * len;
-            let row = tile.rows.start + (first + i / pieces) * lines.height + at / lines.width();
-            let column = tile.column + at % lines.width();
+            let (vector, at) = (first + i / pieces, i % pieces * len);
+            let row = tile.rows.start + vector / lines.across * lines.height + at / width;
+            let column = tile.column + vector % lines.across * width + at % width;
             if row < tile.rows.end && column < self.shape.out_w {
                 let row = self.out.map.at(0, 0, row - self.first_row);
                 *spot = (row + column, len.min(self.shape.out_w - column));

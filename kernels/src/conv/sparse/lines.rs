@@ -3,8 +3,8 @@
 //! A load that crosses a cache line costs two, and neighbouring taps of a row would cross one nearly always with
 //! vectors as long as a line. So 16 neighbouring outputs, one line of 64 bytes, see every column of taps in a copy of their
 //! own, shifted by it; 16 outputs are one row, or two or four where rows are narrow (`height`), whichever leaves the fewest
-//! lanes empty. A tile of up to 12 such vectors, one below the other, sees few rows beyond its own, so that a block of many
-//! input channels fits into the L1 cache.
+//! lanes empty. A tile of up to 12 such vectors is high rather than wide: it sees few rows beyond its own, so that a block of
+//! many input channels fits into the L1 cache.
 //!
 //! ```text
 //! [channel of the block][column of taps][row phase][group of rows][16]
@@ -15,7 +15,8 @@
 
 use super::super::ConvShape;
 use crate::shape::View;
-use crate::simd::{Simd, Work};
+use crate::simd::{Long, LongWork, Simd, Work};
+use crate::weights::PANEL;
 use std::ops::Range;
 
 /// Elements of a line.
@@ -26,7 +27,6 @@ pub(super) const TILE: usize = 12;
 const OFFSETS: usize = 1 << 16;
 /// Lines of a block: 32 KiB, the L1 cache or two thirds of it.
 const NEAR: usize = 512;
-
 /// The lines of a block of input channels, for a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lines {
@@ -34,6 +34,8 @@ pub(super) struct Lines {
     pub channels: usize,
     /// Output rows of a vector: 1, 2 or 4.
     pub height: usize,
+    /// Vectors of a row of a tile.
+    pub across: usize,
     /// Row phases.
     phases: usize,
     /// Groups of rows of a phase.
@@ -65,18 +67,24 @@ impl Lines {
         let mut lines = Lines {
             channels: 1,
             height,
+            across: 1,
             phases: 1,
             groups: 1,
             channel: 1,
         };
         let (reach, step) = (reach(shape), lines.step(shape));
         lines.phases = step.min(reach.saturating_add(1));
-        let groups = shape.out_h.div_ceil(height).clamp(1, TILE);
+        // Without rows beyond its own a tile may be as wide as it likes.
+        let vectors = shape.out_w.div_ceil(lines.width()).max(1);
+        let env = |n: &str, d: usize| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
+        let most = if reach == 0 { env("A1", 4) } else { env("A3", 2) };
+        lines.across = vectors.div_ceil(vectors.div_ceil(most));
+        let groups = shape.out_h.div_ceil(height).clamp(1, TILE / lines.across);
         lines.groups = groups.saturating_add(reach / step);
         let copies = lines.phases.saturating_mul(shape.kernel[1].max(1));
-        lines.channel = copies.saturating_mul(lines.groups);
+        lines.channel = copies.saturating_mul(lines.groups.saturating_mul(lines.across));
         let inputs = shape.in_per_group().max(1);
-        let near = std::env::var("NEAR").ok().and_then(|v| v.parse().ok()).unwrap_or(NEAR);
+        let near = env("NEAR", NEAR);
         let most = (near / lines.channel).clamp(1, inputs);
         lines.channels = inputs.div_ceil(inputs.div_ceil(most));
         lines
@@ -94,7 +102,7 @@ impl Lines {
 
     /// Most vectors of a tile of so many rows.
     pub fn most(&self, rows: usize) -> usize {
-        rows.div_ceil(self.height).min(TILE)
+        rows.div_ceil(self.height).min(TILE / self.across) * self.across
     }
 
     /// Elements of a block.
@@ -108,16 +116,15 @@ impl Lines {
         let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
         let (y, step) = (ky * shape.dilation[0], self.step(shape));
         let copy = kx * self.phases + y % step;
-        c * self.channel + copy * self.groups + y / step
+        c * self.channel + (copy * self.groups + y / step) * self.across
     }
 }
 
-/// Vectors below each other.
+/// Some vectors of some output rows.
 #[derive(Clone, Debug)]
 pub(super) struct Tile {
-    /// Output rows.
     pub rows: Range<usize>,
-    /// The first output column.
+    /// Its first column.
     pub column: usize,
 }
 
@@ -131,29 +138,124 @@ pub(super) struct Pack<'a> {
     pub out: &'a mut [f32],
 }
 
+/// What a vector sees of a row of the input, in all channels.
+struct Piece<'a> {
+    input: &'a [f32],
+    /// Of the first lane, and the distance of two channels.
+    at: isize,
+    channel: usize,
+    step: usize,
+    /// Those within the map.
+    lanes: Range<usize>,
+}
+
+impl LongWork for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let (width, pitch, count) = (self.lines.width(), self.lines.channel, self.channels.len());
+        self.each(|piece, out| {
+            let mut at = piece.at;
+            for out in out.chunks_mut(pitch * LINE).take(count) {
+                let lanes = piece.lanes.clone();
+                let v = match piece.step {
+                    1 => simd.load16_lanes(lanes, piece.input, at),
+                    2 => simd.evens16_lanes(lanes, piece.input, at),
+                    _ => simd.load16(&piece.gather(at)),
+                };
+                match out.first_chunk_mut() {
+                    Some(out) if width == LINE => simd.store16(v, out),
+                    _ if width == 8 => simd.store(simd.split(v)[0], &mut out.as_chunks_mut().0[0]),
+                    _ => simd.store16_first(width, v, out),
+                }
+                at += piece.channel as isize;
+            }
+        });
+    }
+}
+
 impl Work for Pack<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        let (lines, shape) = (self.lines, self.shape);
-        let (step, rows) = (lines.step(shape), &self.tile.rows);
-        let top = (rows.start * shape.stride[0]) as isize - shape.pad_top as isize;
-        let left = (self.tile.column * shape.stride[1]) as isize - shape.pad_left as isize;
+    fn run<S: Simd>(self, simd: S) {
+        let (width, pitch, count) = (self.lines.width(), self.lines.channel, self.channels.len());
+        self.each(|piece, out| {
+            let mut at = piece.at;
+            for out in out.chunks_mut(pitch * LINE).take(count) {
+                let inside = usize::try_from(at).ok();
+                let from = inside.and_then(|at| piece.input.get(at..)).unwrap_or(&[]);
+                if piece.lanes.len() == width && piece.step < 3 && from.len() >= 16 * piece.step {
+                    let out = out[..width.max(8)].as_chunks_mut::<8>().0;
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let v = match piece.step {
+                            1 => simd.load(&from.as_chunks().0[i]),
+                            _ => simd.evens(&from.as_chunks().0[i]),
+                        };
+                        simd.store(v, out);
+                    }
+                } else {
+                    out[..width].copy_from_slice(&piece.gather(at)[..width]);
+                }
+                at += piece.channel as isize;
+            }
+        });
+    }
+}
+
+impl Piece<'_> {
+    /// The values of a channel, one by one.
+    #[inline(never)]
+    fn gather(&self, at: isize) -> [f32; LINE] {
+        let mut line = [0.0; LINE];
+        for lane in self.lanes.clone() {
+            line[lane] = self.input[(at + (lane * self.step) as isize) as usize];
+        }
+        line
+    }
+}
+
+impl Pack<'_> {
+    /// Calls `copy(piece, its line and what is behind it)` for every vector of every row.
+    #[inline(always)]
+    fn each(self, copy: impl Fn(Piece<'_>, &mut [f32])) {
+        let Pack {
+            lines,
+            shape,
+            input,
+            channels,
+            tile,
+            out,
+        } = self;
+        let [down, across] = shape.stride;
+        let (step, width, map) = (lines.step(shape), lines.width(), input.map);
+        let top = (tile.rows.start * down) as isize - shape.pad_top as isize;
+        let left = (tile.column * across) as isize - shape.pad_left as isize;
         // The last input row that is seen.
-        let last = (rows.len().div_ceil(lines.height) - 1) * step + reach(shape);
+        let last = (tile.rows.len().div_ceil(lines.height) - 1) * step + reach(shape);
         for phase in 0..lines.phases {
             for group in (0..).take_while(|group| group * step + phase <= last) {
                 for row in 0..lines.height {
-                    let y = top + (group * step + phase + row * shape.stride[0]) as isize;
-                    for kx in 0..shape.kernel[1] {
+                    let y = top + (group * step + phase + row * down) as isize;
+                    let there = y >= 0 && (y as usize) < shape.in_h;
+                    let from = map.at(0, channels.start, y.max(0) as usize) as isize;
+                    for (kx, v) in pairs(shape.kernel[1], lines.across) {
+                        let x = left + (v * width * across + kx * shape.dilation[1]) as isize;
+                        let to = |to: isize| {
+                            let columns = (to - x).max(0).unsigned_abs();
+                            columns.div_ceil(across).min(width)
+                        };
+                        let piece = Piece {
+                            input: input.data,
+                            at: from + x,
+                            channel: map.channel,
+                            step: across,
+                            lanes: to(0)..if there { to(shape.in_w as isize) } else { to(0) },
+                        };
                         let at = (kx * lines.phases + phase) * lines.groups + group;
-                        let at = at * LINE + row * lines.width();
-                        let left = left + (kx * shape.dilation[1]) as isize;
-                        for eight in (0..lines.width()).step_by(8) {
-                            let x = left + (eight * shape.stride[1]) as isize;
-                            self.column(simd, at + eight, y, x);
-                        }
+                        let at = (at * lines.across + v) * LINE + row * width;
+                        copy(piece, &mut out[at..]);
                     }
                 }
             }
@@ -161,61 +263,6 @@ impl Work for Pack<'_> {
     }
 }
 
-impl Pack<'_> {
-    /// Eight columns, or the four of a narrow vector, of all channels.
-    #[inline(always)]
-    fn column<S: Simd>(&mut self, simd: S, at: usize, y: isize, x: isize) {
-        let (step, width) = (self.shape.stride[1], self.shape.in_w as isize);
-        // Lanes that are within the map.
-        let there = y >= 0 && (y as usize) < self.shape.in_h;
-        let to = |to: isize| (to - x).max(0).unsigned_abs().div_ceil(step).min(8);
-        let lanes = to(0)..if there { to(width) } else { to(0) };
-        let pitch = self.lines.channel * LINE;
-        let out = self.out[at..].chunks_mut(pitch).take(self.channels.len());
-        if lanes.is_empty() {
-            out.for_each(|out| self.lines.store(simd, simd.splat(0.0), out));
-            return;
-        }
-        let y = y.max(0) as usize;
-        let from = self.input.map.at(0, self.channels.start, y) as isize + x;
-        for (c, out) in out.enumerate() {
-            let from = from + (c * self.input.map.channel) as isize;
-            let mut v = eight(simd, self.input.data, from, step, lanes.clone());
-            if lanes.len() < 8 {
-                let zero = simd.splat(0.0);
-                v = simd.blend(lanes.start, zero, simd.blend(lanes.end, v, zero));
-            }
-            self.lines.store(simd, v, out);
-        }
-    }
-}
-
-impl Lines {
-    #[inline(always)]
-    fn store<S: Simd>(&self, simd: S, v: S::V, out: &mut [f32]) {
-        if self.height < 4 {
-            simd.store(v, &mut out[..8].as_chunks_mut().0[0]);
-            return;
-        }
-        let mut columns = [0.0; 8];
-        simd.store(v, &mut columns);
-        out[..4].copy_from_slice(&columns[..4]);
-    }
-}
-
-/// Values `from`, one `step` further and so on; only `lanes` need be right.
-#[inline(always)]
-fn eight<S: Simd>(simd: S, data: &[f32], from: isize, step: usize, lanes: Range<usize>) -> S::V {
-    let all = usize::try_from(from).ok().and_then(|from| data.get(from..));
-    match (step, all) {
-        (1, Some(head)) if head.len() >= 8 => simd.load(&head.as_chunks().0[0]),
-        (2, Some(head)) if head.len() >= 16 => simd.evens(&head.as_chunks().0[0]),
-        _ => {
-            let mut short = [0.0; 8];
-            for lane in lanes {
-                short[lane] = data[(from + (lane * step) as isize) as usize];
-            }
-            simd.load(&short)
-        }
-    }
+fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
 }
