@@ -204,7 +204,7 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_sparse_f32_1x64",
         sums: Sums::Chain,
         supports: sparse::supports,
-        workspace: sparse::workspace,
+        workspace: |shape, panels, _| sparse::workspace(shape, panels),
         run: sparse::run_tile::<1>,
     },
     Algo {
@@ -244,7 +244,7 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_blocksparse_f32_2x32",
         sums: Sums::Chain,
         supports: sparse::supports,
-        workspace: sparse::workspace,
+        workspace: |shape, panels, _| sparse::workspace(shape, panels),
         run: sparse::run_tile::<2>,
     },
     Algo {
@@ -252,7 +252,7 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_blocksparse_f32_4x16",
         sums: Sums::Chain,
         supports: sparse::supports,
-        workspace: sparse::workspace,
+        workspace: |shape, panels, _| sparse::workspace(shape, panels),
         run: sparse::run_tile::<4>,
     },
     Algo {

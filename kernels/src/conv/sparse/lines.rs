@@ -25,8 +25,10 @@ pub(super) const LINE: usize = 16;
 pub(super) const TILE: usize = 12;
 /// Offsets are below this.
 const OFFSETS: usize = 1 << 16;
-/// Lines of a block: 32 KiB, the L1 cache or two thirds of it.
-const NEAR: usize = 512;
+/// Lines of a block: 42 of 48 KiB of L1 cache; where there are 32, a part comes from the L2 cache.
+const NEAR: usize = 672;
+/// Vectors across a tile whose taps see no rows but its own: nothing speaks for high ones then.
+const WIDE: usize = 4;
 /// The lines of a block of input channels, for a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lines {
@@ -74,18 +76,15 @@ impl Lines {
         };
         let (reach, step) = (reach(shape), lines.step(shape));
         lines.phases = step.min(reach.saturating_add(1));
-        // Without rows beyond its own a tile may be as wide as it likes.
         let vectors = shape.out_w.div_ceil(lines.width()).max(1);
-        let env = |n: &str, d: usize| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-        let most = if reach == 0 { env("A1", 4) } else { env("A3", 2) };
+        let most = if reach == 0 { WIDE } else { 1 };
         lines.across = vectors.div_ceil(vectors.div_ceil(most));
         let groups = shape.out_h.div_ceil(height).clamp(1, TILE / lines.across);
         lines.groups = groups.saturating_add(reach / step);
         let copies = lines.phases.saturating_mul(shape.kernel[1].max(1));
         lines.channel = copies.saturating_mul(lines.groups.saturating_mul(lines.across));
         let inputs = shape.in_per_group().max(1);
-        let near = env("NEAR", NEAR);
-        let most = (near / lines.channel).clamp(1, inputs);
+        let most = (NEAR / lines.channel).clamp(1, inputs);
         lines.channels = inputs.div_ceil(inputs.div_ceil(most));
         lines
     }
@@ -186,8 +185,9 @@ impl Work for Pack<'_> {
             for out in out.chunks_mut(pitch * LINE).take(count) {
                 let inside = usize::try_from(at).ok();
                 let from = inside.and_then(|at| piece.input.get(at..)).unwrap_or(&[]);
-                if piece.lanes.len() == width && piece.step < 3 && from.len() >= 16 * piece.step {
-                    let out = out[..width.max(8)].as_chunks_mut::<8>().0;
+                let whole = piece.lanes.len() == width && width >= 8 && piece.step < 3;
+                if whole && from.len() >= LINE * piece.step {
+                    let out = out[..width].as_chunks_mut::<8>().0;
                     for (i, out) in out.iter_mut().enumerate() {
                         let v = match piece.step {
                             1 => simd.load(&from.as_chunks().0[i]),

@@ -60,7 +60,7 @@ fn products(shape: &ConvShape, lines: &Lines) -> usize {
 }
 
 /// f32 elements of scratch of a call on a tile, for groups of any length.
-pub(super) fn workspace(shape: &ConvShape, panels: usize, _rows: usize) -> usize {
+pub(super) fn workspace(shape: &ConvShape, panels: usize) -> usize {
     let lines = Lines::new(shape);
     let products = products(shape, &lines);
     // Values and places: most of both with single channels.
