@@ -71,7 +71,7 @@ impl Sums {
 type Run<const L: usize> = fn(Isa, Panel<'_, L>);
 
 /// The groups of vectors there are for groups of `L` channels, the largest first; the last one has a single vector.
-pub(super) trait Groups<const L: usize> {
+pub(in crate::conv) trait Groups<const L: usize> {
     /// In registers of 16 values.
     const LONG: &'static [(usize, Run<L>)];
     /// In registers of 8.
@@ -79,7 +79,7 @@ pub(super) trait Groups<const L: usize> {
 }
 
 /// Groups of `L` channels.
-pub(super) struct Channels<const L: usize>;
+pub(in crate::conv) struct Channels<const L: usize>;
 
 impl Groups<1> for Channels<1> {
     const LONG: &'static [(usize, Run<1>)] = &[
@@ -285,7 +285,7 @@ impl Job<'_, '_> {
 }
 
 /// The lists of a panel.
-pub(super) struct Panel<'a, const L: usize> {
+pub(in crate::conv) struct Panel<'a, const L: usize> {
     starts: &'a [u32],
     ends: &'a [u32],
     places: &'a [u16],
@@ -408,7 +408,11 @@ impl<const L: usize> Panel<'_, L> {
             sums,
             own,
         } = self;
-        let bounds = starts.as_chunks::<P>().0.iter().zip(ends.as_chunks::<P>().0);
+        let bounds = starts
+            .as_chunks::<P>()
+            .0
+            .iter()
+            .zip(ends.as_chunks::<P>().0);
         for (i, (starts, ends)) in bounds.enumerate() {
             let mut acc = [[[simd.splat(0.0); NV]; L]; P];
             if from != Place::Zero {

@@ -16,7 +16,6 @@
 use super::super::ConvShape;
 use crate::shape::View;
 use crate::simd::{Long, LongWork, Simd, Work};
-use crate::weights::PANEL;
 use std::ops::Range;
 
 /// Elements of a line.
@@ -25,6 +24,8 @@ pub(super) const LINE: usize = 16;
 pub(super) const TILE: usize = 12;
 /// Offsets are below this.
 const OFFSETS: usize = 1 << 16;
+/// Columns over the stride that taps may reach: other algorithms gain more from wider kernels.
+const REACH: usize = 8;
 /// Lines of a block: 42 of 48 KiB of L1 cache; where there are 32, a part comes from the L2 cache.
 const NEAR: usize = 672;
 /// Vectors across a tile whose taps see no rows but its own: nothing speaks for high ones then.
@@ -53,9 +54,11 @@ fn reach(shape: &ConvShape) -> usize {
 }
 
 impl Lines {
-    /// Whether 16 bits hold the offsets.
+    /// Whether columns of taps are few enough for copies, and 16 bits hold the offsets.
     pub fn supports(shape: &ConvShape) -> bool {
-        Lines::new(shape).channel <= OFFSETS
+        let taps = shape.kernel[1].saturating_sub(1);
+        let wide = taps.saturating_mul(shape.dilation[1]) / shape.stride[1].max(1);
+        wide <= REACH && Lines::new(shape).channel <= OFFSETS
     }
 
     /// As many channels as stay in the L1 cache.
@@ -251,7 +254,11 @@ impl Pack<'_> {
                             at: from + x,
                             channel: map.channel,
                             step: across,
-                            lanes: to(0)..if there { to(shape.in_w as isize) } else { to(0) },
+                            lanes: to(0)..if there {
+                                to(shape.in_w as isize)
+                            } else {
+                                to(0)
+                            },
                         };
                         let at = (kx * lines.phases + phase) * lines.groups + group;
                         let at = (at * lines.across + v) * LINE + row * width;

@@ -205,9 +205,7 @@ impl Block<'_> {
 
 /// Number of lists of a layer with groups of `group` channels, and one: the length of [`Lists::starts`].
 pub fn starts_len(shape: &ConvShape, group: usize) -> usize {
-    let blocks = shape
-        .in_per_group()
-        .div_ceil(Lines::new(shape).channels);
+    let blocks = shape.in_per_group().div_ceil(Lines::new(shape).channels);
     blocks * (shape.panels() * PANEL / group.max(1)) + 1
 }
 
