@@ -4,8 +4,9 @@
 //! Meant to be inlined into `Avx2Fma::run_long`, whose feature list must match the detector's.
 
 use super::avx2::Ymm;
-use super::{First, Long};
+use super::{First, Long, Simd};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 impl Long for Ymm<32> {
     type L = __m512;
@@ -280,5 +281,38 @@ impl Long for Ymm<32> {
         let to = &mut to[..n];
         // SAFETY: `self` proves AVX-512VL; the mask has the first `n` lanes at most, which the slice has, no other is written.
         unsafe { _mm256_mask_storeu_ps(to.as_mut_ptr(), ((1u32 << (n & 15)) - 1) as u8, v) }
+    }
+
+    #[inline(always)]
+    fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> __m512 {
+        let (start, end) = (lanes.start.min(16), lanes.end.min(16));
+        if start >= end {
+            return self.splat16(0.0);
+        }
+        let first = at.wrapping_add_unsigned(start) as usize;
+        let there = &from[first..][..end - start];
+        let mask = (1u32 << end) - (1u32 << start);
+        // SAFETY: `self` proves AVX-512F; the mask has exactly the slice's lanes, no other is read.
+        unsafe { _mm512_maskz_loadu_ps(mask as u16, there.as_ptr().wrapping_sub(start)) }
+    }
+
+    #[inline(always)]
+    fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> __m512 {
+        let (start, end) = (lanes.start.min(16) * 2, lanes.end.min(16) * 2);
+        if start >= end {
+            return self.splat16(0.0);
+        }
+        let first = at.wrapping_add_unsigned(start) as usize;
+        let there = &from[first..][..end - start - 1];
+        let from = there.as_ptr().wrapping_sub(start);
+        let mask = (1u64 << (end - 1)) - (1u64 << start);
+        // SAFETY: `self` proves AVX-512F; the masks have exactly the slice's lanes, no other is read.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask as u16, from);
+            let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
+            let places =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(low, places, high)
+        }
     }
 }

@@ -14,6 +14,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2Fma;
 pub use portable::Portable;
+use std::ops::Range;
 
 /// The instruction set a kernel runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Isa {
         match self {
             Isa::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2Fma(token) if token.has_32() => "avx512",
+            Isa::Avx2Fma(token) if token.has_long() => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2Fma(_) => "avx2",
         }
@@ -81,29 +82,13 @@ impl Isa {
         self.run(PeakProbe(rounds))
     }
 
-    /// Whether register tiles may use 32 registers ([`Isa::run_wide`]).
-    pub(crate) fn has_32(self) -> bool {
+    /// Whether there are registers of 16 f32 ([`Isa::run_long`]).
+    pub(crate) fn has_long(self) -> bool {
         match self {
             Isa::Portable => false,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2Fma(token) => token.has_32(),
+            Isa::Avx2Fma(token) => token.has_long(),
         }
-    }
-
-    /// Runs `work` compiled for all the registers there are: for tiles that fill them. Everything else is the same code for
-    /// 16 and for 32 registers.
-    #[inline(always)]
-    pub(crate) fn run_wide<W: Work>(self, work: W) -> W::Output {
-        match self {
-            Isa::Portable => portable(work),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2Fma(token) => token.run_wide(work),
-        }
-    }
-
-    /// Whether there are registers of 16 f32 ([`Isa::run_long`]).
-    pub(crate) fn has_long(self) -> bool {
-        self.has_32()
     }
 
     /// Runs `work` compiled for registers of 16 f32; none where there are none.
@@ -206,8 +191,6 @@ impl<V> First<V> {
 pub(crate) trait Simd: Copy {
     /// Whether loops made for one case are worth their code.
     const FAST: bool;
-    /// Vectors that registers hold.
-    const REGISTERS: usize;
     /// 8 lanes.
     type V: Copy;
     /// Eight times the same value.
@@ -335,4 +318,8 @@ pub(crate) trait Long: Simd {
     fn transpose16(self, rows: [Self::L; 8]) -> [Self::L; 8];
     /// The first `n` lanes, at most 8. Panics if the slice is shorter.
     fn store_first(self, n: usize, v: Self::V, to: &mut [f32]);
+    /// Those of 16 consecutive values, the first one at `at`, that `lanes` are; 0 in the others, which need not exist.
+    fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
+    /// The same for every other one of 31 values.
+    fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
 }

@@ -247,9 +247,6 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for TileLanes<'_,
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if NV * MR > S::REGISTERS * 3 / 4 {
-            return;
-        }
         let Products {
             input,
             pitch,
