@@ -327,8 +327,8 @@ impl Session {
             outputs,
             output_order: &self.output_order,
         };
-        let _active = self.team.begin();
-        exec.run(&compiled.program, &mut io, &mut compiled.times)
+        let (program, times) = (&compiled.program, &mut compiled.times);
+        self.team.region(|| exec.run(program, &mut io, times))
     }
 
     /// Runs the file's self-test: a generated input on the default shapes, sampled outputs and
