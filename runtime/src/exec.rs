@@ -111,6 +111,7 @@ impl<'e> Exec<'e> {
             }
             index = next;
         }
+        self.release_rest();
         Ok(())
     }
 

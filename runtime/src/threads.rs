@@ -2,10 +2,11 @@
 //!
 //! A run is one parallel *region* ([`Team::region`]), with all its steps and bands in it. Within it the calling thread
 //! goes through the program and publishes *phases* ([`Team::for_each`]): the items of a slice, taken one at a time by
-//! whatever threads are there. A phase ends when all its items are done. What is serial (moving the windows of a band,
+//! whatever threads are there, thread i beginning with item i, so that rows stay in the cache of the core that made
+//! them. A phase ends when all its items are done. What is serial (moving the windows of a band,
 //! cutting maps into parts) the calling thread does between two phases, because the items and what they borrow live on
 //! its stack. Threads of the own team wake up once, at the first phase of a region, and then go from phase to phase: a
-//! phase costs one store to publish it and one atomic subtraction per item, no lock, and nothing is allocated.
+//! phase costs a few stores to publish it and two atomic operations per item, no lock, and nothing is allocated.
 //!
 //! * The calling thread waits only for items that somebody has begun. A thread that the system has not woken yet (a
 //!   busy machine) delays nothing: the calling thread does all items itself, and the late one joins at the phase that
@@ -19,6 +20,7 @@
 //! This is the only file of the crate with `unsafe`: the items and the closure of a phase live on the caller's stack and
 //! are reached by other threads through a raw pointer. The protocol that makes it sound is described at [`Shared`].
 
+use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
@@ -81,8 +83,8 @@ impl Team {
     }
 
     /// One phase: calls `f(i, &mut items[i])` for every item, spread over the threads. Allocates nothing on the own
-    /// team. A panic of `f` is raised again here. A phase within an item of another one, and one that comes while another
-    /// thread's is on, runs on its calling thread.
+    /// team. A panic of `f` is raised again here. A phase within an item of another one, one that comes while another
+    /// thread's is on, and one of more than [`MAX_THREADS`] items run on the calling thread.
     pub(crate) fn for_each<T: Send, F: Fn(usize, &mut T) + Sync>(&self, items: &mut [T], f: F) {
         match self {
             Team::Own(team) if items.len() > 1 => team.for_each(items, &f),
@@ -134,29 +136,27 @@ pub(crate) struct OwnTeam {
 
 /// What the threads of a team share.
 ///
-/// `ticket` holds the number of the phase and, in its lowest bits, how many of its items nobody has taken. To take one a
-/// thread reads the ticket (acquire), then `phase`, and lowers the ticket by one (compare and exchange). The calling
-/// thread ends a phase when `unfinished` is zero (acquire; every finished item lowers it, release). From this follows:
+/// `ticket` is the number of the phase that is on, or was the last one. Item i may be taken in phase n while its slot
+/// holds n. To take it a thread reads the ticket (acquire), then `phase`, and exchanges the slot's n for zero. Item 0 is
+/// the calling thread's. That thread ends a phase when `unfinished` is zero (acquire; every finished item lowers it,
+/// release). From this follows:
 ///
 /// * A thread that has taken an item of phase n has the pointer of phase n. Not an older one: `phase` is written before
-///   the ticket (release), which the thread has read (acquire); exchanges by others in between continue that release.
-///   Not a newer one: `phase` changes only after `unfinished` was seen as zero, hence after this item is finished, and
-///   its end comes after the read. Tickets of different phases differ (48 bits of phases), so that an exchange by a
-///   thread that slept through a phase fails.
+///   ticket n (release), which the thread has read (acquire). Not a newer one: `phase` changes only after `unfinished`
+///   was seen as zero, hence after this item is finished, and its end comes after the read. Numbers do not come again (64
+///   bits), so that the exchange fails for a thread that slept through a phase.
 /// * What it points at is alive until the item is finished, because the calling thread waits for that before it leaves
 ///   [`OwnTeam::for_each`], panicking or not. Thereafter the thread touches only this structure, which it owns a share of.
-/// * No two threads take the same item, since each exchange lowers the ticket.
+/// * No two threads take the same item, since only one exchange of n for zero succeeds.
 /// * What one phase writes, the next one sees: finished items (release), `unfinished` (acquire) in the calling thread, its
 ///   ticket (release), the ticket in other threads (acquire).
-/// * Nobody sleeps for ever. A thread that goes to sleep counts itself in `sleepers`, then looks at the ticket; the
+/// * Nobody sleeps through work. A thread that goes to sleep counts itself in `sleepers`, then looks at the ticket; the
 ///   calling thread writes the ticket, then looks at `sleepers`; all four are sequentially consistent, so one of them
 ///   sees the other. The lock is held from counting until the wait begins and is taken before the notification, so the
 ///   notification does not come between. The same with `waiting` and `unfinished` the other way round.
 #[derive(Debug)]
 struct Shared {
-    ticket: Line<AtomicU64>,
-    /// The phase that is on; dangling between phases.
-    phase: AtomicPtr<Head>,
+    current: Line<Current>,
     /// Items of it that are not finished.
     unfinished: Line<AtomicUsize>,
     /// The calling thread sleeps until they are.
@@ -176,6 +176,18 @@ struct Shared {
     spin: Duration,
 }
 
+/// What threads look at to find work.
+#[derive(Debug)]
+struct Current {
+    ticket: AtomicU64,
+    /// The phase that is on; dangling between phases.
+    phase: AtomicPtr<Head>,
+    /// How many items it has, or a later one: a bound for who looks for some.
+    items: AtomicUsize,
+    /// One per item. The first few share a line with the ticket.
+    slots: [AtomicU64; MAX_THREADS],
+}
+
 /// Starts a line of the cache, so that what threads wait for does not share one with what others write.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -187,16 +199,11 @@ struct State {
     shutdown: bool,
 }
 
-/// Bits of a ticket that count items.
-const ITEMS: u32 = 16;
-const LEFT: u64 = (1 << ITEMS) - 1;
-
 /// What threads know of a phase without knowing its types.
 #[derive(Debug)]
 struct Head {
     /// Computes item `i`; see [`item`].
     call: unsafe fn(*const Head, usize),
-    len: usize,
 }
 
 #[repr(C)]
@@ -210,11 +217,11 @@ struct Phase<'a, T, F> {
 ///
 /// # Safety
 /// `phase` points at the head of a live `Phase<T, F>`, whose items are live and reached through it only, and no other
-/// call has or gets the same `i < len`.
+/// call has or gets the same item `i`, which exists.
 unsafe fn item<T: Send, F: Fn(usize, &mut T) + Sync>(phase: *const Head, i: usize) {
     // SAFETY: the caller passes a live phase of these types; the head is its first field (`repr(C)`).
     let phase = unsafe { &*phase.cast::<Phase<'_, T, F>>() };
-    // SAFETY: `i < len`, and nobody else has this item.
+    // SAFETY: the item exists, and nobody else has it.
     let item = unsafe { &mut *phase.items.add(i) };
     (phase.f)(i, item);
 }
@@ -222,8 +229,12 @@ unsafe fn item<T: Send, F: Fn(usize, &mut T) + Sync>(phase: *const Head, i: usiz
 impl OwnTeam {
     fn new(threads: usize, spin: Duration) -> io::Result<OwnTeam> {
         let shared = Arc::new(Shared {
-            ticket: Line::default(),
-            phase: AtomicPtr::new(ptr::null_mut()),
+            current: Line(Current {
+                ticket: AtomicU64::new(0),
+                phase: AtomicPtr::new(ptr::null_mut()),
+                items: AtomicUsize::new(0),
+                slots: [const { AtomicU64::new(0) }; MAX_THREADS],
+            }),
             unfinished: Line::default(),
             waiting: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
@@ -246,7 +257,8 @@ impl OwnTeam {
                 .name(format!("dcz-{thread}"))
                 .stack_size(512 << 10);
             // When a spawn fails, dropping `team` stops the threads that exist.
-            team.workers.push(builder.spawn(move || work(&shared))?);
+            team.workers
+                .push(builder.spawn(move || work(&shared, thread))?);
         }
         // No run pays for the start of a thread.
         let mut state = team.shared.lock();
@@ -259,20 +271,22 @@ impl OwnTeam {
 
     fn for_each<T: Send, F: Fn(usize, &mut T) + Sync>(&self, items: &mut [T], f: &F) {
         let shared = &*self.shared;
-        if items.len() as u64 > LEFT || shared.busy.swap(true, Ordering::Acquire) {
+        if items.is_empty()
+            || items.len() > MAX_THREADS
+            || shared.busy.swap(true, Ordering::Acquire)
+        {
             return inline(items, f);
         }
         let phase = Phase {
-            head: Head {
-                call: item::<T, F>,
-                len: items.len(),
-            },
+            head: Head { call: item::<T, F> },
             items: items.as_mut_ptr(),
             f,
         };
-        shared.publish((&raw const phase).cast(), items.len());
-        // The phase lives on this frame, which nothing leaves before `finish` returns: `take_all` catches panics.
-        let panic = shared.take_all();
+        let head = (&raw const phase).cast();
+        let number = shared.publish(head, items.len());
+        // The phase lives on this frame, which nothing leaves before `finish` returns: panics of items are caught.
+        // SAFETY: item 0 can be taken here only; the phase lives.
+        let panic = unsafe { shared.compute(head, 0) }.or(shared.take_all(number, 1));
         shared.finish();
         let worker_panicked = shared.panicked.swap(false, Ordering::Relaxed);
         shared.busy.store(false, Ordering::Release);
@@ -290,64 +304,67 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out the items of a phase; to be called by the one who has set `busy`, so that all earlier items are finished.
-    fn publish(&self, phase: *const Head, items: usize) {
-        self.phase.store(phase.cast_mut(), Ordering::Relaxed);
+    /// Hands out the items of a phase but the first, at least one and at most [`MAX_THREADS`]; to be called by the one
+    /// who has set `busy`, so that all earlier items are finished. Its number.
+    fn publish(&self, phase: *const Head, items: usize) -> u64 {
+        let current = &self.current.0;
+        let number = current.ticket.load(Ordering::Relaxed) + 1;
+        current.phase.store(phase.cast_mut(), Ordering::Relaxed);
+        current.items.store(items, Ordering::Relaxed);
+        for slot in current.slots.iter().take(items).skip(1) {
+            slot.store(number, Ordering::Relaxed);
+        }
         self.unfinished.0.store(items, Ordering::Relaxed);
-        let before = self.ticket.0.load(Ordering::Relaxed) >> ITEMS;
-        let ticket = (before.wrapping_add(1) << ITEMS) | items as u64;
-        self.ticket.0.store(ticket, Ordering::SeqCst);
+        current.ticket.store(number, Ordering::SeqCst);
         let sleepers = self.sleepers.0.load(Ordering::SeqCst);
         if sleepers > 0 {
             drop(self.lock());
-            // One item is the calling thread's.
             if items > sleepers {
                 self.start.notify_all();
             } else {
                 (1..items).for_each(|_| self.start.notify_one());
             }
         }
+        number
     }
 
-    /// Whether there is an item to take.
-    fn ready(&self, order: Ordering) -> bool {
-        self.ticket.0.load(order) & LEFT != 0
+    /// Computes item `i`. What it panicked with.
+    ///
+    /// # Safety
+    /// The caller has taken this item of the phase that `phase` points at.
+    unsafe fn compute(&self, phase: *const Head, i: usize) -> Option<Panic> {
+        // SAFETY: the phase lives until `unfinished` is lowered below, and nobody else has this item (see `Shared`).
+        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { ((*phase).call)(phase, i) }));
+        if outcome.is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        let last = self.unfinished.0.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.waiting.load(Ordering::SeqCst) {
+            drop(self.lock());
+            self.done.notify_one();
+        }
+        outcome.err()
     }
 
-    /// Takes an item and computes it, until there is none; the last panic of an item, all others being computed nevertheless.
-    fn take_all(&self) -> Option<Box<dyn std::any::Any + Send>> {
+    /// Takes items of phase `number`, which the ticket has shown, and computes them, until there is none, from item
+    /// `first` on; the first panic, all items being computed nevertheless.
+    fn take_all(&self, number: u64, first: usize) -> Option<Panic> {
+        let current = &self.current.0;
+        let phase = current.phase.load(Ordering::Relaxed);
+        let items = current.items.load(Ordering::Relaxed);
         let mut panic = None;
-        let mut ticket = self.ticket.0.load(Ordering::Acquire);
-        while ticket & LEFT != 0 {
-            let phase = self.phase.load(Ordering::Relaxed);
-            let lower = ticket - 1;
-            let exchange = self.ticket.0.compare_exchange_weak(
-                ticket,
-                lower,
-                Ordering::Acquire,
-                Ordering::Acquire,
-            );
-            if let Err(now) = exchange {
-                ticket = now;
-                continue;
+        for i in (first..items).chain(1..first.min(items)) {
+            let take = |slot: &AtomicU64| {
+                // Looks first: a look leaves the line to the others.
+                slot.load(Ordering::Relaxed) == number
+                    && slot
+                        .compare_exchange(number, 0, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
+            };
+            if current.slots.get(i).is_some_and(take) {
+                // SAFETY: this thread has taken the item, so `phase` belongs to it (see `Shared`).
+                panic = panic.or(unsafe { self.compute(phase, i) });
             }
-            // SAFETY: this thread has taken an item of the phase that `phase` points at, which therefore lives until
-            // `unfinished` is lowered below; no other thread gets the same number (see `Shared`).
-            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
-                let head = &*phase;
-                (head.call)(phase, head.len - (ticket & LEFT) as usize);
-            }));
-            if let Err(payload) = outcome {
-                panic = Some(payload);
-                self.panicked.store(true, Ordering::Relaxed);
-            }
-            if self.unfinished.0.fetch_sub(1, Ordering::SeqCst) == 1
-                && self.waiting.load(Ordering::SeqCst)
-            {
-                drop(self.lock());
-                self.done.notify_one();
-            }
-            ticket = self.ticket.0.load(Ordering::Acquire);
         }
         panic
     }
@@ -388,28 +405,33 @@ impl Shared {
     }
 }
 
+type Panic = Box<dyn Any + Send>;
+
 fn wait<'a>(condvar: &Condvar, guard: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work(shared: &Shared) {
+/// The life of thread `own` of a team.
+fn work(shared: &Shared, own: usize) {
+    let ticket = &shared.current.0.ticket;
+    let mut seen = 0;
     shared.lock().started += 1;
     shared.done.notify_one();
     loop {
+        if !shared.spin_until(|| ticket.load(Ordering::Relaxed) != seen) {
+            let mut state = shared.lock();
+            shared.sleepers.0.fetch_add(1, Ordering::SeqCst);
+            while ticket.load(Ordering::SeqCst) == seen && !state.shutdown {
+                state = wait(&shared.start, state);
+            }
+            shared.sleepers.0.fetch_sub(1, Ordering::SeqCst);
+            if state.shutdown {
+                return;
+            }
+        }
+        seen = ticket.load(Ordering::Acquire);
         // The calling thread learns of panics from `panicked`.
-        drop(shared.take_all());
-        if shared.spin_until(|| shared.ready(Ordering::Relaxed)) {
-            continue;
-        }
-        let mut state = shared.lock();
-        shared.sleepers.0.fetch_add(1, Ordering::SeqCst);
-        while !shared.ready(Ordering::SeqCst) && !state.shutdown {
-            state = wait(&shared.start, state);
-        }
-        shared.sleepers.0.fetch_sub(1, Ordering::SeqCst);
-        if state.shutdown {
-            return;
-        }
+        drop(shared.take_all(seen, own));
     }
 }
 
@@ -497,7 +519,7 @@ mod tests {
         team.for_each(&mut [0; 2], &|i, _: &mut i32| {
             if i == 0 {
                 let shared = Arc::clone(&team.shared);
-                *late.lock().unwrap() = Some(std::thread::spawn(move || work(&shared)));
+                *late.lock().unwrap() = Some(std::thread::spawn(move || work(&shared, 1)));
                 while !joined.load(Ordering::Acquire) {
                     std::thread::yield_now();
                 }

@@ -35,31 +35,69 @@ impl<'e> Exec<'e> {
             id,
             form: info.form,
             timed: self.profiling,
-            release: self.release,
+            window: self.release.then_some(self.window()),
+        }
+    }
+
+    /// Pages are given back in such windows, those behind the reader.
+    fn window(&self) -> u64 {
+        if self.workers.len() > 1 {
+            WIDE_WINDOW
+        } else {
+            WINDOW
         }
     }
 
     /// Gives mapped pages back; the next run reads them from the page cache again.
     pub(super) fn release_layer(&self, id: LayerId, layer: &Layer) {
-        if self.release {
+        if self.release && self.window() == WINDOW {
             release(self.container, self.net, id.0 as usize, layer);
         }
     }
+
+    /// The end of a run: gives back what wide windows have left.
+    pub(super) fn release_rest(&self) {
+        if !self.release || self.window() == WINDOW {
+            return;
+        }
+        let source = self.container.source();
+        let mut rest = 0..0;
+        for (index, layer) in self.network.layers.iter().enumerate() {
+            let Some(range) = extent(self.container, self.net, index, layer) else {
+                continue;
+            };
+            if range.start < rest.start || range.start > rest.end.saturating_add(WINDOW) {
+                source.release(rest.start, rest.end - rest.start);
+                rest = range;
+            } else {
+                rest.end = rest.end.max(range.end);
+            }
+        }
+        source.release(rest.start, rest.end - rest.start);
+    }
 }
 
-/// Bytes of a file that are mapped together: pages are given back in such windows, those behind the reader.
+/// Bytes of a file that are mapped together.
 const WINDOW: u64 = 65_536;
+
+/// The window with several threads: to give pages back the system interrupts the processors that run them, which takes
+/// longer than decoding a small layer (a millisecond on a busy virtual machine).
+const WIDE_WINDOW: u64 = 1 << 20;
+
+/// Where the tiles of a layer lie in the file.
+fn extent(container: &Container, net: usize, layer: usize, record: &Layer) -> Option<Range<u64>> {
+    let id = LayerId(layer as u32);
+    let last = record.tiles.len().checked_sub(1)?;
+    let (_, first) = container.tile(net, id, 0).ok()?;
+    let (_, last) = container.tile(net, id, last).ok()?;
+    Some(first.start..last.end.max(first.start))
+}
 
 /// Gives the mapped pages of a layer back.
 pub(crate) fn release(container: &Container, net: usize, layer: usize, record: &Layer) {
-    let id = LayerId(layer as u32);
-    let Some(last) = record.tiles.len().checked_sub(1) else {
-        return;
-    };
-    let ends = (container.tile(net, id, 0), container.tile(net, id, last));
-    if let (Ok((_, first)), Ok((_, last))) = ends {
-        let len = last.end.saturating_sub(first.start);
-        container.source().release(first.start, len);
+    if let Some(range) = extent(container, net, layer, record) {
+        let len = range.end - range.start;
+        container.source().release(range.start, len);
     }
 }
 
@@ -70,8 +108,8 @@ pub(super) struct Coded<'a> {
     pub(super) id: LayerId,
     pub(super) form: TileForm,
     pub(super) timed: bool,
-    /// Drop the mapped pages of large tiles after decoding them.
-    pub(super) release: bool,
+    /// Drop the mapped pages behind the reader in windows of this size.
+    pub(super) window: Option<u64>,
 }
 
 impl Coded<'_> {
@@ -92,10 +130,10 @@ impl Coded<'_> {
 
     /// A tile has been read: the windows that end in it are given back. The last one goes with the layer.
     pub(super) fn used(&self, tile: usize) {
-        if self.release
+        if let Some(window) = self.window
             && let Ok((_, range)) = self.container.tile(self.net, self.id, tile)
         {
-            let whole = |at: u64| at / WINDOW * WINDOW;
+            let whole = |at: u64| at / window * window;
             let (from, to) = (whole(range.start), whole(range.end));
             if from < to {
                 self.container.source().release(from, to - from);
