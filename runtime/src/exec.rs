@@ -111,7 +111,6 @@ impl<'e> Exec<'e> {
             }
             index = next;
         }
-        self.release_rest();
         Ok(())
     }
 

@@ -54,50 +54,28 @@ impl<'e> Exec<'e> {
             release(self.container, self.net, id.0 as usize, layer);
         }
     }
-
-    /// The end of a run: gives back what wide windows have left.
-    pub(super) fn release_rest(&self) {
-        if !self.release || self.window() == WINDOW {
-            return;
-        }
-        let source = self.container.source();
-        let mut rest = 0..0;
-        for (index, layer) in self.network.layers.iter().enumerate() {
-            let Some(range) = extent(self.container, self.net, index, layer) else {
-                continue;
-            };
-            if range.start < rest.start || range.start > rest.end.saturating_add(WINDOW) {
-                source.release(rest.start, rest.end - rest.start);
-                rest = range;
-            } else {
-                rest.end = rest.end.max(range.end);
-            }
-        }
-        source.release(rest.start, rest.end - rest.start);
-    }
 }
 
 /// Bytes of a file that are mapped together.
 const WINDOW: u64 = 65_536;
 
 /// The window with several threads: to give pages back the system interrupts the processors that run them, which takes
-/// longer than decoding a small layer (a millisecond on a busy virtual machine).
+/// longer than decoding a small layer (a millisecond on a busy virtual machine). What is in the last one stays.
 const WIDE_WINDOW: u64 = 1 << 20;
 
-/// Where the tiles of a layer lie in the file.
-fn extent(container: &Container, net: usize, layer: usize, record: &Layer) -> Option<Range<u64>> {
-    let id = LayerId(layer as u32);
-    let last = record.tiles.len().checked_sub(1)?;
-    let (_, first) = container.tile(net, id, 0).ok()?;
-    let (_, last) = container.tile(net, id, last).ok()?;
-    Some(first.start..last.end.max(first.start))
-}
+/// More than what lies between two tiles.
+const GAP: u64 = 4096;
 
 /// Gives the mapped pages of a layer back.
 pub(crate) fn release(container: &Container, net: usize, layer: usize, record: &Layer) {
-    if let Some(range) = extent(container, net, layer, record) {
-        let len = range.end - range.start;
-        container.source().release(range.start, len);
+    let id = LayerId(layer as u32);
+    let Some(last) = record.tiles.len().checked_sub(1) else {
+        return;
+    };
+    let ends = (container.tile(net, id, 0), container.tile(net, id, last));
+    if let (Ok((_, first)), Ok((_, last))) = ends {
+        let len = last.end.saturating_sub(first.start);
+        container.source().release(first.start, len);
     }
 }
 
@@ -134,7 +112,8 @@ impl Coded<'_> {
             && let Ok((_, range)) = self.container.tile(self.net, self.id, tile)
         {
             let whole = |at: u64| at / window * window;
-            let (from, to) = (whole(range.start), whole(range.end));
+            // A window may end in the gap before the tile.
+            let (from, to) = (whole(range.start.saturating_sub(GAP)), whole(range.end));
             if from < to {
                 self.container.source().release(from, to - from);
             }
