@@ -271,10 +271,7 @@ impl OwnTeam {
 
     fn for_each<T: Send, F: Fn(usize, &mut T) + Sync>(&self, items: &mut [T], f: &F) {
         let shared = &*self.shared;
-        if items.is_empty()
-            || items.len() > MAX_THREADS
-            || shared.busy.swap(true, Ordering::Acquire)
-        {
+        if items.is_empty() || items.len() > MAX_THREADS || !shared.enter() {
             return inline(items, f);
         }
         let phase = Phase {
@@ -282,19 +279,8 @@ impl OwnTeam {
             items: items.as_mut_ptr(),
             f,
         };
-        let head = (&raw const phase).cast();
-        let number = shared.publish(head, items.len());
-        // The phase lives on this frame, which nothing leaves before `finish` returns: panics of items are caught.
-        // SAFETY: item 0 can be taken here only; the phase lives.
-        let panic = unsafe { shared.compute(head, 0) }.or(shared.take_all(number, 1));
-        shared.finish();
-        let worker_panicked = shared.panicked.swap(false, Ordering::Relaxed);
-        shared.busy.store(false, Ordering::Release);
-        match panic {
-            Some(payload) => resume_unwind(payload),
-            None if worker_panicked => resume_unwind(Box::new("a worker thread panicked")),
-            None => {}
-        }
+        // SAFETY: the phase lives on this frame, and `enter` has left it to this call alone.
+        unsafe { shared.run((&raw const phase).cast(), items.len()) };
     }
 }
 
@@ -304,8 +290,32 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out the items of a phase but the first, at least one and at most [`MAX_THREADS`]; to be called by the one
-    /// who has set `busy`, so that all earlier items are finished. Its number.
+    /// Begins a phase unless one is on. All items of earlier ones are finished then.
+    fn enter(&self) -> bool {
+        !self.busy.swap(true, Ordering::Acquire)
+    }
+
+    /// A whole phase of so many items, from `enter` on. A panic of an item is raised when all are finished.
+    ///
+    /// # Safety
+    /// `phase` is the head of a live phase with so many items, at least one and at most [`MAX_THREADS`], that nobody else
+    /// runs, and `enter` has allowed it.
+    unsafe fn run(&self, phase: *const Head, items: usize) {
+        let number = self.publish(phase, items);
+        // Nothing leaves this frame before `finish` returns: panics of items are caught.
+        // SAFETY: item 0 can be taken here only; the phase lives.
+        let panic = unsafe { self.compute(phase, 0) }.or(self.take_all(number, 1));
+        self.finish();
+        let worker_panicked = self.panicked.swap(false, Ordering::Relaxed);
+        self.busy.store(false, Ordering::Release);
+        match panic {
+            Some(payload) => resume_unwind(payload),
+            None if worker_panicked => resume_unwind(Box::new("a worker thread panicked")),
+            None => {}
+        }
+    }
+
+    /// Hands out the items of a phase but the first. Its number.
     fn publish(&self, phase: *const Head, items: usize) -> u64 {
         let current = &self.current.0;
         let number = current.ticket.load(Ordering::Relaxed) + 1;
