@@ -1,7 +1,7 @@
 //! Threads that behave in a service: run inline, on a pool the caller passes in, or on a session's own small team.
 //!
-//! A run is one parallel *region* ([`Team::region`]), with all its steps and bands in it. Within it the calling thread
-//! goes through the program and publishes *phases* ([`Team::for_each`]): the items of a slice, taken one at a time by
+//! A run is one parallel *region* (`Team::region`), with all its steps and bands in it. Within it the calling thread
+//! goes through the program and publishes *phases* (`Team::for_each`): the items of a slice, taken one at a time by
 //! whatever threads are there, thread i beginning with item i, so that rows stay in the cache of the core that made
 //! them. A phase ends when all its items are done. What is serial (moving the windows of a band,
 //! cutting maps into parts) the calling thread does between two phases, because the items and what they borrow live on
@@ -18,7 +18,7 @@
 //!   price is rayon's: a thread that waits for the end of a phase may take a foreign job of the pool first.
 //!
 //! This is the only file of the crate with `unsafe`: the items and the closure of a phase live on the caller's stack and
-//! are reached by other threads through a raw pointer. The protocol that makes it sound is described at [`Shared`].
+//! are reached by other threads through a raw pointer. The protocol that makes it sound is described at `Shared`.
 
 use std::any::Any;
 use std::io;
