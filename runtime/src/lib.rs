@@ -20,6 +20,7 @@
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
 mod band;
+mod buffer;
 mod convert;
 mod cost;
 mod cost_table;

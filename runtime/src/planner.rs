@@ -738,21 +738,16 @@ fn kernel_scratch(
     rows: usize,
 ) -> usize {
     if let Some(ResidentForm::Fft(shape)) = form {
-        let tile = liveness::round(weights::tile_len(layer));
-        return fft::needs(&shape).map_or(0, |needs| needs.run.max(tile + needs.load));
+        let load = resident::load_scratch(ResidentForm::Fft(shape), layer);
+        return fft::needs(&shape).map_or(0, |needs| needs.run.max(load));
     }
-    if let Some(ResidentForm::Lists(_, whole)) = form {
-        let tile = liveness::round(weights::tile_len(layer)) + sparse::fill_workspace(&whole);
-        return sparse::run_workspace(&whole, panels, rows).max(tile);
+    if let Some(ResidentForm::Lists(group, whole)) = form {
+        let load = resident::load_scratch(ResidentForm::Lists(group, whole), layer);
+        return sparse::run_workspace(&whole, panels, rows).max(load);
     }
-    if let Some(size) = form.and_then(ResidentForm::transform) {
+    if let Some((form, size)) = form.and_then(|form| Some((form, form.transform()?))) {
         let run = winograd::workspace(size, shape, panels, rows, level);
-        // When they are made: a decoded tile, and a panel before it is narrowed.
-        let tile = liveness::round(weights::tile_len(layer));
-        return match form {
-            Some(ResidentForm::Winograd16(_)) => run.max(tile + winograd::panel_len(size, shape)),
-            _ => run.max(tile),
-        };
+        return run.max(resident::load_scratch(form, layer));
     }
     let tile = |t: &dcz_format::layer::Tile| match cost::transform(algorithm) {
         Some(size) => winograd::tile_cut(size, shape, t.panels as usize, rows, level).scratch,
@@ -774,8 +769,7 @@ fn share_of_rows(rows: usize, unit: usize, threads: usize) -> usize {
 
 fn linear_scratch(form: Option<ResidentForm>, layer: &Layer) -> usize {
     if form == Some(ResidentForm::LinearLists) {
-        // When they are made.
-        return liveness::round(weights::tile_len(layer)) + linear_sparse::FILL_WORKSPACE;
+        return resident::load_scratch(ResidentForm::LinearLists, layer);
     }
     let tiles = layer.tiles.iter();
     let scratch = tiles.map(|t| dcz_kernels::linear_workspace(t.panels as usize, t.k_len as usize));
