@@ -22,7 +22,7 @@
 mod band;
 mod buffer;
 mod convert;
-mod cost;
+pub mod cost;
 mod cost_table;
 pub mod error;
 mod exec;

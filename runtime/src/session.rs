@@ -3,7 +3,7 @@
 
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{self, Exec, Io, StepTime, Worker};
+use crate::exec::{Exec, Io, StepTime, Worker};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
 use crate::liveness::Span;
 use crate::model::Model;
