@@ -13,13 +13,13 @@ use crate::Result;
 use crate::cases;
 use crate::record::{Output, Report};
 use crate::stats::Times;
+use dcz::cost;
 #[cfg(feature = "fft")]
 use dcz_kernels::fft::FftPlan;
 use dcz_kernels::winograd::{self, Resident, Winograd};
-use dcz::cost;
 use dcz_kernels::{
-    ALGOS, Activation, Algo, ConvAlgo, ConvShape, Epilogue, Isa, KOrder, Map, Start, Steps,
-    Lut, TileValues, View, ViewMut, WeightTile, conv_tiles, kernel_name, sparse, weights::PANEL,
+    ALGOS, Activation, Algo, ConvAlgo, ConvShape, Epilogue, Isa, KOrder, Lut, Map, Start, Steps,
+    TileValues, View, ViewMut, WeightTile, conv_tiles, kernel_name, sparse, weights::PANEL,
     workspace,
 };
 use serde::{Deserialize, Serialize};
@@ -278,7 +278,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             }
         }
     }
-    if args.fit && args.case.as_ref().is_none_or(|part| "linear".contains(part.as_str())) {
+    if args.fit
+        && args
+            .case
+            .as_ref()
+            .is_none_or(|part| "linear".contains(part.as_str()))
+    {
         linear::run(isa, args.millis, &mut caches, &mut report);
     }
     if !args.output.json {
@@ -506,8 +511,15 @@ impl Layer {
             groups.push(count);
             at += count;
         }
-        let panels = |t: &Cut| if joined { most.max(t.panels).min(shape.panels()) } else { t.panels };
-        let sizes = (self.tiles.iter()).map(|t| workspace(algo.algo, shape, panels(t), shape.out_h));
+        let panels = |t: &Cut| {
+            if joined {
+                most.max(t.panels).min(shape.panels())
+            } else {
+                t.panels
+            }
+        };
+        let sizes =
+            (self.tiles.iter()).map(|t| workspace(algo.algo, shape, panels(t), shape.out_h));
         let mut scratch = vec![0.0; sizes.max().unwrap_or(0)];
         let (form, source, kept_bytes) = match &values {
             Values::I8 if kept => (", kept codes", Source::I8, self.codes.len()),

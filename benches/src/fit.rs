@@ -8,7 +8,7 @@
 use crate::Result;
 use crate::conv::{Model, Shape, Source, cuts};
 use crate::stats::{Times, median};
-use dcz::cost::{self, ListCost, TileCost, Vectors, WEIGHTS, Weights};
+use dcz::cost::{self, TileCost, Vectors, WEIGHTS, Weights};
 use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{ConvAlgo, ConvShape, Isa};
 use serde::Deserialize;
@@ -24,7 +24,7 @@ const ROUNDS: usize = 12;
 /// Sweeps of coordinate descent.
 const SWEEPS: usize = 20_000;
 /// Columns of [`cost::Work`] that all rows of an algorithm share.
-const SHARED: usize = 7;
+const SHARED: usize = 8;
 
 /// Options of `bench fit`.
 #[derive(Debug, clap::Args)]
@@ -159,7 +159,10 @@ impl Equations {
             }
         }
         // Large errors count, but none alone decides.
-        let score = errors.iter().map(|e| (1.0 + (e / OUTLIER).powi(2)).ln()).sum();
+        let score = errors
+            .iter()
+            .map(|e| (1.0 + (e / OUTLIER).powi(2)).ln())
+            .sum();
         Fit {
             prices,
             errors,
@@ -197,7 +200,9 @@ impl Equations {
             }
         }
         let unscaled = x.iter().zip(&scale);
-        unscaled.map(|(x, s)| if *s > 0.0 { x / s } else { 0.0 }).collect()
+        unscaled
+            .map(|(x, s)| if *s > 0.0 { x / s } else { 0.0 })
+            .collect()
     }
 }
 
@@ -236,21 +241,19 @@ fn tiles(text: &mut String, known: &TileCost, seen: &[Seen]) -> Result<()> {
         (None, false) => &[1, 8, 16],
         _ => &[8, 16],
     };
-    let together: &[usize] = if sparse { &[1, 2, 4, 8] } else { &[1] };
-    let single: &[f64] = if sparse { &[1.0, 1.5, 2.5] } else { &[1.0] };
+    let alone = [Vectors {
+        lanes: 1,
+        sizes: [1; 3],
+        least: 1.0,
+    }];
+    let ways: Vec<Vectors> = if sparse { ways() } else { alone.to_vec() };
     let mut best: Option<(Vectors, Fit)> = None;
-    for &lanes in lanes {
-        for &together in together {
-            for &single in single {
-                let vectors = Vectors {
-                    lanes,
-                    together,
-                    single,
-                };
-                let fit = equations(vectors).solve();
-                if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
-                    best = Some((vectors, fit));
-                }
+    for way in ways {
+        for &lanes in lanes {
+            let vectors = Vectors { lanes, ..way };
+            let fit = equations(vectors).solve();
+            if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
+                best = Some((vectors, fit));
             }
         }
     }
@@ -264,17 +267,12 @@ fn tiles(text: &mut String, known: &TileCost, seen: &[Seen]) -> Result<()> {
         let prices: Vec<String> = (0..WEIGHTS.len()).map(|i| price(p[from + i])).collect();
         prices.join(", ")
     };
-    let Vectors {
-        lanes,
-        together,
-        single,
-    } = vectors;
-    let [product, strided, present, input, output, far, pixel] =
+    let [product, strided, present, input, output, far, row, pixel] =
         std::array::from_fn(|i| price(p[i]));
     writeln!(
         text,
-        "        TileCost {{ algorithm: ConvAlgo::{name}, vectors: Vectors {{ lanes: {lanes}, together: {together}, single: {single:?} }},\n            \
-         product: {product}, strided: {strided}, present: {present}, input: {input}, output: {output}, far: {far}, pixel: {pixel},\n            \
+        "        TileCost {{ algorithm: ConvAlgo::{name}, vectors: {vectors:?},\n            \
+         product: {product}, strided: {strided}, present: {present}, input: {input}, output: {output}, far: {far}, row: {row}, pixel: {pixel},\n            \
          weight: [{}], few: [{}] }},",
         list(SHARED),
         list(SHARED + WEIGHTS.len())
@@ -306,7 +304,7 @@ fn row(
     };
     let w = cost::work(algorithm, vectors, shape, passes, model.present);
     let mut row = vec![
-        w.product, w.strided, w.present, w.input, w.output, w.far, w.pixel,
+        w.product, w.strided, w.present, w.input, w.output, w.far, w.row, w.pixel,
     ];
     row.resize(SHARED + 2 * WEIGHTS.len(), 0.0);
     row[SHARED + weights as usize] = w.weight;
@@ -327,53 +325,72 @@ fn lists(text: &mut String, group: usize, seen: &[Seen]) -> Result<()> {
     let rows: Vec<&Seen> = (seen.iter())
         .filter(|s| s.model.weights == Source::Lists && s.model.algorithm == name)
         .collect();
-    let mut best: Option<([usize; 2], Fit)> = None;
-    for lanes in [8, 16] {
-        for vectors in [1, 2, 4, 8, 12] {
-            let equation = |s: &&Seen| {
-                let w = cost::list_work(group, lanes, vectors, &s.shape, s.model.entries);
-                (vec![w.product, w.entry, w.list, w.input, w.output], s.ns)
-            };
-            let fit = Equations {
-                rows: rows.iter().map(equation).collect(),
-            }
-            .solve();
-            if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
-                best = Some(([lanes, vectors], fit));
-            }
+    let mut best: Option<(Vectors, Fit)> = None;
+    for vectors in ways() {
+        let equation = |s: &&Seen| {
+            let w = cost::list_work(group, vectors, &s.shape, s.model.entries);
+            (
+                vec![w.product, w.entry, w.list, w.input, w.output, w.row],
+                s.ns,
+            )
+        };
+        let fit = Equations {
+            rows: rows.iter().map(equation).collect(),
+        }
+        .solve();
+        if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
+            best = Some((vectors, fit));
         }
     }
     let found = best.filter(|_| !rows.is_empty());
-    let ([lanes, vectors], fit) = found.ok_or("lists: no measurement")?;
+    let (vectors, fit) = found.ok_or("lists: no measurement")?;
     let titles = rows.iter().map(|s| s.title.clone());
     report(&format!("lists of {group}"), titles, &fit.errors);
-    let [product, entry, list, input, output] = std::array::from_fn(|i| fit.prices[i]);
-    let cost = ListCost {
-        group,
-        lanes,
-        vectors,
-        product,
-        entry,
-        list,
-        input,
-        output,
-    };
+    let [product, entry, list, input, output, row] = std::array::from_fn(|i| fit.prices[i]);
     writeln!(
         text,
-        "        ListCost {{ group: {group}, lanes: {lanes}, vectors: {vectors}, product: {}, entry: {}, list: {}, input: {}, output: {} }},",
-        price(cost.product),
-        price(cost.entry),
-        price(cost.list),
-        price(cost.input),
-        price(cost.output)
+        "        ListCost {{ group: {group}, vectors: {vectors:?}, product: {}, entry: {}, list: {}, input: {}, output: {}, row: {} }},",
+        price(product),
+        price(entry),
+        price(list),
+        price(input),
+        price(output),
+        price(row)
     )?;
     Ok(())
+}
+
+/// How kernels that skip zeros may take their pixels.
+fn ways() -> Vec<Vectors> {
+    const SIZES: [[usize; 3]; 8] = [
+        [1, 1, 1],
+        [2, 1, 1],
+        [4, 2, 1],
+        [4, 1, 1],
+        [6, 4, 2],
+        [8, 4, 2],
+        [8, 1, 1],
+        [12, 8, 4],
+    ];
+    let least = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
+    let of = |sizes: [usize; 3]| {
+        [8, 16].into_iter().flat_map(move |lanes| {
+            least.map(|least| Vectors {
+                lanes,
+                sizes,
+                least,
+            })
+        })
+    };
+    SIZES.into_iter().flat_map(of).collect()
 }
 
 /// Prices of linear layers: medians of what is left after the rows that came before.
 fn linear_layers(text: &mut String, seen: &[(Model, f64, f64)]) -> Result<()> {
     let of = |source: Source, one: bool, ns: &dyn Fn(&Model, f64, f64) -> f64| -> Result<f64> {
-        let rows = seen.iter().filter(|(m, ..)| m.weights == source && (m.rows == 1) == one);
+        let rows = seen
+            .iter()
+            .filter(|(m, ..)| m.weights == source && (m.rows == 1) == one);
         let prices: Vec<f64> = rows.map(|(m, weights, t)| ns(m, *weights, *t)).collect();
         median(&prices).ok_or_else(|| format!("linear layers: no {source:?}").into())
     };
@@ -385,7 +402,10 @@ fn linear_layers(text: &mut String, seen: &[(Model, f64, f64)]) -> Result<()> {
     let further = |first: f64, amount: f64, m: &Model, t: f64| {
         (t / amount - first) / m.rows.saturating_sub(1).max(1) as f64
     };
-    let more = of(Source::I8, false, &|m, weights, t| further(codes, weights, m, t))?.max(0.0);
+    let more = of(Source::I8, false, &|m, weights, t| {
+        further(codes, weights, m, t)
+    })?
+    .max(0.0);
     let entry = of(Source::Lists, true, &|m, _, t| t / m.entries as f64)?;
     let entry_more = of(Source::Lists, false, &|m, _, t| {
         further(entry, m.entries as f64, m, t)
@@ -442,7 +462,11 @@ fn price(ns: f64) -> String {
 fn report(name: &str, titles: impl Iterator<Item = String>, errors: &[f64]) {
     let sizes: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
     let middle = median(&sizes).unwrap_or(0.0);
-    eprintln!("{name}: {} rows, median error {:.1} %", errors.len(), 100.0 * middle);
+    eprintln!(
+        "{name}: {} rows, median error {:.1} %",
+        errors.len(),
+        100.0 * middle
+    );
     for (title, error) in titles.zip(errors).filter(|(_, e)| e.abs() > 2.0 * OUTLIER) {
         eprintln!("    {:+.0} % {title}", 100.0 * error);
     }

@@ -179,7 +179,8 @@ fn pick(shape: &Shape, zeros: u64) -> Result<String> {
     let step = plan.steps.iter().find(|step| step.algorithm.is_some());
     let step = step.ok_or("a plan without an algorithm")?;
     let algorithm = step.algorithm.clone().unwrap_or_default();
-    let joins = |algo: &Algo, name: &str| name.starts_with(algo.name) && dcz_kernels::joins(algo.algo);
+    let joins =
+        |algo: &Algo, name: &str| name.starts_with(algo.name) && dcz_kernels::joins(algo.algo);
     let transformed = |form: &str| {
         let size = algorithm.trim_start_matches("conv_winograd").chars().next();
         let size = size.unwrap_or('?');

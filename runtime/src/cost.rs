@@ -28,6 +28,7 @@ pub struct Work {
     pub input: f64,
     pub output: f64,
     pub far: f64,
+    pub row: f64,
     pub pixel: f64,
     pub weight: f64,
     pub few: f64,
@@ -44,6 +45,7 @@ impl TileCost {
             + self.input * work.input
             + self.output * work.output
             + self.far * work.far
+            + self.row * work.row
             + self.pixel * work.pixel
             + of(&self.weight) * work.weight
             + of(&self.few) * work.few
@@ -52,7 +54,10 @@ impl TileCost {
 
 /// A convolution of `images` images whose weights lie decoded in memory; `None` when the table does not know the
 /// algorithm. Tiles that are `kept` are there together. `cut` is how Winograd goes about it at a level, and that level's [`table::LEVELS`].
-#[expect(clippy::too_many_arguments, reason = "what a layer is and how it is computed")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a layer is and how it is computed"
+)]
 pub(crate) fn conv(
     costs: &Table,
     algorithm: ConvAlgo,
@@ -73,7 +78,10 @@ pub(crate) fn conv(
     if group(algorithm).is_some() && shape.taps() == 1 && density > table::MOST_OF_ONE_TAP {
         return None;
     }
-    let tiles = layer.tiles.iter().map(|t| [t.panels, t.k_len].map(|n| n as usize));
+    let tiles = layer
+        .tiles
+        .iter()
+        .map(|t| [t.panels, t.k_len].map(|n| n as usize));
     let (cut, slower) = cut.unzip();
     let passes = if kept && dcz_kernels::joins(algorithm) {
         joined_passes(shape)
@@ -86,7 +94,10 @@ pub(crate) fn conv(
         TileForm::Lut => Weights::Lut,
         TileForm::F32 => Weights::Float,
     };
-    let ns = cost.ns(&work(algorithm, cost.vectors, shape, passes, density), weights);
+    let ns = cost.ns(
+        &work(algorithm, cost.vectors, shape, passes, density),
+        weights,
+    );
     Some(ms(slower.unwrap_or(1.0) * ns * images as f64))
 }
 
@@ -144,24 +155,20 @@ pub struct ListWork {
     pub list: f64,
     pub input: f64,
     pub output: f64,
+    pub row: f64,
 }
 
 /// Counts the work of lists of groups of `group` output channels with so many entries.
-pub fn list_work(
-    group: usize,
-    lanes: usize,
-    together: usize,
-    shape: &ConvShape,
-    entries: u64,
-) -> ListWork {
-    let vectors = shape.out_h * shape.out_w.div_ceil(lanes.max(1));
+pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64) -> ListWork {
+    let count = shape.out_h * shape.out_w.div_ceil(vectors.lanes.max(1));
     let lists = sparse::starts_len(shape, group).saturating_sub(1) as f64;
     ListWork {
-        product: entries as f64 * vectors as f64,
+        product: entries as f64 * vectors.cost(count),
         entry: entries as f64,
-        list: lists * vectors.div_ceil(together.max(1)) as f64,
+        list: lists * count.div_ceil(vectors.sizes[0].max(1)) as f64,
         input: (shape.in_channels * shape.in_h * shape.in_w) as f64,
         output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
+        row: (shape.out_channels * shape.out_h) as f64,
     }
 }
 
@@ -173,6 +180,7 @@ impl ListCost {
             + self.list * work.list
             + self.input * work.input
             + self.output * work.output
+            + self.row * work.row
     }
 }
 
@@ -185,7 +193,7 @@ pub(crate) fn lists(
     entries: u64,
 ) -> Option<f64> {
     let cost = costs.lists.iter().find(|c| c.group == group)?;
-    let ns = cost.ns(&list_work(group, cost.lanes, cost.vectors, shape, entries));
+    let ns = cost.ns(&list_work(group, cost.vectors, shape, entries));
     Some(ms(ns * images as f64))
 }
 
@@ -255,10 +263,8 @@ pub fn work(
             ..Work::default()
         };
     }
-    let together = vectors.together.max(1);
     let count = shape.out_h * shape.out_w.div_ceil(lanes);
-    let left = (count % together) as f64;
-    let computed = lanes as f64 * ((count / together * together) as f64 + left * vectors.single);
+    let computed = lanes as f64 * vectors.cost(count);
     let macs = outputs * shape.k() as f64 * computed;
     // A small kernel with a stride does not look at everything.
     let seen = |axis: usize, size: usize, out: usize| size.min(out * shape.kernel[axis]);
@@ -278,6 +284,7 @@ pub fn work(
         input: inputs * area * passes,
         output: stored,
         far: far * stored,
+        row: outputs * shape.out_h as f64 * blocks,
         pixel: pixels * blocks * chunks,
         weight: (shape.panels() * PANEL * shape.k()) as f64,
         few: 0.0,
@@ -285,13 +292,7 @@ pub fn work(
 }
 
 /// A linear layer of `rows` rows whose weights lie decoded in memory: a tile decoded just before, or all of them `kept`.
-pub(crate) fn linear(
-    costs: &Table,
-    layer: &Layer,
-    form: TileForm,
-    kept: bool,
-    rows: usize,
-) -> f64 {
+pub(crate) fn linear(costs: &Table, layer: &Layer, form: TileForm, kept: bool, rows: usize) -> f64 {
     let costs = &costs.linear;
     let first = match (kept, form) {
         (false, _) => costs.decoded,

@@ -77,6 +77,8 @@ pub struct TileCost {
     pub output: f64,
     /// The same on top, where the outputs have more than [`FAR_BYTES`].
     pub far: f64,
+    /// A row of an output channel, each time it is stored.
+    pub row: f64,
     /// A pixel, for each block of k and each 8 panels: finding its place.
     pub pixel: f64,
     /// A weight, each time it is read and expanded or transformed, by [`Weights`].
@@ -90,10 +92,23 @@ pub struct TileCost {
 pub struct Vectors {
     /// Lanes of a vector; 1: every pixel counts as one.
     pub lanes: usize,
-    /// Vectors that are computed together.
-    pub together: usize,
-    /// What one left over costs, in vectors.
-    pub single: f64,
+    /// Vectors that are computed together, as often as they fit: the largest number, and what is tried for the rest.
+    pub sizes: [usize; 3],
+    /// What fewer vectors than this cost too: they wait for each other.
+    pub least: f64,
+}
+
+impl Vectors {
+    /// What so many vectors cost, in vectors.
+    pub(crate) fn cost(&self, vectors: usize) -> f64 {
+        let (mut left, mut cost) = (vectors, 0.0);
+        for size in self.sizes.into_iter().chain([1]) {
+            let size = size.max(1);
+            cost += (left / size) as f64 * self.least.max(size as f64);
+            left %= size;
+        }
+        cost
+    }
 }
 
 /// Costs of resident lists.
@@ -101,10 +116,8 @@ pub struct Vectors {
 pub struct ListCost {
     /// Output channels of a group.
     pub group: usize,
-    /// Lanes of a vector of pixels.
-    pub lanes: usize,
-    /// Vectors computed together.
-    pub vectors: usize,
+    /// How pixels become vectors.
+    pub vectors: Vectors,
     /// An entry times a vector.
     pub product: f64,
     /// An entry, once: read from memory.
@@ -115,6 +128,8 @@ pub struct ListCost {
     pub input: f64,
     /// An output element.
     pub output: f64,
+    /// A row of an output channel.
+    pub row: f64,
 }
 
 /// Costs of linear layers, per multiply-add of the first row.

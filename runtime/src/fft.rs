@@ -1,9 +1,8 @@
 //! Convolutions by FFT: what the planner needs to know, and weights that stay transformed. Only with the feature `fft`; a library
 //! without it has no such candidates.
 
-use crate::buffer::Buffer;
 use crate::error::{Error, Result};
-use crate::resident::FftNeeds;
+use crate::resident::{FftNeeds, zeros};
 use dcz_kernels::fft::{self, FftPlan};
 use dcz_kernels::{ConvShape, Epilogue, Isa, Start, View, ViewMut, WeightTile};
 use std::ops::Range;
@@ -26,7 +25,7 @@ pub(crate) fn needs(shape: &ConvShape) -> Option<FftNeeds> {
     let plans = Isa::available().filter_map(|isa| FftPlan::new(isa, shape));
     let each = plans.map(|plan| FftNeeds {
         resident: plan.bytes()
-            + size_of::<Buffer<f32>>()
+            + size_of::<Box<[f32]>>()
             + plan.panel_len() * shape.panels() * size_of::<f32>(),
         run: plan.workspace(),
         load: plan.transform_workspace(),
@@ -42,7 +41,7 @@ pub(crate) fn needs(shape: &ConvShape) -> Option<FftNeeds> {
 #[derive(Debug)]
 pub(crate) struct Transformed {
     plan: FftPlan,
-    weights: Buffer<f32>,
+    weights: Box<[f32]>,
 }
 
 impl Transformed {
@@ -50,7 +49,7 @@ impl Transformed {
     pub(crate) fn new(isa: Isa, shape: &ConvShape) -> Result<Transformed> {
         let plan = FftPlan::new(isa, shape).ok_or_else(wrong)?;
         let len = plan.panel_len().saturating_mul(shape.panels());
-        let weights = Buffer::zeros(len)?;
+        let weights = zeros(len)?;
         Ok(Transformed { plan, weights })
     }
 

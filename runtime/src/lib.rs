@@ -20,7 +20,6 @@
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
 mod band;
-mod buffer;
 mod convert;
 pub mod cost;
 mod cost_table;

@@ -4,14 +4,14 @@
 //! size of Winograd, in f32 or 16 bits. All give the bits that decoding in every run gives. The model remembers what exists by weak
 //! references: the last session that lets go of a layer frees it.
 
-use crate::buffer::Buffer;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Worker};
 use crate::fft;
 use crate::liveness;
 use crate::parts::split_scratch;
 use crate::threads::Team;
 use crate::weights::{self, LayerInfo, TileBuffer};
+use bytemuck::Zeroable;
 use dcz_format::graph::LayerId;
 use dcz_format::layer::{Layer, Tile};
 use dcz_format::{Container, TileDecoder, TileForm};
@@ -63,9 +63,9 @@ pub(crate) enum ResidentLayer {
     /// All tiles.
     Tiles(Box<[TileBuffer]>),
     /// All panels, transformed.
-    Winograd(Buffer<f32>),
+    Winograd(Box<[f32]>),
     /// The same in 16 bits.
-    Winograd16 { q: Buffer<i16>, scales: Buffer<f32> },
+    Winograd16 { q: Box<[i16]>, scales: Box<[f32]> },
     /// In the frequency domain.
     Fft(Box<fft::Transformed>),
     /// Lists of what is not zero.
@@ -97,9 +97,9 @@ impl ResidentLayer {
 /// Lists of what is not zero, see [`sparse`].
 #[derive(Debug)]
 pub(crate) struct Lists {
-    starts: Buffer<u32>,
-    places: Buffer<u16>,
-    values: Buffer<f32>,
+    starts: Box<[u32]>,
+    places: Box<[u16]>,
+    values: Box<[f32]>,
     /// Output channels of a group.
     pub group: usize,
     /// The convolution they were made for; of linear layers no map.
@@ -269,7 +269,9 @@ fn each<'a, J: Send>(
         }
     });
     let outcomes = loaders.iter_mut();
-    outcomes.map(|l| std::mem::replace(&mut l.outcome, Ok(()))).collect()
+    outcomes
+        .map(|l| std::mem::replace(&mut l.outcome, Ok(())))
+        .collect()
 }
 
 /// Where a tile of a layer goes.
@@ -281,10 +283,13 @@ struct Room<'a> {
 
 /// Makes a layer whose tiles do not depend on each other.
 fn tiles(team: &Team, loaders: &mut [Loader<'_>], wanted: &Wanted<'_>) -> Result<ResidentLayer> {
-    let Wanted { form, layer, info, .. } = *wanted;
+    let Wanted {
+        form, layer, info, ..
+    } = *wanted;
     let shape = geometry(layer);
     let lens = |t: &Tile| -> (usize, usize, usize) {
-        let transformed = |size| winograd::panel_len(size, &shape).saturating_mul(t.panels as usize);
+        let transformed =
+            |size| winograd::panel_len(size, &shape).saturating_mul(t.panels as usize);
         match form {
             ResidentForm::Winograd(size) => (transformed(size), 0, 0),
             ResidentForm::Winograd16(size) => {
@@ -298,9 +303,9 @@ fn tiles(team: &Team, loaders: &mut [Loader<'_>], wanted: &Wanted<'_>) -> Result
         let lens = layer.tiles.iter().map(|t| part(lens(t)));
         lens.fold(0, usize::saturating_add)
     };
-    let mut words = Buffer::zeros(sum(|(words, ..)| words))?;
-    let mut q = Buffer::zeros(sum(|(_, q, _)| q))?;
-    let mut scales = Buffer::zeros(sum(|(.., scales)| scales))?;
+    let mut words = zeros(sum(|(words, ..)| words))?;
+    let mut q = zeros(sum(|(_, q, _)| q))?;
+    let mut scales = zeros(sum(|(.., scales)| scales))?;
     let mut rest = (&mut *words, &mut *q, &mut *scales);
     let rooms = layer.tiles.iter().map_while(|tile| {
         let lens = lens(tile);
@@ -348,7 +353,9 @@ impl Loader<'_> {
         index: usize,
         room: Room<'_>,
     ) -> Result<()> {
-        let Wanted { form, layer, info, .. } = *wanted;
+        let Wanted {
+            form, layer, info, ..
+        } = *wanted;
         let id = LayerId(wanted.index as u32);
         let Some(size) = form.transform() else {
             let mut tile = TileBuffer::over(room.words);
@@ -382,9 +389,7 @@ impl Loader<'_> {
                 })?;
                 ResidentLayer::Fft(Box::new(weights))
             }
-            ResidentForm::LinearLists => {
-                ResidentLayer::Lists(self.linear_lists(id, layer, info)?)
-            }
+            ResidentForm::LinearLists => ResidentLayer::Lists(self.linear_lists(id, layer, info)?),
             ResidentForm::Lists(group, shape) => {
                 ResidentLayer::Lists(self.lists(id, layer, info, group, shape)?)
             }
@@ -403,7 +408,7 @@ impl Loader<'_> {
         group: usize,
         shape: ConvShape,
     ) -> Result<Lists> {
-        let mut starts = Buffer::zeros(sparse::starts_len(&shape, group))?;
+        let mut starts = zeros(sparse::starts_len(&shape, group))?;
         self.each_tile(id, layer, info, |isa, tile, scratch| {
             sparse::count(isa, &shape, group, tile, &mut starts, scratch);
             Ok(())
@@ -412,7 +417,7 @@ impl Loader<'_> {
         // The plan counts what the file says.
         let entries = entries.filter(|&n| n as u64 <= info.entries(group));
         let entries = entries.ok_or_else(|| dcz_format::Error::zero_count(&layer.name))?;
-        let (mut places, mut values) = (Buffer::zeros(entries)?, Buffer::zeros(entries * group)?);
+        let (mut places, mut values) = (zeros(entries)?, zeros(entries * group)?);
         self.each_tile(id, layer, info, |isa, tile, scratch| {
             let (places, values) = (&mut places, &mut values);
             sparse::fill(isa, &shape, group, tile, &starts, places, values, scratch);
@@ -430,7 +435,7 @@ impl Loader<'_> {
     /// The same for a linear layer.
     fn linear_lists(&mut self, id: LayerId, layer: &Layer, info: &LayerInfo) -> Result<Lists> {
         let outputs = layer.shape.out_channels as usize;
-        let mut starts = Buffer::zeros(linear_sparse::starts_len(info.k, outputs))?;
+        let mut starts = zeros(linear_sparse::starts_len(info.k, outputs))?;
         self.each_tile(id, layer, info, |isa, tile, scratch| {
             linear_sparse::count(isa, outputs, tile, &mut starts, scratch);
             Ok(())
@@ -438,7 +443,7 @@ impl Loader<'_> {
         let entries = sparse::finish_count(&mut starts);
         let entries = entries.filter(|&n| n as u64 <= info.entries(1));
         let entries = entries.ok_or_else(|| dcz_format::Error::zero_count(&layer.name))?;
-        let (mut places, mut values) = (Buffer::zeros(entries)?, Buffer::zeros(entries)?);
+        let (mut places, mut values) = (zeros(entries)?, zeros(entries)?);
         self.each_tile(id, layer, info, |isa, tile, scratch| {
             let (places, values) = (&mut places, &mut values);
             linear_sparse::fill(isa, outputs, tile, &mut starts, places, values, scratch);
@@ -544,4 +549,12 @@ fn geometry(layer: &Layer) -> ConvShape {
 #[cold]
 fn panels() -> Error {
     Error::internal("panels of a layer")
+}
+
+/// Memory for `len` values; a size that a file asks for must not abort the process. Fresh pages of the system are zero already,
+/// so nothing is written twice.
+pub(crate) fn zeros<T: Zeroable>(len: usize) -> Result<Box<[T]>> {
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    let zeros = bytemuck::allocation::try_zeroed_slice_box(len);
+    zeros.map_err(|()| ErrorKind::OutOfMemory(bytes).into())
 }

@@ -1,7 +1,6 @@
 //! Running a network: [`Session::prepare`] plans and allocates, [`Session::run`] computes and
 //! allocates nothing.
 
-use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Exec, Io, StepTime, Worker};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
@@ -11,7 +10,7 @@ use crate::plan::{Memory, Plan};
 use crate::planner::Fixed;
 use crate::profile::{Profile, StepProfile};
 use crate::program::{Program, Resident};
-use crate::resident::{ResidentLayer, Source, Wanted};
+use crate::resident::{ResidentLayer, Source, Wanted, zeros};
 use crate::shape::{self, Dims};
 use crate::threads::{Team, Threads};
 use crate::weights::LayerInfo;
@@ -157,7 +156,7 @@ pub struct Session {
     team: Team,
     /// Loaded by the first `prepare`.
     resources: Option<Resources>,
-    arena: Buffer<f32>,
+    arena: Box<[f32]>,
     workers: Vec<Worker>,
     cache: Vec<Compiled>,
     /// Counts uses of plans.
@@ -226,7 +225,7 @@ impl Session {
             isa,
             team,
             resources: None,
-            arena: Buffer::default(),
+            arena: Box::default(),
             workers: Vec::new(),
             cache: Vec::new(),
             clock: 0,
@@ -417,8 +416,8 @@ impl Session {
         }
         let needed = to.cache.iter().map(Compiled::arena).max().unwrap_or(0);
         if to.arena.len() < needed {
-            to.arena = Buffer::default();
-            to.arena = Buffer::zeros(needed)?;
+            to.arena = Box::default();
+            to.arena = zeros(needed)?;
         }
         Ok(())
     }
@@ -558,8 +557,8 @@ impl Session {
         let threads = most(|c| c.plan.threads).unwrap_or(1);
         if self.arena.len() != arena {
             // The old one goes first, so that the two never exist together.
-            self.arena = Buffer::default();
-            self.arena = Buffer::zeros(arena)?;
+            self.arena = Box::default();
+            self.arena = zeros(arena)?;
         }
         self.workers.truncate(threads);
         self.workers.shrink_to_fit();

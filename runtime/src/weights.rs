@@ -5,7 +5,6 @@
 //! lies in the step's scratch, those that stay resident have memory of their own. A [`Bank`] holds all tiles of a layer
 //! in memory of the arena while a band runs.
 
-use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use dcz_format::graph::LayerId;
 use dcz_format::layer::{self, Layer, PANEL, Steps, Tile, Values};
@@ -104,7 +103,7 @@ impl LayerInfo {
 /// A part of the memory of a layer that is kept.
 #[derive(Debug)]
 pub(crate) struct Part {
-    memory: Arc<Buffer<f32>>,
+    memory: Arc<Box<[f32]>>,
     range: Range<usize>,
 }
 
@@ -126,7 +125,7 @@ pub(crate) struct TileBuffer<M = Part> {
 }
 
 /// The tiles of a layer that lie in `memory` one after the other, decoded to `form`.
-pub(crate) fn kept(layer: &Layer, form: TileForm, memory: Buffer<f32>) -> Box<[TileBuffer]> {
+pub(crate) fn kept(layer: &Layer, form: TileForm, memory: Box<[f32]>) -> Box<[TileBuffer]> {
     let memory = Arc::new(memory);
     let mut end = 0;
     let tiles = layer.tiles.iter().map(|tile| {
@@ -148,7 +147,7 @@ pub(crate) fn kept_bytes(layer: &Layer, form: TileForm) -> usize {
     let tiles = layer.tiles.iter();
     let each = |t| tile_room(layer, t, form) * size_of::<f32>() + size_of::<TileBuffer>();
     // The shared handle: two counters.
-    tiles.map(each).sum::<usize>() + size_of::<Buffer<f32>>() + 2 * size_of::<usize>()
+    tiles.map(each).sum::<usize>() + size_of::<Box<[f32]>>() + 2 * size_of::<usize>()
 }
 
 /// f32 elements of a decoded tile.
@@ -206,7 +205,6 @@ impl<M: DerefMut<Target = [f32]>> TileBuffer<M> {
         self.tile = Some(tile);
         Ok(())
     }
-
 }
 
 impl<M: Deref<Target = [f32]>> TileBuffer<M> {

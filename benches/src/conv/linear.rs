@@ -66,7 +66,11 @@ pub(super) fn run(isa: Isa, millis: u64, caches: &mut Caches, report: &mut Repor
         };
         row(Source::I8, 0, layer.measure(i8s, millis, caches));
         row(Source::Lut, 0, layer.measure(table, millis, caches));
-        row(Source::Float, 0, layer.measure(TileValues::F32(&float), millis, caches));
+        row(
+            Source::Float,
+            0,
+            layer.measure(TileValues::F32(&float), millis, caches),
+        );
         row(Source::Decoded, 0, layer.decoded(millis));
         for zeros in ZEROS {
             let (entries, times) = layer.lists(zeros, millis, caches);
@@ -99,7 +103,17 @@ impl Linear {
     fn compute(&self, tile: &WeightTile<'_>, y: &mut [f32], scratch: &mut [f32]) {
         let (inputs, outputs) = (self.inputs, tile.panels * PANEL);
         linear_tile(
-            self.isa, tile, outputs, &self.x, self.rows, inputs, y, outputs, Start::Zero, None, scratch,
+            self.isa,
+            tile,
+            outputs,
+            &self.x,
+            self.rows,
+            inputs,
+            y,
+            outputs,
+            Start::Zero,
+            None,
+            scratch,
         );
     }
 
@@ -109,7 +123,11 @@ impl Linear {
         let tile = self.tile(panels, values);
         let mut scratch = vec![0.0; linear_workspace(panels, self.inputs)];
         let mut y = vec![0.0; self.rows * self.outputs];
-        timed(millis, || caches.sweep(), || self.compute(&tile, &mut y, &mut scratch))
+        timed(
+            millis,
+            || caches.sweep(),
+            || self.compute(&tile, &mut y, &mut scratch),
+        )
     }
 
     /// One panel over and over, as if it had been decoded just before; the time of the layer.
@@ -134,7 +152,13 @@ impl Linear {
         let (isa, outputs) = (self.isa, self.outputs);
         let mut random = Random(5);
         let codes: Vec<i8> = (self.codes.iter())
-            .map(|&q| if random.next() % 100 < zeros { 0 } else { q | 1 })
+            .map(|&q| {
+                if random.next() % 100 < zeros {
+                    0
+                } else {
+                    q | 1
+                }
+            })
             .collect();
         let values = TileValues::I8 {
             q: &codes,
@@ -158,7 +182,16 @@ impl Linear {
         let mut y = vec![0.0; outputs];
         let compute = || {
             for x in self.x.chunks(self.inputs) {
-                linear_sparse::run(isa, lists, outputs, 0..outputs, x, &mut y, Start::Zero, None);
+                linear_sparse::run(
+                    isa,
+                    lists,
+                    outputs,
+                    0..outputs,
+                    x,
+                    &mut y,
+                    Start::Zero,
+                    None,
+                );
             }
         };
         (entries as u64, timed(millis, || caches.sweep(), compute))
