@@ -1,7 +1,7 @@
 //! Measurements of dcz: the `bench` command, one module per subject.
 //!
 //! * [`child`]: every figure of a network comes from a fresh process that measures itself.
-//! * [`latency`], [`memory`], [`peers`]: whole networks; [`conv`]: the table of convolution algorithms; [`decode`], [`decode_file`]: the
+//! * [`latency`], [`memory`], [`peers`]: whole networks; [`conv`]: the table of convolution algorithms; [`fit`]: the planner's prices from it; [`decode`], [`decode_file`]: the
 //!   weight decoder.
 //! * [`cases`]: what is measured, as TOML; [`record`]: dated results per machine; [`plot`]: SVG.
 //!
@@ -13,6 +13,7 @@ pub mod child;
 pub mod conv;
 pub mod decode;
 pub mod decode_file;
+pub mod fit;
 pub mod latency;
 pub mod memory;
 pub mod peers;

@@ -1,7 +1,7 @@
 //! The command `bench`. Run with `cargo run --release -p dcz-benches -- SUBJECT`.
 
 use clap::{Parser, Subcommand};
-use dcz_benches::{child, conv, decode, latency, memory, peers, pick};
+use dcz_benches::{child, conv, decode, fit, latency, memory, peers, pick};
 use std::process::ExitCode;
 
 /// Speed and memory measurements of dcz.
@@ -22,6 +22,8 @@ enum Subject {
     Memory(memory::Args),
     /// Every convolution algorithm on the shapes of well-known networks, relative to the dense default.
     Conv(conv::Args),
+    /// The planner's prices from measurements of `bench conv --fit --json`, as a Rust file.
+    Fit(fit::Args),
     /// Whether the planner's choice for each of those shapes is the fastest; fails when one is not.
     Pick(pick::Args),
     /// Speed and size of the weight decoder, per index mode.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Subject::Latency(args) => latency::run(&args),
         Subject::Memory(args) => memory::run(&args),
         Subject::Conv(args) => conv::run(&args),
+        Subject::Fit(args) => fit::run(&args),
         Subject::Pick(args) => pick::run(&args),
         Subject::Decode(args) => decode::run(&args),
         Subject::Peers(args) => peers::run(&args),

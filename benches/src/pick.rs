@@ -9,21 +9,18 @@
 
 use crate::Result;
 use crate::cases;
-use crate::conv::{Candidate, Layer, Shape, Shapes};
+use crate::conv::{Caches, Candidate, Layer, Shape, Shapes, in_turn};
 use crate::record::{Output, Report};
 use crate::stats::median;
 use dcz::{MemoryBudget, Model, Session, SessionOptions, Threads, Tier};
 use dcz_format::graph::{Conv, Dim, Meaning, Network, Node, Op, Pads, Tensor, TensorId};
 use dcz_format::layer::{KOrder, LayerShape, Steps, Values};
 use dcz_format::writer::{IndexChoice, LayerInput, NetworkInput, Weights, WriteOptions, encode};
-use dcz_kernels::Isa;
+use dcz_kernels::{ALGOS, Algo, Isa};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
-/// Bytes that push everything else out of the caches.
-const CACHES: usize = 48 << 20;
 /// Least number of rounds.
 const ROUNDS: usize = 5;
 /// Measurements before a choice fails.
@@ -64,14 +61,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         &args.zeros
     };
     let mut report = Report::begin("pick");
-    let mut sweep = vec![0u64; if args.warm { 0 } else { CACHES / 8 }];
+    let mut caches = Caches::new(!args.warm);
     let (mut failed, mut measured) = (0, 0);
     for shape in &shapes.shapes {
         let title = format!("{} {}", shape.network, shape.name);
         let wanted = args.case.as_ref().is_none_or(|part| title.contains(part));
         for &percent in zeros.iter().filter(|_| wanted) {
             let picked = pick(shape, percent.min(100))?;
-            let verdict = judge(shape, percent.min(100), &picked, args, &mut sweep)?;
+            let verdict = judge(shape, percent.min(100), &picked, args, &mut caches)?;
             let ratio = verdict.chosen_ms / verdict.best_ms;
             let slow = ratio > 1.0 + args.allowed / 100.0;
             measured += 1;
@@ -118,17 +115,17 @@ fn judge(
     zeros: u64,
     picked: &str,
     args: &Args,
-    sweep: &mut [u64],
+    caches: &mut Caches,
 ) -> Result<Verdict> {
     let layer = Layer::new(Isa::detect(), shape.geometry()?, zeros, 1);
-    let mut candidates = layer.candidates();
+    let mut candidates = layer.candidates(false);
     candidates.retain(|c| c.legal);
     if !candidates.iter().any(|c| c.name == picked) {
         return Err(format!("{}: {picked} is not measured", shape.name).into());
     }
     let mut verdict = None;
     for _ in 0..ATTEMPTS {
-        let times = measure(&layer, &mut candidates, args.millis, sweep);
+        let times = measure(&layer, &mut candidates, args.millis, caches);
         let of = |name: &str| candidates.iter().position(|c| c.name == name);
         let chosen_ms = of(picked).map_or(f64::NAN, |i| times[i]);
         let (best, best_ms) = candidates
@@ -157,29 +154,14 @@ fn measure(
     layer: &Layer,
     candidates: &mut [Candidate<'_>],
     millis: u64,
-    sweep: &mut [u64],
+    caches: &mut Caches,
 ) -> Vec<f64> {
     let mut out = vec![0.0; layer.outputs()];
-    let mut times = vec![Vec::new(); candidates.len()];
-    let least = millis as f64;
-    let wants = |times: &[f64]| times.len() < ROUNDS || times.iter().sum::<f64>() < least;
     for candidate in &mut *candidates {
         (candidate.run)(&mut out);
     }
-    while times.iter().any(|times| wants(times)) {
-        for (candidate, times) in candidates.iter_mut().zip(&mut times) {
-            if wants(times) {
-                sweep
-                    .iter_mut()
-                    .step_by(8)
-                    .for_each(|word| *word = word.wrapping_add(1));
-                std::hint::black_box(layer.touch_input());
-                let begin = Instant::now();
-                (candidate.run)(&mut out);
-                times.push(begin.elapsed().as_secs_f64() * 1e3);
-            }
-        }
-    }
+    let wants = |times: &[f64]| times.len() < ROUNDS || times.iter().sum::<f64>() < millis as f64;
+    let times = in_turn(layer, candidates, caches, wants);
     let medians = times.iter().map(|times| median(times).unwrap_or(f64::NAN));
     medians.collect()
 }
@@ -197,12 +179,18 @@ fn pick(shape: &Shape, zeros: u64) -> Result<String> {
     let step = plan.steps.iter().find(|step| step.algorithm.is_some());
     let step = step.ok_or("a plan without an algorithm")?;
     let algorithm = step.algorithm.clone().unwrap_or_default();
+    let joins =
+        |algo: &Algo, name: &str| name.starts_with(algo.name) && dcz_kernels::joins(algo.algo);
     let transformed = |form: &str| {
         let size = algorithm.trim_start_matches("conv_winograd").chars().next();
         let size = size.unwrap_or('?');
         format!("conv_winograd{size}_{}, kept {form}", plan.isa)
     };
     Ok(match step.tier {
+        // Tiles that are there together are computed together.
+        Some(Tier::Codes) if ALGOS.iter().any(|a| joins(a, &algorithm)) => {
+            format!("{algorithm}, kept codes")
+        }
         Some(Tier::Float) => format!("{algorithm}, kept f32"),
         Some(Tier::Winograd) => transformed("f32"),
         Some(Tier::Winograd16) => transformed("i16"),
@@ -296,7 +284,7 @@ mod tests {
             for zeros in [0, 80] {
                 let picked = pick(shape, zeros).unwrap();
                 let layer = Layer::new(Isa::detect(), shape.geometry().unwrap(), zeros, 1);
-                let candidates = layer.candidates();
+                let candidates = layer.candidates(false);
                 let found = candidates.iter().find(|c| c.name == picked);
                 assert!(found.is_some_and(|c| c.legal), "{}: {picked}", shape.name);
             }

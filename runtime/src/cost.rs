@@ -1,46 +1,74 @@
-//! Predicted time of steps, from the committed table ([`crate::cost_table`]). In milliseconds on one thread.
+//! Predicted time of steps, from the committed tables. In milliseconds on one thread.
 //!
 //! The model of a convolution: multiply-adds, each weight expanded once per image, the input packed once per 8 panels of
-//! a tile, the output added to once per block of k. Winograd: the same in the transformed domain.
+//! a tile, the output added to once per block of k. Winograd: the same in the transformed domain. [`Work`] counts, a
+//! [`TileCost`] prices. Public for `bench fit`, which finds the prices.
 
-use crate::cost_table::{self as table, TileCost};
+use crate::cost_table as table;
+pub use crate::cost_table::{
+    FEW_TILES, LinearCost, ListCost, Table, TileCost, Vectors, WEIGHTS, Weights,
+};
 use crate::weights::LayerInfo;
 use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
 use dcz_kernels::conv::blocks::K_BLOCK;
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ConvAlgo, ConvShape, sparse};
+use dcz_kernels::{ConvAlgo, ConvShape, Isa, sparse};
 
 /// Panels that share packed input.
 const CHUNK: usize = 8;
 
+/// What a convolution of one image does, as often as it does it: the columns of a [`TileCost`] say what each costs.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "as in TileCost")]
+pub struct Work {
+    pub product: f64,
+    pub strided: f64,
+    pub present: f64,
+    pub input: f64,
+    pub output: f64,
+    pub far: f64,
+    pub row: f64,
+    pub pixel: f64,
+    pub weight: f64,
+    pub few: f64,
+}
+
+impl TileCost {
+    /// Nanoseconds.
+    pub fn ns(&self, work: &Work, weights: Weights) -> f64 {
+        let column = weights as usize;
+        let of = |costs: &[f64; WEIGHTS.len()]| costs.get(column).copied().unwrap_or(0.0);
+        self.product * work.product
+            + self.strided * work.strided
+            + self.present * work.present
+            + self.input * work.input
+            + self.output * work.output
+            + self.far * work.far
+            + self.row * work.row
+            + self.pixel * work.pixel
+            + of(&self.weight) * work.weight
+            + of(&self.few) * work.few
+    }
+}
+
 /// A convolution of `images` images whose weights lie decoded in memory; `None` when the table does not know the
-/// algorithm. `cut` is how Winograd goes about it at a level, and that level's [`table::LEVELS`].
+/// algorithm. Tiles that are `kept` are there together. `cut` is how Winograd goes about it at a level, and that level's [`table::LEVELS`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a layer is and how it is computed"
+)]
 pub(crate) fn conv(
+    costs: &Table,
     algorithm: ConvAlgo,
     shape: &ConvShape,
     images: usize,
     layer: &Layer,
-    form: TileForm,
+    (form, kept): (TileForm, bool),
     info: &LayerInfo,
     cut: Option<(winograd::TileCut, f64)>,
 ) -> Option<f64> {
-    let cost = table::TILES.iter().find(|c| c.algorithm == algorithm)?;
-    // How often the input is packed: a tile that is a part of k packs a part of the channels.
-    let k = shape.k().max(1) as f64;
-    let packed = |t: &dcz_format::layer::Tile| {
-        (t.panels as usize).div_ceil(CHUNK) as f64 * t.k_len as f64 / k
-    };
-    let passes: f64 = match cut {
-        _ if shape.is_depthwise() => 1.0,
-        // Stays transformed from tile to tile.
-        Some((cut, _)) if cut.single && shape.groups == 1 => 1.0,
-        Some((cut, _)) => {
-            let chunks = |t: &dcz_format::layer::Tile| (t.panels as usize).div_ceil(cut.panels);
-            layer.tiles.iter().map(chunks).sum::<usize>() as f64 / shape.groups.max(1) as f64
-        }
-        None => layer.tiles.iter().map(packed).sum::<f64>() / shape.groups.max(1) as f64,
-    };
+    let cost = costs.tiles.iter().find(|c| c.algorithm == algorithm)?;
     let density = match algorithm {
         ConvAlgo::BlockSparse2 => info.groups[0],
         ConvAlgo::BlockSparse4 => info.groups[1],
@@ -50,53 +78,134 @@ pub(crate) fn conv(
     if group(algorithm).is_some() && shape.taps() == 1 && density > table::MOST_OF_ONE_TAP {
         return None;
     }
-    let slower = cut.map_or(1.0, |(_, slower)| slower);
-    let ns = slower * work(cost, shape, passes.max(1.0), density);
-    let expand = match (transform(algorithm), form) {
-        (Some(_), TileForm::Lut) => table::TRANSFORM_LUT,
-        (None, TileForm::Lut) if info.wide_lut() => table::EXPAND_WIDE,
-        _ => extra(form),
-    } * weights(layer);
-    Some(ms((ns + expand) * images as f64))
+    let tiles = layer
+        .tiles
+        .iter()
+        .map(|t| [t.panels, t.k_len].map(|n| n as usize));
+    let (cut, slower) = cut.unzip();
+    let passes = if kept && dcz_kernels::joins(algorithm) {
+        joined_passes(shape)
+    } else {
+        passes(shape, tiles, cut.as_ref())
+    };
+    let weights = match form {
+        TileForm::I8 => Weights::I8,
+        TileForm::Lut if info.wide_lut() => Weights::Wide,
+        TileForm::Lut => Weights::Lut,
+        TileForm::F32 => Weights::Float,
+    };
+    let ns = cost.ns(
+        &work(algorithm, cost.vectors, shape, passes, density),
+        weights,
+    );
+    Some(ms(slower.unwrap_or(1.0) * ns * images as f64))
+}
+
+/// How often the input of a layer is packed or transformed: a tile (panels, and part of k) that is a part of k packs a part
+/// of the channels.
+pub fn passes(
+    shape: &ConvShape,
+    tiles: impl Iterator<Item = [usize; 2]>,
+    cut: Option<&winograd::TileCut>,
+) -> f64 {
+    let k = shape.k().max(1) as f64;
+    let of_tile = |[panels, k_len]: [usize; 2]| match cut {
+        Some(cut) => panels.div_ceil(cut.panels.max(1)) as f64,
+        None => panels.div_ceil(CHUNK) as f64 * k_len as f64 / k,
+    };
+    // Depthwise: once. On one strip it stays transformed from tile to tile.
+    let once = shape.is_depthwise() || cut.is_some_and(|cut| cut.single && shape.groups == 1);
+    if once {
+        return 1.0;
+    }
+    let passes = tiles.map(of_tile).sum::<f64>() / shape.groups.max(1) as f64;
+    passes.max(1.0)
+}
+
+/// The same where all tiles are there and computed together.
+pub fn joined_passes(shape: &ConvShape) -> f64 {
+    shape.panels_per_group().div_ceil(CHUNK).max(1) as f64
 }
 
 /// A convolution with transformed weights in memory, in f32 or 16 bits.
 pub(crate) fn transformed(
+    costs: &Table,
     algorithm: ConvAlgo,
     shape: &ConvShape,
     images: usize,
     narrow: bool,
     level: usize,
 ) -> Option<f64> {
-    let mut costs = if narrow {
-        table::TRANSFORMED_16.iter()
+    let cost = costs.tiles.iter().find(|c| c.algorithm == algorithm)?;
+    let weights = if narrow {
+        Weights::Transformed16
     } else {
-        table::TRANSFORMED.iter()
+        Weights::Transformed
     };
-    let cost = costs.find(|c| c.algorithm == algorithm)?;
-    let slower = level_factor(level);
-    Some(ms(slower * work(cost, shape, 1.0, 1.0) * images as f64))
+    let ns = cost.ns(&work(algorithm, cost.vectors, shape, 1.0, 1.0), weights);
+    Some(ms(level_factor(level) * ns * images as f64))
+}
+
+/// What a convolution from lists does: columns of a [`ListCost`].
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "as in ListCost")]
+pub struct ListWork {
+    pub product: f64,
+    pub entry: f64,
+    pub list: f64,
+    pub input: f64,
+    pub output: f64,
+    pub row: f64,
+}
+
+/// Counts the work of lists of groups of `group` output channels with so many entries.
+pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64) -> ListWork {
+    let count = shape.out_h * shape.out_w.div_ceil(vectors.lanes.max(1));
+    let lists = sparse::starts_len(shape, group).saturating_sub(1) as f64;
+    ListWork {
+        product: entries as f64 * vectors.cost(count),
+        entry: entries as f64,
+        list: lists * count.div_ceil(vectors.sizes[0].max(1)) as f64,
+        input: (shape.in_channels * shape.in_h * shape.in_w) as f64,
+        output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
+        row: (shape.out_channels * shape.out_h) as f64,
+    }
+}
+
+impl ListCost {
+    /// Nanoseconds.
+    pub fn ns(&self, work: &ListWork) -> f64 {
+        self.product * work.product
+            + self.entry * work.entry
+            + self.list * work.list
+            + self.input * work.input
+            + self.output * work.output
+            + self.row * work.row
+    }
 }
 
 /// A convolution from resident lists of groups of `group` output channels.
-pub(crate) fn lists(group: usize, shape: &ConvShape, images: usize, entries: u64) -> Option<f64> {
-    let cost = table::LISTS.iter().find(|c| c.group == group)?;
-    let vectors = shape.out_h * shape.out_w.div_ceil(8);
-    let groups = vectors.div_ceil(cost.vectors) as f64;
-    let lists = sparse::starts_len(shape, group).saturating_sub(1) as f64;
-    let inputs = (shape.in_channels * shape.in_h * shape.in_w) as f64;
-    let outputs = (shape.out_channels * shape.out_h * shape.out_w) as f64;
-    let ns = entries as f64 * (cost.product * vectors as f64 + cost.entry)
-        + cost.list * lists * groups
-        + cost.input * inputs
-        + cost.output * outputs;
+pub(crate) fn lists(
+    costs: &Table,
+    group: usize,
+    shape: &ConvShape,
+    images: usize,
+    entries: u64,
+) -> Option<f64> {
+    let cost = costs.lists.iter().find(|c| c.group == group)?;
+    let ns = cost.ns(&list_work(group, cost.vectors, shape, entries));
     Some(ms(ns * images as f64))
 }
 
 /// A linear layer of `rows` rows from resident lists.
-pub(crate) fn linear_lists(entries: u64, rows: usize) -> f64 {
-    ms(entries as f64
-        * (table::LINEAR_ENTRY + table::LINEAR_ENTRY_FURTHER * rows.saturating_sub(1) as f64))
+pub(crate) fn linear_lists(costs: &Table, entries: u64, rows: usize) -> f64 {
+    let (first, further) = (costs.linear.entry, costs.linear.entry_further);
+    ms(entries as f64 * (first + further * rows.saturating_sub(1) as f64))
+}
+
+/// The table of an instruction set.
+pub fn table(isa: Isa) -> &'static Table {
+    table::of(isa)
 }
 
 /// Output channels of a group of an algorithm that skips zeros.
@@ -115,80 +224,87 @@ pub(crate) fn level_factor(level: usize) -> f64 {
 }
 
 /// A convolution by FFT of so many operations per image.
-pub(crate) fn fft(operations: f64, images: usize) -> f64 {
-    ms(table::FFT_OPERATION * operations * images as f64)
+pub(crate) fn fft(costs: &Table, operations: f64, images: usize) -> f64 {
+    ms(costs.fft_operation * operations * images as f64)
 }
 
-fn work(cost: &TileCost, shape: &ConvShape, passes: f64, density: f64) -> f64 {
+/// Counts the work of a convolution of one image whose input is packed or transformed `passes` times.
+pub fn work(
+    algorithm: ConvAlgo,
+    vectors: Vectors,
+    shape: &ConvShape,
+    passes: f64,
+    density: f64,
+) -> Work {
     let pixels = (shape.out_h * shape.out_w) as f64;
     let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
-    if let Some(size) = transform(cost.algorithm) {
+    let far = outputs * pixels * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
+    let far = if far { 1.0 } else { 0.0 };
+    let lanes = vectors.lanes.max(1);
+    if let Some(size) = transform(algorithm) {
         let (m, positions) = (size.tile(), size.positions() as f64);
         let tiles = shape.out_h.div_ceil(m) * shape.out_w.div_ceil(m);
-        // Tiles are computed in vectors of 8, up to 4 of them one by one.
-        let filled = if tiles <= 4 {
-            tiles.max(4)
-        } else {
-            tiles.next_multiple_of(8)
-        };
         let weights = (shape.panels() * PANEL * shape.in_per_group()) as f64 * positions;
-        let weight = if tiles <= 4 { cost.few } else { cost.weight };
+        let few = tiles <= FEW_TILES;
+        let filled = if few {
+            FEW_TILES
+        } else {
+            tiles.next_multiple_of(lanes)
+        };
+        let (weight, few) = if few { (0.0, weights) } else { (weights, 0.0) };
         let tiles = tiles as f64 * positions;
-        return cost.product * weights * filled as f64
-            + weight * weights
-            + cost.input * tiles * inputs * passes
-            + cost.output * tiles * outputs;
+        return Work {
+            product: weights * filled as f64,
+            weight,
+            few,
+            input: tiles * inputs * passes,
+            output: tiles * outputs,
+            far: far * outputs * pixels,
+            ..Work::default()
+        };
     }
-    let k = shape.k() as f64;
-    let computed = match cost.group {
-        (0, _) => pixels,
-        (together, single) => {
-            let vectors = shape.out_h * shape.out_w.div_ceil(8);
-            let left = (vectors % together) as f64;
-            8.0 * ((vectors / together * together) as f64 + left * single)
-        }
-    };
-    let macs = outputs * k * computed;
-    let weights = (shape.panels() * PANEL * shape.k()) as f64;
+    let count = shape.out_h * shape.out_w.div_ceil(lanes);
+    let computed = lanes as f64 * vectors.cost(count);
+    let macs = outputs * shape.k() as f64 * computed;
     // A small kernel with a stride does not look at everything.
     let seen = |axis: usize, size: usize, out: usize| size.min(out * shape.kernel[axis]);
     let area = (seen(0, shape.in_h, shape.out_h) * seen(1, shape.in_w, shape.out_w)) as f64;
-    let strided = if shape.stride == [1, 1] {
-        0.0
-    } else {
-        cost.strided
-    };
-    let blocks = match group(cost.algorithm) {
+    let blocks = match group(algorithm) {
         Some(_) => sparse::input_blocks(shape),
         None => shape.k().div_ceil(K_BLOCK),
     };
     let blocks = blocks.max(1) as f64;
     let chunks = (shape.panels_per_group().div_ceil(CHUNK) * shape.groups) as f64;
     let chunks = if shape.is_depthwise() { 1.0 } else { chunks };
-    let far = outputs * pixels * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
-    let output = cost.output + if far { table::FAR_OUTPUT } else { 0.0 };
-    (cost.product + strided) * macs
-        + cost.present * macs * density
-        + cost.weight * weights
-        + cost.input * inputs * area * passes
-        + output * outputs * pixels * blocks
-        + cost.pixel * pixels * blocks * chunks
+    let stored = outputs * pixels * blocks;
+    Work {
+        product: macs,
+        strided: if shape.stride == [1, 1] { 0.0 } else { macs },
+        present: macs * density,
+        input: inputs * area * passes,
+        output: stored,
+        far: far * stored,
+        row: outputs * shape.out_h as f64 * blocks,
+        pixel: pixels * blocks * chunks,
+        weight: (shape.panels() * PANEL * shape.k()) as f64,
+        few: 0.0,
+    }
 }
 
 /// A linear layer of `rows` rows whose weights lie decoded in memory: a tile decoded just before, or all of them `kept`.
-pub(crate) fn linear(layer: &Layer, form: TileForm, kept: bool, rows: usize) -> f64 {
-    let weights = weights(layer);
+pub(crate) fn linear(costs: &Table, layer: &Layer, form: TileForm, kept: bool, rows: usize) -> f64 {
+    let costs = &costs.linear;
     let first = match (kept, form) {
-        (false, _) => table::LINEAR_DECODED,
-        (true, TileForm::F32) => table::LINEAR_F32,
-        (true, TileForm::I8 | TileForm::Lut) => table::LINEAR_CODES,
+        (false, _) => costs.decoded,
+        (true, TileForm::F32) => costs.float,
+        (true, TileForm::I8 | TileForm::Lut) => costs.codes,
     };
-    let expand = match form {
-        TileForm::Lut => table::EXPAND_LUT,
+    let lut = match form {
+        TileForm::Lut => costs.lut,
         TileForm::I8 | TileForm::F32 => 0.0,
     };
-    let first = first + expand;
-    ms(weights * (first + table::LINEAR_FURTHER * rows.saturating_sub(1) as f64))
+    let further = costs.further * rows.saturating_sub(1) as f64;
+    ms(weights(layer) * (first + lut + further))
 }
 
 /// Decoding a layer once, to codes or to f32 as its values demand.
@@ -229,14 +345,6 @@ pub(crate) fn transform(algorithm: ConvAlgo) -> Option<Winograd> {
         ConvAlgo::Winograd4 => Some(Winograd::F4),
         ConvAlgo::Winograd6 => Some(Winograd::F6),
         _ => None,
-    }
-}
-
-fn extra(form: TileForm) -> f64 {
-    match form {
-        TileForm::I8 => 0.0,
-        TileForm::Lut => table::EXPAND_LUT,
-        TileForm::F32 => table::EXPAND_F32,
     }
 }
 

@@ -1,78 +1,124 @@
-//! What operations cost on the machine the planner's figures come from: an AMD EPYC (Zen 4 core, AVX2+FMA tier, 32 KiB
-//! L1, 1 MiB L2), one thread, rustc 1.95 release build.
+//! What operations cost, by tier: the committed tables, and what they have in common.
 //!
-//! Fitted (non-negative least squares of relative error, outliers weighed down) to `bench conv --zeros 0,50,80 --json`.
-//! Median error: dense 6 percent, sparse 5, Winograd 6 (worst 30 with 4 channels). What kept weights of Winograd cost is more than
-//! fitted, since they come from main memory in a network; wide decoding is a guess. `bench pick` checks the
-//! choices. Nanoseconds per unit. Only ratios matter to a choice; another machine shifts all of them alike.
+//! A table belongs to one instruction set (a choice may depend on it) and one machine, which it names. `bench fit` writes
+//! them from measurements (benches/README.md), `bench pick` checks the choices that follow. Nanoseconds per unit, one
+//! thread. Only ratios matter to a choice; another machine shifts all of them alike.
 
-use dcz_kernels::{ConvAlgo, winograd};
+use dcz_kernels::{ConvAlgo, Isa, winograd};
+
+mod avx2;
+mod avx512;
+
+/// The table of an instruction set. The portable tier has that of AVX2: ratios are what counts.
+pub(crate) fn of(isa: Isa) -> &'static Table {
+    match isa.name() {
+        "avx512" => &avx512::TABLE,
+        _ => &avx2::TABLE,
+    }
+}
+
+/// Costs on one instruction set.
+#[derive(Debug)]
+pub struct Table {
+    /// Convolutions by tiles of weights. Algorithms that are not here are never chosen: where they are faster than these is
+    /// not known, or (direct convolution without scratch) what they save is not worth what they cost.
+    pub tiles: &'static [TileCost],
+    /// Convolutions from resident lists.
+    pub lists: &'static [ListCost],
+    /// Linear layers.
+    pub linear: LinearCost,
+    /// An operation of a convolution by FFT.
+    pub fft_operation: f64,
+}
+
+/// Where a convolution finds its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// Codes with steps.
+    I8,
+    /// Codes of a table of at most 16 values.
+    Lut,
+    /// Codes of a larger table.
+    Wide,
+    /// f32.
+    Float,
+    /// Transformed for Winograd.
+    Transformed,
+    /// The same in 16 bits.
+    Transformed16,
+}
+
+/// All of [`Weights`], in the order of the columns of [`TileCost::weight`].
+pub const WEIGHTS: [Weights; 6] = [
+    Weights::I8,
+    Weights::Lut,
+    Weights::Wide,
+    Weights::Float,
+    Weights::Transformed,
+    Weights::Transformed16,
+];
 
 /// Costs of an algorithm that reads tiles of weights.
-pub(crate) struct TileCost {
+#[derive(Clone, Debug)]
+pub struct TileCost {
+    /// Which one.
     pub algorithm: ConvAlgo,
+    /// How pixels (of Winograd: tiles) become vectors.
+    pub vectors: Vectors,
     /// A multiply-add (of Winograd: in the transformed domain, tiles filled up to vectors).
     pub product: f64,
     /// The same, where inputs are not neighbours because of a stride: on top.
     pub strided: f64,
     /// A multiply-add with a weight that is not zero, where zeros are skipped.
     pub present: f64,
-    /// A weight, each time it is expanded or transformed (of transformed weights that are kept: read).
-    pub weight: f64,
-    /// The same of Winograd on at most 4 tiles, where a lane is a channel.
-    pub few: f64,
     /// An input element (of Winograd: transformed), each time it is packed.
     pub input: f64,
     /// An output element (of Winograd: transformed), each time it is stored.
     pub output: f64,
+    /// The same on top, where the outputs have more than [`FAR_BYTES`].
+    pub far: f64,
+    /// A row of an output channel, each time it is stored.
+    pub row: f64,
     /// A pixel, for each block of k and each 8 panels: finding its place.
     pub pixel: f64,
-    /// Vectors of pixels that are computed together, and what one left over costs, in vectors; 0: every pixel counts as one.
-    pub group: (usize, f64),
+    /// A weight, each time it is read and expanded or transformed, by [`Weights`].
+    pub weight: [f64; WEIGHTS.len()],
+    /// The same of Winograd on at most [`FEW_TILES`] tiles, where a lane is a channel.
+    pub few: [f64; WEIGHTS.len()],
 }
 
-/// Weights as they come from the file. Algorithms that are not here are never chosen: where they are faster than these
-/// is not known yet, or (direct convolution without scratch) what they save is not worth what they cost.
-#[rustfmt::skip]
-pub(crate) const TILES: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Gemm,         product: 0.0184, strided: 0.0,    present: 0.0,    weight: 0.64, few: 0.0, input: 0.191, output: 0.23, pixel: 3.1, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::DirectSparse, product: 0.0010, strided: 0.0024, present: 0.0264, weight: 0.97, few: 0.0, input: 0.985, output: 0.21, pixel: 2.6, group: (8, 2.5) },
-    TileCost { algorithm: ConvAlgo::BlockSparse2, product: 0.0006, strided: 0.0011, present: 0.0203, weight: 0.90, few: 0.0, input: 0.704, output: 0.52, pixel: 0.0, group: (4, 1.5) },
-    TileCost { algorithm: ConvAlgo::BlockSparse4, product: 0.0004, strided: 0.0003, present: 0.0191, weight: 0.70, few: 0.0, input: 0.607, output: 0.89, pixel: 6.6, group: (2, 1.5) },
-    TileCost { algorithm: ConvAlgo::Pointwise,    product: 0.0188, strided: 0.0,    present: 0.0,    weight: 0.27, few: 0.0, input: 0.0,   output: 0.17, pixel: 1.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Depthwise,    product: 0.0385, strided: 0.115,  present: 0.0,    weight: 1.19, few: 0.0, input: 0.0,   output: 0.50, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.204, few: 0.311, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.229, few: 0.252, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0243, strided: 0.0, present: 0.0, weight: 0.151, few: 0.228, input: 0.584, output: 0.519, pixel: 0.0, group: (0, 0.0) },
-];
+/// How pixels become vectors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Vectors {
+    /// Lanes of a vector; 1: every pixel counts as one.
+    pub lanes: usize,
+    /// Vectors that are computed together, as often as they fit: the largest number, and what is tried for the rest.
+    pub sizes: [usize; 3],
+    /// What fewer vectors than this cost too: they wait for each other.
+    pub least: f64,
+}
 
-/// What an output element costs more, each time it is stored, where the outputs have more than [`FAR_BYTES`].
-pub(crate) const FAR_OUTPUT: f64 = 1.0;
-pub(crate) const FAR_BYTES: usize = 8 << 20;
-
-/// Winograd with transformed weights kept: weights are read only, and the input is transformed once.
-#[rustfmt::skip]
-pub(crate) const TRANSFORMED: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.160, few: 0.110, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.120, few: 0.170, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0243, strided: 0.0, present: 0.0, weight: 0.090, few: 0.160, input: 0.584, output: 0.519, pixel: 0.0, group: (0, 0.0) },
-];
-
-/// The same in 16 bits: half the memory to read, and what widening costs.
-#[rustfmt::skip]
-pub(crate) const TRANSFORMED_16: &[TileCost] = &[
-    TileCost { algorithm: ConvAlgo::Winograd2,    product: 0.0214, strided: 0.0, present: 0.0, weight: 0.260, few: 0.060, input: 0.540, output: 0.552, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd4,    product: 0.0190, strided: 0.0, present: 0.0, weight: 0.235, few: 0.080, input: 0.525, output: 0.566, pixel: 0.0, group: (0, 0.0) },
-    TileCost { algorithm: ConvAlgo::Winograd6,    product: 0.0243, strided: 0.0, present: 0.0, weight: 0.205, few: 0.060, input: 0.584, output: 0.519, pixel: 0.0, group: (0, 0.0) },
-];
+impl Vectors {
+    /// What so many vectors cost, in vectors.
+    pub(crate) fn cost(&self, vectors: usize) -> f64 {
+        let (mut left, mut cost) = (vectors, 0.0);
+        for size in self.sizes.into_iter().chain([1]) {
+            let size = size.max(1);
+            cost += (left / size) as f64 * self.least.max(size as f64);
+            left %= size;
+        }
+        cost
+    }
+}
 
 /// Costs of resident lists.
-pub(crate) struct ListCost {
+#[derive(Clone, Debug)]
+pub struct ListCost {
     /// Output channels of a group.
     pub group: usize,
-    /// Vectors of pixels computed together.
-    pub vectors: usize,
-    /// An entry times a vector of 8 pixels.
+    /// How pixels become vectors.
+    pub vectors: Vectors,
+    /// An entry times a vector.
     pub product: f64,
     /// An entry, once: read from memory.
     pub entry: f64,
@@ -82,15 +128,34 @@ pub(crate) struct ListCost {
     pub input: f64,
     /// An output element.
     pub output: f64,
+    /// A row of an output channel.
+    pub row: f64,
 }
 
-/// From `sparse_speed` and profiles of the contest network; groups of 4 count more than alone, as they do there.
-#[rustfmt::skip]
-pub(crate) const LISTS: &[ListCost] = &[
-    ListCost { group: 1, vectors: 8, product: 0.176, entry: 0.6, list: 8.0, input: 0.3, output: 0.3 },
-    ListCost { group: 2, vectors: 4, product: 0.27,  entry: 1.0, list: 8.0, input: 0.3, output: 0.3 },
-    ListCost { group: 4, vectors: 2, product: 0.60,  entry: 1.8, list: 10.0, input: 0.3, output: 0.3 },
-];
+/// Costs of linear layers, per multiply-add of the first row.
+#[derive(Clone, Debug)]
+pub struct LinearCost {
+    /// Of weights decoded just before.
+    pub decoded: f64,
+    /// Of codes read from memory.
+    pub codes: f64,
+    /// Of f32 read from memory.
+    pub float: f64,
+    /// Of codes of a look-up table, on top.
+    pub lut: f64,
+    /// Of a further row.
+    pub further: f64,
+    /// An entry of lists, read from memory.
+    pub entry: f64,
+    /// The same for further rows.
+    pub entry_further: f64,
+}
+
+/// Bytes of an output that does not stay in the caches.
+pub(crate) const FAR_BYTES: usize = 8 << 20;
+
+/// Tiles up to which Winograd has a channel per lane.
+pub const FEW_TILES: usize = 4;
 
 /// Share of weights that are not zero up to which lists made in a call are considered for 1x1 kernels: beyond it they take
 /// up to 2.3 times as long as the pointwise kernel (MobileFaceNet under its smallest budget).
@@ -98,25 +163,6 @@ pub(crate) const MOST_OF_ONE_TAP: f64 = 0.15;
 
 /// What Winograd loses with less scratch than it wants, by level: times its time.
 pub(crate) const LEVELS: [f64; winograd::LEVELS] = [1.0, 1.0, 1.02, 1.05, 1.2];
-
-/// A multiply-add of a linear layer for the first row: with weights decoded just before, kept as codes and read from
-/// memory, kept as f32; and for further rows.
-pub(crate) const LINEAR_DECODED: f64 = 0.115;
-pub(crate) const LINEAR_CODES: f64 = 0.13;
-pub(crate) const LINEAR_F32: f64 = 0.40;
-pub(crate) const LINEAR_FURTHER: f64 = 0.035;
-
-/// An entry of the lists of a linear layer for the first row, read from memory, and for further rows.
-pub(crate) const LINEAR_ENTRY: f64 = 0.55;
-pub(crate) const LINEAR_ENTRY_FURTHER: f64 = 0.35;
-
-/// What expanding one weight costs more than with i8 codes: from a look-up table, from f32 beyond the caches.
-pub(crate) const EXPAND_LUT: f64 = 0.06;
-/// The same from a table of more than 16 values.
-pub(crate) const EXPAND_WIDE: f64 = 0.35;
-/// The same for transforming one.
-pub(crate) const TRANSFORM_LUT: f64 = 0.2;
-pub(crate) const EXPAND_F32: f64 = 0.10;
 
 /// Decoding one weight, by index mode.
 pub(crate) const DECODE_RAW: f64 = 0.25;
@@ -141,9 +187,6 @@ pub(crate) const ERRORS: &[(ConvAlgo, f64)] = &[
     (ConvAlgo::BlockSparse2, 2e-7),
     (ConvAlgo::BlockSparse4, 2e-7),
 ];
-
-/// An operation of a convolution by FFT (0.06 to 0.13 with kernels from 5x5 to 31x31).
-pub(crate) const FFT_OPERATION: f64 = 0.11;
 
 /// One element of a step without weights.
 pub(crate) const ELEMENT: f64 = 0.3;

@@ -2,7 +2,7 @@
 //! without it has no such candidates.
 
 use crate::error::{Error, Result};
-use crate::resident::FftNeeds;
+use crate::resident::{FftNeeds, zeros};
 use dcz_kernels::fft::{self, FftPlan};
 use dcz_kernels::{ConvShape, Epilogue, Isa, Start, View, ViewMut, WeightTile};
 use std::ops::Range;
@@ -49,7 +49,7 @@ impl Transformed {
     pub(crate) fn new(isa: Isa, shape: &ConvShape) -> Result<Transformed> {
         let plan = FftPlan::new(isa, shape).ok_or_else(wrong)?;
         let len = plan.panel_len().saturating_mul(shape.panels());
-        let weights = crate::session::zeros(len)?.into_boxed_slice();
+        let weights = zeros(len)?;
         Ok(Transformed { plan, weights })
     }
 

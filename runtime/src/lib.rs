@@ -21,7 +21,7 @@
 
 mod band;
 mod convert;
-mod cost;
+pub mod cost;
 mod cost_table;
 pub mod error;
 mod exec;

@@ -14,7 +14,7 @@
 //!   resident weights, and threads change no bit.
 
 use crate::band;
-use crate::cost;
+use crate::cost::{self, Table};
 use crate::error::{Error, ErrorKind};
 use crate::fft;
 use crate::liveness::{self, Room, Span};
@@ -26,7 +26,7 @@ use dcz_format::TileForm;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
 use dcz_kernels::winograd::{self, Winograd};
-use dcz_kernels::{ALGOS, ConvAlgo, ConvShape, linear_sparse, sparse};
+use dcz_kernels::{ALGOS, ConvAlgo, ConvShape, sparse};
 
 /// Multiply-adds that are worth waking another thread for.
 const MACS_PER_THREAD: usize = 100_000;
@@ -75,6 +75,7 @@ pub(crate) fn units(
     layers: &[LayerInfo],
     max_error: f32,
     threads: usize,
+    costs: &Table,
 ) -> Vec<Unit> {
     let mut steps: Vec<Vec<usize>> = vec![Vec::new(); network.layers.len()];
     for (index, step) in program.steps.iter().enumerate() {
@@ -133,7 +134,14 @@ pub(crate) fn units(
         };
         units.push(Unit {
             layer: index,
-            candidates: candidates(&works, layer, info, &allowed, whole(index), program.arena),
+            candidates: candidates(
+                &works,
+                (layer, info),
+                &allowed,
+                whole(index),
+                program.arena,
+                costs,
+            ),
             steps: steps[index].clone(),
         });
     }
@@ -207,11 +215,11 @@ pub(crate) fn layer_of(work: &Work) -> Option<usize> {
 /// `arena` elements counts.
 fn candidates(
     works: &[Job<'_>],
-    layer: &Layer,
-    info: &LayerInfo,
+    (layer, info): (&Layer, &LayerInfo),
     allowed: &dyn Fn(ConvAlgo) -> bool,
     whole: bool,
     arena: usize,
+    costs: &Table,
 ) -> Vec<Candidate> {
     let any_conv = works.iter().any(|j| matches!(j.work, Work::Conv(_)));
     let algorithms: Vec<Option<ConvAlgo>> = if any_conv {
@@ -280,9 +288,9 @@ fn candidates(
                     let needs = match (job.work, algorithm) {
                         (Work::Conv(work), Some(algorithm)) => {
                             let with = (algorithm, form, level);
-                            conv_needs(work, with, (layer, info), job)
+                            conv_needs(work, with, (layer, info), job, costs)
                         }
-                        (Work::Linear(work), _) => linear_needs(work, form, layer, info),
+                        (Work::Linear(work), _) => linear_needs(work, form, (layer, info), costs),
                         _ => None,
                     };
                     let Some((ms, scratch)) = needs else {
@@ -328,6 +336,7 @@ fn conv_needs(
     (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
     (layer, info): (&Layer, &LayerInfo),
     job: &Job<'_>,
+    costs: &Table,
 ) -> Option<(f64, usize)> {
     let (mut shape, mut images) = (work.shape, work.images);
     if let Some(strips) = &job.strips {
@@ -342,16 +351,17 @@ fn conv_needs(
         return None;
     }
     let ms = match form {
-        Some(ResidentForm::Fft(shape)) => cost::fft(fft::operations(&shape)?, images),
+        Some(ResidentForm::Fft(shape)) => cost::fft(costs, fft::operations(&shape)?, images),
         _ if algorithm == ConvAlgo::Fft => return None,
         Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));
-            cost::transformed(algorithm, &shape, images, narrow, level)?
+            cost::transformed(costs, algorithm, &shape, images, narrow, level)?
         }
         Some(ResidentForm::Lists(group, shape)) => {
-            cost::lists(group, &shape, images, info.entries(group))?
+            cost::lists(costs, group, &shape, images, info.entries(group))?
         }
         _ => {
+            let kept = form.is_some();
             let form = tile_form(form, info);
             let cut = cost::transform(algorithm).map(|size| {
                 let panels = layer.tiles.iter().map(|t| t.panels as usize).max();
@@ -364,7 +374,10 @@ fn conv_needs(
                 );
                 (cut, cost::level_factor(level))
             });
-            cost::conv(algorithm, &shape, images, layer, form, info, cut)?
+            {
+                let form = (form, kept);
+                cost::conv(costs, algorithm, &shape, images, layer, form, info, cut)?
+            }
         }
     };
     let with = (algorithm, form, level);
@@ -387,13 +400,14 @@ fn of_threads(scratch: usize, threads: usize) -> usize {
 fn linear_needs(
     work: &LinearWork,
     form: Option<ResidentForm>,
-    layer: &Layer,
-    info: &LayerInfo,
+    (layer, info): (&Layer, &LayerInfo),
+    costs: &Table,
 ) -> Option<(f64, usize)> {
     let ms = match form {
-        Some(ResidentForm::LinearLists) => cost::linear_lists(info.entries(1), work.rows),
+        Some(ResidentForm::LinearLists) => cost::linear_lists(costs, info.entries(1), work.rows),
         Some(ResidentForm::Codes | ResidentForm::Float) | None => {
-            cost::linear(layer, tile_form(form, info), form.is_some(), work.rows)
+            let form_in = tile_form(form, info);
+            cost::linear(costs, layer, form_in, form.is_some(), work.rows)
         }
         Some(_) => return None,
     };
@@ -738,21 +752,16 @@ fn kernel_scratch(
     rows: usize,
 ) -> usize {
     if let Some(ResidentForm::Fft(shape)) = form {
-        let tile = liveness::round(weights::tile_len(layer));
-        return fft::needs(&shape).map_or(0, |needs| needs.run.max(tile + needs.load));
+        let load = resident::load_scratch(ResidentForm::Fft(shape), layer);
+        return fft::needs(&shape).map_or(0, |needs| needs.run.max(load));
     }
-    if let Some(ResidentForm::Lists(_, whole)) = form {
-        let tile = liveness::round(weights::tile_len(layer)) + sparse::fill_workspace(&whole);
-        return sparse::run_workspace(&whole, panels, rows).max(tile);
+    if let Some(ResidentForm::Lists(group, whole)) = form {
+        let load = resident::load_scratch(ResidentForm::Lists(group, whole), layer);
+        return sparse::run_workspace(&whole, panels, rows).max(load);
     }
-    if let Some(size) = form.and_then(ResidentForm::transform) {
+    if let Some((form, size)) = form.and_then(|form| Some((form, form.transform()?))) {
         let run = winograd::workspace(size, shape, panels, rows, level);
-        // When they are made: a decoded tile, and a panel before it is narrowed.
-        let tile = liveness::round(weights::tile_len(layer));
-        return match form {
-            Some(ResidentForm::Winograd16(_)) => run.max(tile + winograd::panel_len(size, shape)),
-            _ => run.max(tile),
-        };
+        return run.max(resident::load_scratch(form, layer));
     }
     let tile = |t: &dcz_format::layer::Tile| match cost::transform(algorithm) {
         Some(size) => winograd::tile_cut(size, shape, t.panels as usize, rows, level).scratch,
@@ -774,8 +783,7 @@ fn share_of_rows(rows: usize, unit: usize, threads: usize) -> usize {
 
 fn linear_scratch(form: Option<ResidentForm>, layer: &Layer) -> usize {
     if form == Some(ResidentForm::LinearLists) {
-        // When they are made.
-        return liveness::round(weights::tile_len(layer)) + linear_sparse::FILL_WORKSPACE;
+        return resident::load_scratch(ResidentForm::LinearLists, layer);
     }
     let tiles = layer.tiles.iter();
     let scratch = tiles.map(|t| dcz_kernels::linear_workspace(t.panels as usize, t.k_len as usize));

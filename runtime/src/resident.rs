@@ -5,11 +5,15 @@
 //! references: the last session that lets go of a layer frees it.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::exec::{self, Worker};
 use crate::fft;
 use crate::liveness;
+use crate::parts::split_scratch;
+use crate::threads::Team;
 use crate::weights::{self, LayerInfo, TileBuffer};
+use bytemuck::Zeroable;
 use dcz_format::graph::LayerId;
-use dcz_format::layer::Layer;
+use dcz_format::layer::{Layer, Tile};
 use dcz_format::{Container, TileDecoder, TileForm};
 use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{ConvShape, Isa, WeightTile, linear_sparse, sparse};
@@ -42,6 +46,14 @@ impl ResidentForm {
             ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => Some(size),
             _ => None,
         }
+    }
+
+    /// Whether all tiles go to one place, so that one thread makes it.
+    fn is_whole(self) -> bool {
+        matches!(
+            self,
+            ResidentForm::Fft(_) | ResidentForm::Lists(..) | ResidentForm::LinearLists
+        )
     }
 }
 
@@ -137,107 +149,254 @@ pub(crate) struct Residents {
     layers: Mutex<HashMap<Key, Weak<ResidentLayer>>>,
 }
 
-/// Where to decode from, and what to do it with.
-pub(crate) struct Loader<'a> {
+/// A layer that a plan keeps.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub index: usize,
+    pub form: ResidentForm,
+    pub layer: &'a Layer,
+    pub info: &'a LayerInfo,
+}
+
+/// Where weights come from, and what they are made for.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
     pub container: &'a Container,
     pub net: usize,
     pub isa: Isa,
-    pub decoder: &'a mut TileDecoder,
-    /// As much as a plan with transformed weights has: room for a tile, and for a panel.
-    pub scratch: &'a mut [f32],
+    /// Drop the mapped pages of a layer after its use.
+    pub release: bool,
 }
 
 impl Residents {
-    /// A layer in a form, from another session or decoded now.
+    /// Layers in their forms, from another session or decoded now, by all `decoders` at once as far as the scratch has
+    /// room for them.
     pub(crate) fn get(
         &self,
-        loader: &mut Loader<'_>,
-        index: usize,
-        form: ResidentForm,
-        layer: &Layer,
-        info: &LayerInfo,
-    ) -> Result<Arc<ResidentLayer>> {
-        let key = Key {
-            net: loader.net,
-            layer: index,
-            form,
-            isa: loader.isa.name(),
+        source: Source<'_>,
+        team: &Team,
+        workers: &mut [Worker],
+        scratch: &mut [f32],
+        wanted: &[Wanted<'_>],
+    ) -> Result<Vec<Arc<ResidentLayer>>> {
+        let key = |w: &Wanted<'_>| Key {
+            net: source.net,
+            layer: w.index,
+            form: w.form,
+            isa: source.isa.name(),
         };
         // The map is consistent between any two statements. The lock is held while decoding, so that no layer is
         // decoded twice.
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = layers.get(&key).and_then(Weak::upgrade) {
-            return Ok(found);
+        let found = |w| layers.get(&key(w)).and_then(Weak::upgrade);
+        let mut kept: Vec<Option<Arc<ResidentLayer>>> = wanted.iter().map(found).collect();
+        let missing = || wanted.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
+        let needs = missing().map(|(w, _)| load_scratch(w.form, w.layer));
+        let needs = needs.max().unwrap_or(0).max(1);
+        let threads = (scratch.len() / needs).clamp(1, workers.len().max(1));
+        let mut loaders: Vec<Loader<'_>> = (workers.iter_mut())
+            .zip(split_scratch(scratch, threads))
+            .map(|(worker, scratch)| Loader {
+                source,
+                decoder: &mut worker.decoder,
+                scratch,
+                made: Vec::new(),
+                outcome: Ok(()),
+            })
+            .collect();
+        // Layers that cannot be split, side by side; then the others, one after the other on all threads.
+        let whole: Vec<usize> = (0..wanted.len())
+            .filter(|&i| kept[i].is_none() && wanted[i].form.is_whole())
+            .collect();
+        each(team, &mut loaders, whole.into_iter(), |loader, i| {
+            let made = loader.whole(&wanted[i])?;
+            loader.made.push((i, made));
+            Ok(())
+        })?;
+        let made = loaders.iter_mut().flat_map(|l| l.made.drain(..));
+        made.for_each(|(i, layer)| kept[i] = Some(Arc::new(layer)));
+        for (wanted, kept) in wanted.iter().zip(&mut kept) {
+            if kept.is_none() {
+                *kept = Some(Arc::new(tiles(team, &mut loaders, wanted)?));
+            }
         }
-        let made = Arc::new(loader.load(index, form, layer, info)?);
         layers.retain(|_, layer| layer.strong_count() > 0);
-        layers.insert(key, Arc::downgrade(&made));
-        Ok(made)
+        for (wanted, kept) in wanted.iter().zip(kept.iter().flatten()) {
+            layers.insert(key(wanted), Arc::downgrade(kept));
+        }
+        Ok(kept.into_iter().flatten().collect())
+    }
+}
+
+/// f32 elements of scratch for making a layer: a decoded tile, and what the form needs beside it.
+pub(crate) fn load_scratch(form: ResidentForm, layer: &Layer) -> usize {
+    let tile = liveness::round(weights::tile_len(layer));
+    tile + match form {
+        ResidentForm::Codes | ResidentForm::Float | ResidentForm::Winograd(_) => 0,
+        // A panel before it is narrowed.
+        ResidentForm::Winograd16(size) => winograd::panel_len(size, &geometry(layer)),
+        ResidentForm::Fft(shape) => fft::needs(&shape).map_or(0, |needs| needs.load),
+        ResidentForm::Lists(_, shape) => sparse::fill_workspace(&shape),
+        ResidentForm::LinearLists => linear_sparse::FILL_WORKSPACE,
+    }
+}
+
+/// What one thread makes layers with.
+struct Loader<'a> {
+    source: Source<'a>,
+    decoder: &'a mut TileDecoder,
+    /// Room for a tile, and what the form needs.
+    scratch: &'a mut [f32],
+    /// Whole layers.
+    made: Vec<(usize, ResidentLayer)>,
+    outcome: Result<()>,
+}
+
+/// Hands the jobs out to the threads.
+fn each<'a, J: Send>(
+    team: &Team,
+    loaders: &mut [Loader<'a>],
+    jobs: impl Iterator<Item = J> + Send,
+    f: impl Fn(&mut Loader<'a>, J) -> Result<()> + Sync,
+) -> Result<()> {
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    team.for_each(loaders, |_, loader| {
+        while loader.outcome.is_ok()
+            && let Some(job) = next()
+        {
+            loader.outcome = f(loader, job);
+        }
+    });
+    let outcomes = loaders.iter_mut();
+    outcomes
+        .map(|l| std::mem::replace(&mut l.outcome, Ok(())))
+        .collect()
+}
+
+/// Where a tile of a layer goes.
+struct Room<'a> {
+    words: &'a mut [f32],
+    q: &'a mut [i16],
+    scales: &'a mut [f32],
+}
+
+/// Makes a layer whose tiles do not depend on each other.
+fn tiles(team: &Team, loaders: &mut [Loader<'_>], wanted: &Wanted<'_>) -> Result<ResidentLayer> {
+    let Wanted {
+        form, layer, info, ..
+    } = *wanted;
+    let shape = geometry(layer);
+    let lens = |t: &Tile| -> (usize, usize, usize) {
+        let transformed =
+            |size| winograd::panel_len(size, &shape).saturating_mul(t.panels as usize);
+        match form {
+            ResidentForm::Winograd(size) => (transformed(size), 0, 0),
+            ResidentForm::Winograd16(size) => {
+                let scales = winograd::scales_len(size) * t.panels as usize;
+                (0, transformed(size), scales)
+            }
+            _ => (weights::tile_room(layer, t, tile_form(form, info)), 0, 0),
+        }
+    };
+    let sum = |part: fn((usize, usize, usize)) -> usize| {
+        let lens = layer.tiles.iter().map(|t| part(lens(t)));
+        lens.fold(0, usize::saturating_add)
+    };
+    let mut words = zeros(sum(|(words, ..)| words))?;
+    let mut q = zeros(sum(|(_, q, _)| q))?;
+    let mut scales = zeros(sum(|(.., scales)| scales))?;
+    let mut rest = (&mut *words, &mut *q, &mut *scales);
+    let rooms = layer.tiles.iter().map_while(|tile| {
+        let lens = lens(tile);
+        Some(Room {
+            words: rest.0.split_off_mut(..lens.0)?,
+            q: rest.1.split_off_mut(..lens.1)?,
+            scales: rest.2.split_off_mut(..lens.2)?,
+        })
+    });
+    each(team, loaders, rooms.enumerate(), |loader, (index, room)| {
+        loader.tile(wanted, &shape, index, room)
+    })?;
+    if let Some(loader) = loaders.first() {
+        loader.source.release(wanted);
+    }
+    Ok(match form {
+        ResidentForm::Winograd(_) => ResidentLayer::Winograd(words),
+        ResidentForm::Winograd16(_) => ResidentLayer::Winograd16 { q, scales },
+        _ => ResidentLayer::Tiles(weights::kept(layer, tile_form(form, info), words)),
+    })
+}
+
+/// The form of kept tiles.
+fn tile_form(form: ResidentForm, info: &LayerInfo) -> TileForm {
+    match form {
+        ResidentForm::Float => TileForm::F32,
+        _ => info.form,
+    }
+}
+
+impl Source<'_> {
+    fn release(&self, wanted: &Wanted<'_>) {
+        if self.release {
+            exec::release(self.container, self.net, wanted.index, wanted.layer);
+        }
     }
 }
 
 impl Loader<'_> {
-    fn load(
+    /// Makes a tile of a layer.
+    fn tile(
         &mut self,
+        wanted: &Wanted<'_>,
+        shape: &ConvShape,
         index: usize,
-        form: ResidentForm,
-        layer: &Layer,
-        info: &LayerInfo,
-    ) -> Result<ResidentLayer> {
-        let id = LayerId(index as u32);
-        let size = match form {
-            ResidentForm::Codes => return self.tiles(id, layer, info.form),
-            ResidentForm::Float => return self.tiles(id, layer, TileForm::F32),
-            ResidentForm::Winograd(size) | ResidentForm::Winograd16(size) => size,
-            ResidentForm::Fft(shape) => {
-                let mut weights = fft::Transformed::new(self.isa, &shape)?;
-                self.each_tile(id, layer, info, |_, tile, scratch| {
-                    weights.add(tile, scratch)
-                })?;
-                return Ok(ResidentLayer::Fft(Box::new(weights)));
-            }
-            ResidentForm::LinearLists => {
-                return Ok(ResidentLayer::Lists(self.linear_lists(id, layer, info)?));
-            }
-            ResidentForm::Lists(group, shape) => {
-                let lists = self.lists(id, layer, info, group, shape)?;
-                return Ok(ResidentLayer::Lists(lists));
-            }
+        room: Room<'_>,
+    ) -> Result<()> {
+        let Wanted {
+            form, layer, info, ..
+        } = *wanted;
+        let id = LayerId(wanted.index as u32);
+        let Some(size) = form.transform() else {
+            let mut tile = TileBuffer::over(room.words);
+            let (source, form) = (self.source, tile_form(form, info));
+            return tile.decode(self.decoder, source.container, source.net, id, index, form);
         };
-        let shape = geometry(layer);
-        let (panel, scales) = (
-            winograd::panel_len(size, &shape),
-            winograd::scales_len(size),
-        );
-        let len = panel.saturating_mul(shape.panels());
-        if form == ResidentForm::Winograd(size) {
-            let mut weights = zeros(len)?;
-            let mut rest = &mut *weights;
-            self.each_tile(id, layer, info, |isa, tile, _| {
-                let out = rest.split_off_mut(..panel.saturating_mul(tile.panels));
-                winograd::transform(isa, size, &shape, tile, out.ok_or_else(panels)?);
-                Ok(())
-            })?;
-            return Ok(ResidentLayer::Winograd(weights));
-        }
-        let mut q = zeros(len)?;
-        let mut all_scales = zeros(scales.saturating_mul(shape.panels()))?;
-        let (mut rest, mut rest_scales) = (&mut *q, &mut *all_scales);
-        self.each_tile(id, layer, info, |isa, tile, scratch| {
-            let out = rest.split_off_mut(..panel.saturating_mul(tile.panels));
-            let scales = rest_scales.split_off_mut(..scales.saturating_mul(tile.panels));
-            let (out, scales) = (out.ok_or_else(panels)?, scales.ok_or_else(panels)?);
+        self.decoded(id, layer, info, index, |isa, tile, scratch| {
+            if let ResidentForm::Winograd(_) = form {
+                winograd::transform(isa, size, shape, tile, room.words);
+                return Ok(());
+            }
+            let panel = winograd::panel_len(size, shape);
             let scratch = scratch.get_mut(..panel).ok_or_else(panels)?;
             // The planner has looked: codes this small always fit.
-            if !winograd::transform_16(isa, size, &shape, tile, out, scales, scratch) {
+            if !winograd::transform_16(isa, size, shape, tile, room.q, room.scales, scratch) {
                 return Err(Error::internal("weights beyond 16 bits"));
             }
             Ok(())
-        })?;
-        Ok(ResidentLayer::Winograd16 {
-            q,
-            scales: all_scales,
         })
+    }
+
+    /// Makes a layer whose tiles go to one place.
+    fn whole(&mut self, wanted: &Wanted<'_>) -> Result<ResidentLayer> {
+        let (layer, info) = (wanted.layer, wanted.info);
+        let id = LayerId(wanted.index as u32);
+        let made = match wanted.form {
+            ResidentForm::Fft(shape) => {
+                let mut weights = fft::Transformed::new(self.source.isa, &shape)?;
+                self.each_tile(id, layer, info, |_, tile, scratch| {
+                    weights.add(tile, scratch)
+                })?;
+                ResidentLayer::Fft(Box::new(weights))
+            }
+            ResidentForm::LinearLists => ResidentLayer::Lists(self.linear_lists(id, layer, info)?),
+            ResidentForm::Lists(group, shape) => {
+                ResidentLayer::Lists(self.lists(id, layer, info, group, shape)?)
+            }
+            _ => return Err(Error::internal("form of a layer")),
+        };
+        self.source.release(wanted);
+        Ok(made)
     }
 
     /// Decodes a layer twice: counts, then writes.
@@ -308,38 +467,38 @@ impl Loader<'_> {
         info: &LayerInfo,
         mut f: impl FnMut(Isa, &WeightTile<'_>, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        for tile in 0..layer.tiles.len() {
-            let (decoder, net) = (&mut *self.decoder, self.net);
-            let room = liveness::round(weights::tile_len(layer));
-            let (buffer, scratch) = self.scratch.split_at_mut_checked(room).ok_or_else(panels)?;
-            let mut buffer = TileBuffer::over(buffer);
-            buffer.decode(decoder, self.container, net, id, tile, info.form)?;
-            let (tile, _) = buffer.view(layer, info)?;
-            f(self.isa, &tile, scratch)?;
-        }
-        Ok(())
+        (0..layer.tiles.len()).try_for_each(|tile| self.decoded(id, layer, info, tile, &mut f))
     }
 
-    fn tiles(&mut self, id: LayerId, layer: &Layer, form: TileForm) -> Result<ResidentLayer> {
-        let mut tiles = Vec::with_capacity(layer.tiles.len());
-        for (index, tile) in layer.tiles.iter().enumerate() {
-            let mut buffer = TileBuffer::for_tile(layer, tile, form);
-            buffer.decode(self.decoder, self.container, self.net, id, index, form)?;
-            tiles.push(buffer);
-        }
-        Ok(ResidentLayer::Tiles(tiles.into()))
+    /// Decodes a tile into the scratch.
+    fn decoded(
+        &mut self,
+        id: LayerId,
+        layer: &Layer,
+        info: &LayerInfo,
+        tile: usize,
+        f: impl FnOnce(Isa, &WeightTile<'_>, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let Source {
+            container,
+            net,
+            isa,
+            ..
+        } = self.source;
+        let room = liveness::round(weights::tile_len(layer));
+        let (buffer, scratch) = self.scratch.split_at_mut_checked(room).ok_or_else(panels)?;
+        let mut buffer = TileBuffer::over(buffer);
+        buffer.decode(self.decoder, container, net, id, tile, info.form)?;
+        let (tile, _) = buffer.view(layer, info)?;
+        f(isa, &tile, scratch)
     }
 }
 
 /// Bytes of a layer in a form.
 pub(crate) fn bytes(layer: &Layer, info: &LayerInfo, form: ResidentForm) -> u64 {
-    let tiles = |form: TileForm| -> usize {
-        let tiles = layer.tiles.iter();
-        tiles.map(|t| TileBuffer::tile_bytes(layer, t, form)).sum()
-    };
     let bytes = match form {
-        ResidentForm::Codes => tiles(layer.form()),
-        ResidentForm::Float => tiles(TileForm::F32),
+        ResidentForm::Codes => weights::kept_bytes(layer, layer.form()),
+        ResidentForm::Float => weights::kept_bytes(layer, TileForm::F32),
         ResidentForm::Winograd(size) => {
             let shape = geometry(layer);
             let panel = winograd::panel_len(size, &shape);
@@ -392,11 +551,10 @@ fn panels() -> Error {
     Error::internal("panels of a layer")
 }
 
-fn zeros<T: Copy + Default>(len: usize) -> Result<Box<[T]>> {
-    let mut values = Vec::new();
-    let reserved = values.try_reserve_exact(len);
-    let bytes = len as u64 * size_of::<T>() as u64;
-    reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(bytes)))?;
-    values.resize(len, T::default());
-    Ok(values.into_boxed_slice())
+/// Memory for `len` values; a size that a file asks for must not abort the process. Fresh pages of the system are zero already,
+/// so nothing is written twice.
+pub(crate) fn zeros<T: Zeroable>(len: usize) -> Result<Box<[T]>> {
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    let zeros = bytemuck::allocation::try_zeroed_slice_box(len);
+    zeros.map_err(|()| ErrorKind::OutOfMemory(bytes).into())
 }

@@ -2,7 +2,7 @@
 //! allocates nothing.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{self, Exec, Io, StepTime, Worker};
+use crate::exec::{Exec, Io, StepTime, Worker};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
 use crate::liveness::Span;
 use crate::model::Model;
@@ -10,7 +10,7 @@ use crate::plan::{Memory, Plan};
 use crate::planner::Fixed;
 use crate::profile::{Profile, StepProfile};
 use crate::program::{Program, Resident};
-use crate::resident::{Loader, ResidentLayer};
+use crate::resident::{ResidentLayer, Source, Wanted, zeros};
 use crate::shape::{self, Dims};
 use crate::threads::{Team, Threads};
 use crate::weights::LayerInfo;
@@ -157,7 +157,7 @@ pub struct Session {
     team: Team,
     /// Loaded by the first `prepare`.
     resources: Option<Resources>,
-    arena: Vec<f32>,
+    arena: Box<[f32]>,
     workers: Vec<Worker>,
     cache: Vec<Compiled>,
     /// Counts uses of plans.
@@ -226,7 +226,7 @@ impl Session {
             isa,
             team,
             resources: None,
-            arena: Vec::new(),
+            arena: Box::default(),
             workers: Vec::new(),
             cache: Vec::new(),
             clock: 0,
@@ -417,7 +417,7 @@ impl Session {
         }
         let needed = to.cache.iter().map(Compiled::arena).max().unwrap_or(0);
         if to.arena.len() < needed {
-            to.arena = Vec::new();
+            to.arena = Box::default();
             to.arena = zeros(needed)?;
         }
         Ok(())
@@ -558,7 +558,7 @@ impl Session {
         let threads = most(|c| c.plan.threads).unwrap_or(1);
         if self.arena.len() != arena {
             // The old one goes first, so that the two never exist together.
-            self.arena = Vec::new();
+            self.arena = Box::default();
             self.arena = zeros(arena)?;
         }
         self.workers.truncate(threads);
@@ -579,36 +579,34 @@ impl Session {
             workers,
             resources,
             arena,
+            team,
             ..
         } = self;
-        let (Some(worker), Some(resources)) = (workers.first_mut(), resources) else {
+        let Some(resources) = resources else {
             return Err(Error::internal("resources"));
         };
         let Some(compiled) = cache.last_mut() else {
             return Ok(());
         };
-        let mut loader = Loader {
+        let source = Source {
             container: model.container(),
             net: self.net,
             isa: self.isa,
-            decoder: &mut worker.decoder,
-            // Nothing runs now.
-            scratch: arena,
+            release: self.options.release_pages,
         };
-        let wanted = &compiled.program.residents;
-        compiled.residents = Vec::with_capacity(wanted.len());
-        for resident in wanted {
-            let records = network.layers.get(resident.layer);
-            let (Some(layer), Some(info)) = (records, resources.layers.get(resident.layer)) else {
-                return Err(Error::internal("resident layer"));
-            };
-            let kept = model.residents();
-            let weights = kept.get(&mut loader, resident.layer, resident.form, layer, info)?;
-            compiled.residents.push(weights);
-            if self.options.release_pages {
-                exec::release(model.container(), self.net, resident.layer, layer);
-            }
-        }
+        let record = |r: &Resident| {
+            Some(Wanted {
+                index: r.layer,
+                form: r.form,
+                layer: network.layers.get(r.layer)?,
+                info: resources.layers.get(r.layer)?,
+            })
+        };
+        let wanted: Option<Vec<_>> = compiled.program.residents.iter().map(record).collect();
+        let wanted = wanted.ok_or_else(|| Error::internal("resident layer"))?;
+        let kept = model.residents();
+        // Nothing runs now, so the arena is free.
+        compiled.residents = kept.get(source, team, workers, arena, &wanted)?;
         Ok(())
     }
 
@@ -692,15 +690,6 @@ impl Session {
         }
         Ok(index)
     }
-}
-
-/// Memory for `len` values; a size that a file asks for must not abort the process.
-pub(crate) fn zeros(len: usize) -> Result<Vec<f32>> {
-    let mut values = Vec::new();
-    let reserved = values.try_reserve_exact(len);
-    reserved.map_err(|_| Error::from(ErrorKind::OutOfMemory(len as u64 * 4)))?;
-    values.resize(len, 0.0);
-    Ok(values)
 }
 
 fn is_input(network: &Network, name: &str) -> bool {

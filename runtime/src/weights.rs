@@ -11,7 +11,8 @@ use dcz_format::layer::{self, Layer, PANEL, Steps, Tile, Values};
 
 use dcz_format::{Container, Occupancy, TileDecoder, TileForm, TileOut};
 use dcz_kernels::{KOrder, Lut, TileValues, WeightTile, weights};
-use std::ops::DerefMut;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
 
 /// What a session keeps about a layer.
 #[derive(Debug)]
@@ -99,27 +100,60 @@ impl LayerInfo {
     }
 }
 
-/// One decoded tile, in memory of its own or of the arena: f32 weights, or codes in the same memory, and steps behind them.
+/// A part of the memory of a layer that is kept.
 #[derive(Debug)]
-pub(crate) struct TileBuffer<M = Box<[f32]>> {
+pub(crate) struct Part {
+    memory: Arc<Box<[f32]>>,
+    range: Range<usize>,
+}
+
+impl Deref for Part {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.memory.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// One decoded tile, in memory of its layer or of the arena: f32 weights, or codes in the same memory, and steps behind them.
+#[derive(Debug)]
+pub(crate) struct TileBuffer<M = Part> {
     memory: M,
     tile: Option<Tile>,
     /// What the memory holds.
     form: TileForm,
 }
 
-impl TileBuffer {
-    /// For one tile, decoded to `form`.
-    pub(crate) fn for_tile(layer: &Layer, tile: &Tile, form: TileForm) -> TileBuffer {
-        let (words, steps) = tile_sizes(layer, tile, form);
-        TileBuffer::over(vec![0.0; words + steps].into())
-    }
+/// The tiles of a layer that lie in `memory` one after the other, decoded to `form`.
+pub(crate) fn kept(layer: &Layer, form: TileForm, memory: Box<[f32]>) -> Box<[TileBuffer]> {
+    let memory = Arc::new(memory);
+    let mut end = 0;
+    let tiles = layer.tiles.iter().map(|tile| {
+        let start = end;
+        end += tile_room(layer, tile, form);
+        let memory = Arc::clone(&memory);
+        let range = start..end;
+        TileBuffer {
+            memory: Part { memory, range },
+            tile: Some(*tile),
+            form,
+        }
+    });
+    tiles.collect()
+}
 
-    /// Bytes of [`TileBuffer::for_tile`], itself included.
-    pub(crate) fn tile_bytes(layer: &Layer, tile: &Tile, form: TileForm) -> usize {
-        let (words, steps) = tile_sizes(layer, tile, form);
-        (words + steps) * size_of::<f32>() + size_of::<TileBuffer>()
-    }
+/// Bytes of [`kept`].
+pub(crate) fn kept_bytes(layer: &Layer, form: TileForm) -> usize {
+    let tiles = layer.tiles.iter();
+    let each = |t| tile_room(layer, t, form) * size_of::<f32>() + size_of::<TileBuffer>();
+    // The shared handle: two counters.
+    tiles.map(each).sum::<usize>() + size_of::<Box<[f32]>>() + 2 * size_of::<usize>()
+}
+
+/// f32 elements of a decoded tile.
+pub(crate) fn tile_room(layer: &Layer, tile: &Tile, form: TileForm) -> usize {
+    let (words, steps) = tile_sizes(layer, tile, form);
+    words + steps
 }
 
 /// f32 elements for any tile of a layer, decoded to its own form.
@@ -171,7 +205,9 @@ impl<M: DerefMut<Target = [f32]>> TileBuffer<M> {
         self.tile = Some(tile);
         Ok(())
     }
+}
 
+impl<M: Deref<Target = [f32]>> TileBuffer<M> {
     /// The tile as kernels read it.
     pub(crate) fn view<'a>(
         &'a self,
@@ -234,8 +270,7 @@ impl Bank<'_> {
 
 /// f32 elements of one tile of a bank.
 pub(crate) fn bank_part(layer: &Layer, tile: &Tile) -> usize {
-    let (words, steps) = tile_sizes(layer, tile, layer.form());
-    words + steps
+    tile_room(layer, tile, layer.form())
 }
 
 /// f32 elements of a layer's bank.

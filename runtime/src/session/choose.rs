@@ -6,6 +6,7 @@
 //! memory itself. Time grows with variants x layers x algorithms: 1 to 80 ms under a budget, one variant with unlimited memory.
 
 use super::{Compiled, MemoryBudget, Resources, Session};
+use crate::cost;
 use crate::error::{Error, Result};
 use crate::exec::StepTime;
 use crate::fuse::{self, Variants};
@@ -74,6 +75,7 @@ impl Chooser<'_> {
             &self.resources.layers,
             max_error,
             threads,
+            cost::table(self.session.isa),
         )
     }
 

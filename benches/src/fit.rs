@@ -1,0 +1,503 @@
+//! `bench fit`: prices of operations from measurements, as the table of an instruction set that the planner reads.
+//!
+//! Takes the JSON of any number of runs of `bench conv --fit --json` (of the same shapes, or of parts of them: the least median
+//! of a row counts) and prints the Rust file. For every algorithm the relative error of the planner's own model is made
+//! least over all rows: non-negative least squares by coordinate descent, outliers weighed down in a few rounds. How many
+//! pixels fill a vector is tried. Errors that are left go to standard error; `bench pick` says whether they matter.
+
+use crate::Result;
+use crate::conv::{Model, Shape, Source, cuts};
+use crate::stats::{Times, median};
+use dcz::cost::{self, TileCost, Vectors, WEIGHTS, Weights};
+use dcz_kernels::winograd::{self, Winograd};
+use dcz_kernels::{ConvAlgo, ConvShape, Isa};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Relative error at which a row counts half.
+const OUTLIER: f64 = 0.15;
+/// Rounds of weighing.
+const ROUNDS: usize = 12;
+/// Sweeps of coordinate descent.
+const SWEEPS: usize = 20_000;
+/// Columns of [`cost::Work`] that all rows of an algorithm share.
+const SHARED: usize = 8;
+
+/// Options of `bench fit`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Outputs of `bench conv --fit --json`.
+    #[arg(required = true, value_name = "JSON")]
+    runs: Vec<PathBuf>,
+    /// The machine and date, for the head of the file.
+    #[arg(long)]
+    machine: String,
+    /// Instruction set that was measured; by default the best of this processor.
+    #[arg(long)]
+    isa: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Run {
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Row {
+    network: String,
+    #[serde(default)]
+    shape: String,
+    channels: [usize; 2],
+    zeros_percent: u64,
+    times: Times,
+    geometry: Option<Shape>,
+    model: Option<Model>,
+}
+
+/// A measured convolution.
+struct Seen {
+    title: String,
+    shape: ConvShape,
+    model: Model,
+    ns: f64,
+}
+
+/// Fits and prints.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let isa = match &args.isa {
+        Some(name) => Isa::from_name(name)
+            .ok_or_else(|| format!("no instruction set {name} on this processor"))?,
+        None => Isa::detect(),
+    };
+    let mut best: BTreeMap<String, Row> = BTreeMap::new();
+    for file in &args.runs {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        // A file may hold the lines of several runs.
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let run: Run = serde_json::from_str(line)?;
+            for row in run.rows.into_iter().filter(|row| row.model.is_some()) {
+                let key = format!(
+                    "{} {} {:?} {} {:?}",
+                    row.network, row.shape, row.channels, row.zeros_percent, row.model
+                );
+                let slower = |old: &Row| row.times.median_ms < old.times.median_ms;
+                if best.get(&key).is_none_or(slower) {
+                    best.insert(key, row);
+                }
+            }
+        }
+    }
+    let (mut seen, mut linear) = (Vec::new(), Vec::new());
+    for row in best.into_values() {
+        let ns = row.times.median_ms * 1e6;
+        match (row.geometry, row.model) {
+            (Some(geometry), Some(model)) => seen.push(Seen {
+                title: format!("{} {} {}%", row.network, row.shape, row.zeros_percent),
+                shape: geometry.geometry()?,
+                model,
+                ns,
+            }),
+            (None, Some(model)) => {
+                let weights = row.channels.iter().product::<usize>() as f64;
+                linear.push((model, weights, ns));
+            }
+            _ => {}
+        }
+    }
+    let mut text = head(&args.machine);
+    text.push_str("    tiles: &[\n");
+    for known in cost::table(isa).tiles {
+        tiles(&mut text, known, &seen)?;
+    }
+    text.push_str("    ],\n    lists: &[\n");
+    for group in [1, 2, 4] {
+        lists(&mut text, group, &seen)?;
+    }
+    text.push_str("    ],\n");
+    linear_layers(&mut text, &linear)?;
+    fft(&mut text, &seen)?;
+    text.push_str("};\n");
+    print!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn head(machine: &str) -> String {
+    format!(
+        "//! {machine}; one thread, release build.\n//!\n//! Written by `bench fit`; do not edit.\n\n\
+         use super::{{LinearCost, ListCost, Table, TileCost, Vectors}};\nuse dcz_kernels::ConvAlgo;\n\n\
+         #[rustfmt::skip]\npub(super) static TABLE: Table = Table {{\n"
+    )
+}
+
+/// Measured rows as equations: amounts of each column, and nanoseconds.
+struct Equations {
+    rows: Vec<(Vec<f64>, f64)>,
+}
+
+/// Prices, and the weighed mean of the relative errors.
+struct Fit {
+    prices: Vec<f64>,
+    errors: Vec<f64>,
+    score: f64,
+}
+
+impl Equations {
+    fn solve(&self) -> Fit {
+        let columns = self.rows.first().map_or(0, |(row, _)| row.len());
+        let mut prices = vec![0.0; columns];
+        let mut trust = vec![1.0; self.rows.len()];
+        let mut errors = vec![0.0; self.rows.len()];
+        for _ in 0..ROUNDS {
+            prices = self.least_squares(&trust, columns);
+            for (((row, ns), error), trust) in self.rows.iter().zip(&mut errors).zip(&mut trust) {
+                let predicted: f64 = row.iter().zip(&prices).map(|(a, p)| a * p).sum();
+                *error = predicted / ns - 1.0;
+                *trust = 1.0 / (1.0 + (*error / OUTLIER).powi(2));
+            }
+        }
+        // Large errors count, but none alone decides.
+        let score = errors
+            .iter()
+            .map(|e| (1.0 + (e / OUTLIER).powi(2)).ln())
+            .sum();
+        Fit {
+            prices,
+            errors,
+            score,
+        }
+    }
+
+    /// Non-negative prices, one at a time along the normal equations. Columns are scaled to unit length.
+    fn least_squares(&self, trust: &[f64], columns: usize) -> Vec<f64> {
+        let mut gram = vec![vec![0.0; columns]; columns];
+        let mut right = vec![0.0; columns];
+        for ((row, ns), trust) in self.rows.iter().zip(trust) {
+            for i in 0..columns {
+                right[i] += trust * row[i] / ns;
+                for j in 0..columns {
+                    gram[i][j] += trust * row[i] / ns * (row[j] / ns);
+                }
+            }
+        }
+        let scale: Vec<f64> = (0..columns).map(|i| gram[i][i].sqrt()).collect();
+        let mut x = vec![0.0; columns];
+        for _ in 0..SWEEPS {
+            let mut moved = 0.0f64;
+            for i in (0..columns).filter(|&i| scale[i] > 0.0) {
+                let others: f64 = (0..columns)
+                    .filter(|&j| j != i && scale[j] > 0.0)
+                    .map(|j| gram[i][j] / (scale[i] * scale[j]) * x[j])
+                    .sum();
+                let next = (right[i] / scale[i] - others).max(0.0);
+                moved = moved.max((next - x[i]).abs());
+                x[i] = next;
+            }
+            if moved < 1e-9 {
+                break;
+            }
+        }
+        let unscaled = x.iter().zip(&scale);
+        unscaled
+            .map(|(x, s)| if *s > 0.0 { x / s } else { 0.0 })
+            .collect()
+    }
+}
+
+/// A row of an algorithm on tiles.
+fn tiles(text: &mut String, known: &TileCost, seen: &[Seen]) -> Result<()> {
+    let algorithm = known.algorithm;
+    let size = match algorithm {
+        ConvAlgo::Winograd2 => Some(Winograd::F2),
+        ConvAlgo::Winograd4 => Some(Winograd::F4),
+        ConvAlgo::Winograd6 => Some(Winograd::F6),
+        _ => None,
+    };
+    let name = format!("{algorithm:?}");
+    let source = |s: Source| match s {
+        Source::I8 => Some(Weights::I8),
+        Source::Lut => Some(Weights::Lut),
+        Source::Wide => Some(Weights::Wide),
+        Source::Float => Some(Weights::Float),
+        Source::Transformed => Some(Weights::Transformed),
+        Source::Transformed16 => Some(Weights::Transformed16),
+        Source::Lists | Source::Fft | Source::Decoded => None,
+    };
+    let rows: Vec<(&Seen, Weights)> = (seen.iter().filter(|s| s.model.algorithm == name))
+        .filter_map(|s| Some((s, source(s.model.weights)?)))
+        .collect();
+    if rows.is_empty() {
+        return Err(format!("{name}: no measurement").into());
+    }
+    let sparse = rows.iter().any(|(s, _)| s.model.skips());
+    let equations = |vectors: Vectors| Equations {
+        rows: (rows.iter())
+            .map(|(s, weights)| (row(algorithm, size, vectors, s, *weights), s.ns))
+            .collect(),
+    };
+    let lanes: &[usize] = match (size, sparse) {
+        (None, false) => &[1, 8, 16],
+        _ => &[8, 16],
+    };
+    let alone = [Vectors {
+        lanes: 1,
+        sizes: [1; 3],
+        least: 1.0,
+    }];
+    let ways: Vec<Vectors> = if sparse { ways() } else { alone.to_vec() };
+    let mut best: Option<(Vectors, Fit)> = None;
+    for way in ways {
+        for &lanes in lanes {
+            let vectors = Vectors { lanes, ..way };
+            let fit = equations(vectors).solve();
+            if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
+                best = Some((vectors, fit));
+            }
+        }
+    }
+    let Some((vectors, fit)) = best else {
+        return Err(format!("{name}: no fit").into());
+    };
+    let titles = rows.iter().map(|(s, w)| format!("{} {w:?}", s.title));
+    report(&name, titles, &fit.errors);
+    let p = &fit.prices;
+    let list = |from: usize| {
+        let prices: Vec<String> = (0..WEIGHTS.len()).map(|i| price(p[from + i])).collect();
+        prices.join(", ")
+    };
+    let [product, strided, present, input, output, far, row, pixel] =
+        std::array::from_fn(|i| price(p[i]));
+    writeln!(
+        text,
+        "        TileCost {{ algorithm: ConvAlgo::{name}, vectors: {vectors:?},\n            \
+         product: {product}, strided: {strided}, present: {present}, input: {input}, output: {output}, far: {far}, row: {row}, pixel: {pixel},\n            \
+         weight: [{}], few: [{}] }},",
+        list(SHARED),
+        list(SHARED + WEIGHTS.len())
+    )?;
+    Ok(())
+}
+
+/// Amounts of the columns of a measured row.
+fn row(
+    algorithm: ConvAlgo,
+    size: Option<Winograd>,
+    vectors: Vectors,
+    seen: &Seen,
+    weights: Weights,
+) -> Vec<f64> {
+    let (shape, model) = (&seen.shape, &seen.model);
+    let cuts = cuts(shape);
+    let tiles = cuts.iter().map(|c| [c.panels, c.k_len]);
+    let panels = cuts.iter().map(|c| c.panels).max().unwrap_or(1);
+    let made = !matches!(weights, Weights::Transformed | Weights::Transformed16);
+    let passes = match size {
+        Some(size) if made => {
+            let cut = winograd::tile_cut(size, shape, panels, shape.out_h, 0);
+            cost::passes(shape, tiles, Some(&cut))
+        }
+        Some(_) => 1.0,
+        None if model.joined => cost::joined_passes(shape),
+        None => cost::passes(shape, tiles, None),
+    };
+    let w = cost::work(algorithm, vectors, shape, passes, model.present);
+    let mut row = vec![
+        w.product, w.strided, w.present, w.input, w.output, w.far, w.row, w.pixel,
+    ];
+    row.resize(SHARED + 2 * WEIGHTS.len(), 0.0);
+    row[SHARED + weights as usize] = w.weight;
+    row[SHARED + WEIGHTS.len() + weights as usize] = w.few;
+    // Only what skips zeros is paid for by what is there.
+    if !model.skips() {
+        row[2] = 0.0;
+    }
+    row
+}
+
+fn lists(text: &mut String, group: usize, seen: &[Seen]) -> Result<()> {
+    let name = match group {
+        1 => "DirectSparse",
+        2 => "BlockSparse2",
+        _ => "BlockSparse4",
+    };
+    let rows: Vec<&Seen> = (seen.iter())
+        .filter(|s| s.model.weights == Source::Lists && s.model.algorithm == name)
+        .collect();
+    let mut best: Option<(Vectors, Fit)> = None;
+    for vectors in ways() {
+        let equation = |s: &&Seen| {
+            let w = cost::list_work(group, vectors, &s.shape, s.model.entries);
+            (
+                vec![w.product, w.entry, w.list, w.input, w.output, w.row],
+                s.ns,
+            )
+        };
+        let fit = Equations {
+            rows: rows.iter().map(equation).collect(),
+        }
+        .solve();
+        if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
+            best = Some((vectors, fit));
+        }
+    }
+    let found = best.filter(|_| !rows.is_empty());
+    let (vectors, fit) = found.ok_or("lists: no measurement")?;
+    let titles = rows.iter().map(|s| s.title.clone());
+    report(&format!("lists of {group}"), titles, &fit.errors);
+    let [product, entry, list, input, output, row] = std::array::from_fn(|i| fit.prices[i]);
+    writeln!(
+        text,
+        "        ListCost {{ group: {group}, vectors: {vectors:?}, product: {}, entry: {}, list: {}, input: {}, output: {}, row: {} }},",
+        price(product),
+        price(entry),
+        price(list),
+        price(input),
+        price(output),
+        price(row)
+    )?;
+    Ok(())
+}
+
+/// How kernels that skip zeros may take their pixels.
+fn ways() -> Vec<Vectors> {
+    const SIZES: [[usize; 3]; 8] = [
+        [1, 1, 1],
+        [2, 1, 1],
+        [4, 2, 1],
+        [4, 1, 1],
+        [6, 4, 2],
+        [8, 4, 2],
+        [8, 1, 1],
+        [12, 8, 4],
+    ];
+    let least = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
+    let of = |sizes: [usize; 3]| {
+        [8, 16].into_iter().flat_map(move |lanes| {
+            least.map(|least| Vectors {
+                lanes,
+                sizes,
+                least,
+            })
+        })
+    };
+    SIZES.into_iter().flat_map(of).collect()
+}
+
+/// Prices of linear layers: medians of what is left after the rows that came before.
+fn linear_layers(text: &mut String, seen: &[(Model, f64, f64)]) -> Result<()> {
+    let of = |source: Source, one: bool, ns: &dyn Fn(&Model, f64, f64) -> f64| -> Result<f64> {
+        let rows = seen
+            .iter()
+            .filter(|(m, ..)| m.weights == source && (m.rows == 1) == one);
+        let prices: Vec<f64> = rows.map(|(m, weights, t)| ns(m, *weights, *t)).collect();
+        median(&prices).ok_or_else(|| format!("linear layers: no {source:?}").into())
+    };
+    let each = |_: &Model, weights: f64, t: f64| t / weights;
+    let decoded = of(Source::Decoded, true, &each)?;
+    let codes = of(Source::I8, true, &each)?;
+    let float = of(Source::Float, true, &each)?;
+    let lut = (of(Source::Lut, true, &each)? - codes).max(0.0);
+    let further = |first: f64, amount: f64, m: &Model, t: f64| {
+        (t / amount - first) / m.rows.saturating_sub(1).max(1) as f64
+    };
+    let more = of(Source::I8, false, &|m, weights, t| {
+        further(codes, weights, m, t)
+    })?
+    .max(0.0);
+    let entry = of(Source::Lists, true, &|m, _, t| t / m.entries as f64)?;
+    let entry_more = of(Source::Lists, false, &|m, _, t| {
+        further(entry, m.entries as f64, m, t)
+    })?;
+    writeln!(
+        text,
+        "    linear: LinearCost {{ decoded: {}, codes: {}, float: {}, lut: {}, further: {}, entry: {}, entry_further: {} }},",
+        price(decoded),
+        price(codes),
+        price(float),
+        price(lut),
+        price(more),
+        price(entry),
+        price(entry_more.max(0.0))
+    )?;
+    Ok(())
+}
+
+#[cfg(feature = "fft")]
+fn fft(text: &mut String, seen: &[Seen]) -> Result<()> {
+    let rows = seen.iter().filter(|s| s.model.weights == Source::Fft);
+    let prices: Vec<f64> = rows
+        .filter_map(|s| {
+            let (_, operations) = dcz_kernels::fft::FftPlan::operations(&s.shape)?;
+            Some(s.ns / operations)
+        })
+        .collect();
+    let one = median(&prices).ok_or("FFT: no measurement")?;
+    writeln!(text, "    fft_operation: {},", price(one))?;
+    Ok(())
+}
+
+#[cfg(not(feature = "fft"))]
+fn fft(_: &mut String, _: &[Seen]) -> Result<()> {
+    Err("bench fit needs the feature fft".into())
+}
+
+/// A price with four digits.
+fn price(ns: f64) -> String {
+    if ns <= 1e-6 {
+        return "0.0".into();
+    }
+    let digits = (3 - ns.log10().floor() as i32).clamp(1, 7) as usize;
+    let text = format!("{ns:.digits$}");
+    let text = text.trim_end_matches('0');
+    if text.ends_with('.') {
+        format!("{text}0")
+    } else {
+        text.into()
+    }
+}
+
+/// Says how well a fit does.
+fn report(name: &str, titles: impl Iterator<Item = String>, errors: &[f64]) {
+    let sizes: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
+    let middle = median(&sizes).unwrap_or(0.0);
+    eprintln!(
+        "{name}: {} rows, median error {:.1} %",
+        errors.len(),
+        100.0 * middle
+    );
+    for (title, error) in titles.zip(errors).filter(|(_, e)| e.abs() > 2.0 * OUTLIER) {
+        eprintln!("    {:+.0} % {title}", 100.0 * error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_found_in_spite_of_an_outlier() {
+        let mut rows: Vec<(Vec<f64>, f64)> = (1..40)
+            .map(|i| {
+                let row = vec![f64::from(i * i), f64::from(40 - i), f64::from(i % 5)];
+                let ns = 2.0 * row[0] + 3.0 * row[1];
+                (row, ns)
+            })
+            .collect();
+        rows[7].1 *= 5.0;
+        let fit = Equations { rows }.solve();
+        let wanted = [2.0, 3.0, 0.0];
+        for (found, wanted) in fit.prices.iter().zip(wanted) {
+            assert!((found - wanted).abs() < 0.05, "{:?}", fit.prices);
+        }
+    }
+
+    #[test]
+    fn prices_are_printed_as_numbers() {
+        assert_eq!(price(0.0), "0.0");
+        assert_eq!(price(0.012345), "0.01235");
+        assert_eq!(price(3.0), "3.0");
+        assert_eq!(price(1234.56), "1234.6");
+    }
+}
