@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     match results.as_slice() {
         [one] => one_result(arguments, network, one, &console),
-        [first, second] => compare(network, first, second, &console),
+        [first, second] => compare(arguments, network, first, second, &console),
         _ => Ok(0),
     }
 }
@@ -192,6 +192,7 @@ fn one_result(
 
 /// Similarity of two embeddings, and the decision when the file has a threshold.
 fn compare(
+    arguments: &Arguments,
     network: &Network,
     first: &[Output],
     second: &[Output],
@@ -202,11 +203,15 @@ fn compare(
         let Meaning::Embedding { metric, threshold } = record.meaning else {
             continue;
         };
+        let threshold = arguments.threshold.or(threshold);
         let result = Verification::new(metric, threshold, &a.data, &b.data);
         let (mut fields, code) = report::verification(console, &result);
         fields.insert("network".into(), json!(network.name));
         console.result(&fields.into());
-        return Ok(code);
+        return match result.same {
+            None if arguments.verify => Err(report::undecided()),
+            _ => Ok(code),
+        };
     }
     Err(Failure::usage(format!(
         "{} makes no embedding: two images cannot be compared",
