@@ -211,6 +211,8 @@ fn verify_decides_and_says_so_in_the_exit_code() {
     // Two photos, described one by one.
     let lines = infer(&model, &[&a, &c, "--each"]).expect_code(0).stdout;
     assert_eq!(lines.lines().count(), 2);
+    let nothing = infer(&model, &[]).expect_code(2);
+    assert!(nothing.stderr.contains("photo"), "{}", nothing.stderr);
     for wrong in [
         &["verify", "--model", &model, &a][..],
         &["verify", "--model", &model, &a, &b, &c],

@@ -128,6 +128,19 @@ impl Arguments {
         !self.images.is_empty() && self.network.is_none() && !self.plan
     }
 
+    /// Neither an image nor a network nor anything that goes without.
+    pub fn names_nothing(&self) -> bool {
+        let given = [
+            !self.images.is_empty(),
+            !self.input.is_empty(),
+            self.network.is_some(),
+            self.bench.is_some(),
+            self.plan,
+            self.profile,
+        ];
+        !given.contains(&true)
+    }
+
     /// Two photos are to be compared.
     pub fn pairwise(&self) -> bool {
         self.verify

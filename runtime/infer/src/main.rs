@@ -69,6 +69,11 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return photos::run(arguments, &model, &console);
     }
     arguments.check_plain()?;
+    if model.container().pipeline().is_some() && arguments.names_nothing() {
+        return Err(Failure::usage(
+            "a photo is needed (or --network NAME: one network by itself)",
+        ));
+    }
     let network = model.network(arguments.network.as_deref())?;
     let sets = inputs(arguments, network)?;
     if let Some(runs) = arguments.bench {
