@@ -84,9 +84,7 @@ impl Work for SumRows<'_> {
             stride,
             sums,
         } = self;
-        if weights.is_empty() {
-            sums.fill(0.0);
-        }
+        sums.fill(0.0);
         for (pass, weights) in weights.chunks(ROWS).enumerate() {
             // Fewer rows: the rest of them count nothing.
             let mut of = [0.0; ROWS];
@@ -96,26 +94,16 @@ impl Work for SumRows<'_> {
                 true => first.get(r * stride..).unwrap_or(&[]),
                 false => first,
             };
-            add_rows(simd, pass > 0, of, [row(0), row(1), row(2)], sums);
+            add_rows(simd, of, [row(0), row(1), row(2)], sums);
         }
     }
 }
 
-/// Adds three rows to the sums so far, if there are any.
 #[inline(always)]
-fn add_rows<S: Simd>(
-    simd: S,
-    so_far: bool,
-    weights: [f32; ROWS],
-    rows: [&[u8]; ROWS],
-    sums: &mut [f32],
-) {
+fn add_rows<S: Simd>(simd: S, weights: [f32; ROWS], rows: [&[u8]; ROWS], sums: &mut [f32]) {
     let w = weights.map(|weight| simd.splat(weight));
     let add = |[a, b, c]: [&[u8; 8]; ROWS], sums: &mut [f32; 8]| {
-        let mut sum = match so_far {
-            true => simd.load(sums),
-            false => simd.splat(0.0),
-        };
+        let mut sum = simd.load(sums);
         sum = simd.mul_add(w[0], simd.widen_u8(a), sum);
         sum = simd.mul_add(w[1], simd.widen_u8(b), sum);
         sum = simd.mul_add(w[2], simd.widen_u8(c), sum);
@@ -165,15 +153,20 @@ impl Work for Columns<'_, '_> {
         } = columns;
         let taps = weights.len() / from.len().max(1);
         for (group, from) in from.chunks(8).enumerate() {
-            let mut sums = [simd.splat(UP); 8];
-            for (j, sum) in sums.iter_mut().enumerate() {
-                // Missing pixels are like the last one.
+            // Eight values are loaded for each pixel, of which three count. Missing pixels are like the last one.
+            let mut lines = [&[][..]; 8];
+            let mut own = [&[][..]; 8];
+            for j in 0..8 {
                 let pixel = j.min(from.len() - 1);
-                let own = &weights[(8 * group + pixel) * taps..][..taps];
-                let line = &values[3 * (from[pixel] - first) as usize..][..3 * taps + 5];
-                // Eight values are loaded for each term, of which three count.
-                for (weight, values) in own.iter().zip(line.array_windows().step_by(3)) {
-                    *sum = simd.mul_add(simd.splat(*weight), simd.load(values), *sum);
+                let at = 3 * (from[pixel] - first) as usize;
+                lines[j] = &values[at..][..3 * taps + 5];
+                own[j] = &weights[(8 * group + pixel) * taps..][..taps];
+            }
+            let mut sums = [simd.splat(UP); 8];
+            for t in 0..taps {
+                for j in 0..8 {
+                    let values = &lines[j][3 * t..3 * t + 8].as_chunks().0[0];
+                    sums[j] = simd.mul_add(simd.splat(own[j][t]), simd.load(values), sums[j]);
                 }
             }
             let planes = simd.transpose(sums);
