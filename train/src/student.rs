@@ -73,6 +73,8 @@ pub struct Student {
     /// By constant id.
     pub constants: Vec<Constant>,
     fixed_bytes: f64,
+    /// What coded layers really take, relative to the estimate.
+    pub coding: f64,
 }
 
 /// Values of a row that are worked on at a time: they stay in the innermost cache.
@@ -274,6 +276,7 @@ impl Student {
             layers: task.layers.iter().map(Layer::new).collect(),
             constants: constants.collect(),
             fixed_bytes: options.fixed_bytes as f64,
+            coding: 1.0,
         };
         student.measure();
         if let Some(size) = options.size {
@@ -325,9 +328,25 @@ impl Student {
 
     /// Estimated bytes of the file.
     pub fn bytes(&self) -> f64 {
-        let coded: f64 = self.layers.iter().map(|l| l.costs.bytes()).sum();
+        self.coding * self.coded() + self.other()
+    }
+
+    /// Bytes of layers on a grid, as estimated from the entropy of their codes.
+    fn coded(&self) -> f64 {
+        self.layers.iter().map(|l| l.costs.bytes()).sum()
+    }
+
+    fn other(&self) -> f64 {
         let constants: usize = self.constants.iter().map(|c| c.values.len()).sum();
-        coded + self.fixed_bytes + 2.0 * constants as f64
+        self.fixed_bytes + 2.0 * constants as f64
+    }
+
+    /// Corrects the estimate by the size of the file that was really coded; codes have been counted before.
+    pub fn correct(&mut self, bytes: f64) {
+        let (coded, rest) = (self.coded(), bytes - self.other());
+        if coded > 0.0 && rest > 0.0 {
+            self.coding = (rest / coded).clamp(0.5, 1.5);
+        }
     }
 
     /// Share of weights that are zero, after rounding.
@@ -439,6 +458,11 @@ impl Student {
             }
         }
         Ok(())
+    }
+
+    /// Values by constant id.
+    pub fn constant_values(&self) -> Vec<Vec<f32>> {
+        self.constants.iter().map(|c| c.values.clone()).collect()
     }
 
     /// What the file gets.

@@ -47,6 +47,8 @@ pub struct Alignment {
     pub landmarks: BTreeMap<String, Landmarks>,
     /// Size of the crop and where the points go.
     pub template: Align,
+    /// Pixels of the crop on every side that the input does not have.
+    pub margin: u32,
 }
 
 impl Alignment {
@@ -69,7 +71,19 @@ impl Alignment {
         Ok(Alignment {
             landmarks,
             template,
+            margin: 0,
         })
+    }
+
+    /// The same with so many more pixels on every side, for augmentations that turn and shift.
+    pub fn with_margin(mut self, margin: u32) -> Alignment {
+        let by = margin as f32 - self.margin as f32;
+        for point in &mut self.template.template {
+            *point = point.map(|v| v + by);
+        }
+        self.template.size = self.template.size.map(|v| v - 2 * self.margin + 2 * margin);
+        self.margin = margin;
+        self
     }
 }
 
@@ -122,6 +136,7 @@ impl Loader {
         let Some(Alignment {
             landmarks,
             template,
+            ..
         }) = &self.alignment
         else {
             return Ok(Pixels {
