@@ -75,6 +75,11 @@ impl<'a> Batches<'a> {
                 i + 1
             )));
         }
+        let mut augment = options.augment;
+        if options.losses.needs_labels() {
+            // Labels are of whole pictures.
+            (augment.blend, augment.paste) = (0.0, 0.0);
+        }
         let aside = source.held_out();
         let mut order = Random::new(&[options.seed, 1]).permutation(count - aside);
         let held_out = if aside > 0 {
@@ -89,7 +94,7 @@ impl<'a> Batches<'a> {
             dims,
             seed: options.seed,
             variants: options.variants,
-            augment: options.augment,
+            augment,
             training: order,
             held_out,
             epoch: None,
