@@ -29,8 +29,10 @@ const COARSE: f64 = 0.3;
 const DEAD_ZONE: f32 = 0.12;
 /// A start that is larger than wanted by no more than this is not made coarser first.
 const STARTED_SLACK: f64 = 1.2;
-/// Steps are learnt so much more slowly than weights, as a relative change.
-const STEP_RATE: f64 = 0.5;
+/// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
+/// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
+/// once, while a coarse weight must travel half a step before anything changes.
+const FINE: f64 = 0.2;
 
 /// A layer in training.
 #[derive(Clone, Debug)]
@@ -166,7 +168,7 @@ impl Layer {
         let steps = self.steps();
         let op = self.op();
         let table = self.costs.table();
-        let adam = Adam::new((rate * self.scale) as f32, step);
+        let adam = Adam::new((rate * self.unit(&steps)) as f32, step);
         let (k, masked) = (self.k.max(1), !self.mask.is_empty());
         let (mask, arch) = (&self.mask, pulp::Arch::new());
         let moments = self
@@ -211,9 +213,18 @@ impl Layer {
         for (row, sum) in sums.iter().enumerate().filter(|_| !steps.is_empty()) {
             gradient[row % steps.len()] += sum;
         }
-        let rate = (rate * STEP_RATE) as f32;
+        let rate = (rate * FINE) as f32;
         self.step_moments
             .step(&mut self.log_steps, &gradient, &[], rate, step);
+    }
+
+    /// What the rate of learning is relative to: the mean step, or without one the spread.
+    fn unit(&self, steps: &[f32]) -> f64 {
+        let sum: f64 = steps.iter().copied().map(f64::from).sum();
+        match steps.len() {
+            0 => self.scale,
+            count => (sum / count as f64).max(FINE * self.scale),
+        }
     }
 
     /// One step for the layer: it may be made coarser from the start.
@@ -345,7 +356,7 @@ impl Student {
     pub fn correct(&mut self, bytes: f64) {
         let (coded, rest) = (self.coded(), bytes - self.other());
         if coded > 0.0 && rest > 0.0 {
-            self.coding = (rest / coded).clamp(0.5, 1.5);
+            self.coding = (rest / coded).clamp(0.25, 4.0);
         }
     }
 
@@ -451,7 +462,7 @@ impl Student {
             }
             let gradient = sink.take();
             if gradient.len() == constant.values.len() {
-                let rate = (rate * constant.scale) as f32;
+                let rate = (rate * FINE * constant.scale) as f32;
                 constant
                     .moments
                     .step(&mut constant.values, &gradient, &[], rate, step);
