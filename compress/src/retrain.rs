@@ -101,6 +101,13 @@ impl Folder {
             }
         }
         all.cache = Mutex::new(cache);
+        if let Some(folder) = held_out.filter(|_| all.held_out == 0) {
+            return Err(Error::Input(format!(
+                "{}: no image that can be used, the last: {}",
+                folder.display(),
+                all.skipped.last().map_or("none", String::as_str)
+            )));
+        }
         Ok(all)
     }
 }

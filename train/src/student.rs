@@ -32,7 +32,7 @@ const STARTED_SLACK: f64 = 1.2;
 /// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
 /// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
 /// once, while a coarse weight must travel half a step before anything changes.
-const FINE: f64 = 0.2;
+const FINE: f64 = 0.05;
 
 /// A layer in training.
 #[derive(Clone, Debug)]

@@ -188,6 +188,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_margin_moves_the_template() {
+        let plain = Alignment {
+            landmarks: BTreeMap::new(),
+            template: arcface112(),
+            margin: 0,
+        };
+        let wide = plain.clone().with_margin(14);
+        assert_eq!((wide.template.size, wide.margin), ([140, 140], 14));
+        assert_eq!(
+            wide.template.template[0],
+            plain.template.template[0].map(|v| v + 14.0)
+        );
+        assert_eq!(wide.with_margin(0).template.size, plain.template.size);
+    }
+
+    #[test]
     fn landmark_files() {
         let all = parse("a_0001.jpg 1 2 3 4 5 6 7 8 9 10\n\n").unwrap();
         assert_eq!(all["a_0001"][4], [9.0, 10.0]);

@@ -157,8 +157,7 @@ impl RetrainArguments {
                 .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
                 .map_err(|e| Error::Io(format!("signals: {e}")))?;
         }
-        let images = source.len() - source.held_out();
-        let mut shown = Shown::new(self.checkpoint.as_deref(), images);
+        let mut shown = Shown::new(self.checkpoint.as_deref(), &source);
         let (ready, outcome) = retrain(
             float,
             compress,
@@ -229,10 +228,15 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    fn new(folder: Option<&Path>, images: usize) -> Shown<'_> {
+    fn new<'a>(folder: Option<&'a Path>, source: &dyn Source) -> Shown<'a> {
         let bar = super::progress_bar();
         bar.set_length(1000);
-        eprintln!("note: retraining on {images} images");
+        let aside = source.held_out();
+        let images = source.len() - aside;
+        match aside {
+            0 => eprintln!("note: retraining on {images} images"),
+            _ => eprintln!("note: retraining on {images} images, measuring on {aside}"),
+        }
         eprintln!(
             "{:>7} {:>10} {:>9} {:>10} {:>7} {:>9} {:>8}",
             "step", "loss", "held out", "bytes", "zeros", "images/s", "left"
