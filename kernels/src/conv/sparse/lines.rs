@@ -143,12 +143,54 @@ pub(super) struct Pack<'a> {
 /// What a vector sees of a row of the input, in all channels.
 struct Piece<'a> {
     input: &'a [f32],
-    /// Of the first lane, and the distance of two channels.
+    /// Of the first lane, in the first channel.
     at: isize,
-    channel: usize,
     step: usize,
     /// Those within the map.
     lanes: Range<usize>,
+}
+
+/// How a line is copied. No closure: it has to be compiled for the instruction set.
+trait Copies {
+    /// The piece of the channel that lies at `at`.
+    fn copy(&self, piece: &Piece<'_>, at: isize, out: &mut [f32]);
+}
+
+/// In registers of 16.
+struct Sixteen<S>(S);
+
+impl<S: Long> Copies for Sixteen<S> {
+    #[inline(always)]
+    fn copy(&self, piece: &Piece<'_>, at: isize, out: &mut [f32]) {
+        let simd = self.0;
+        let lanes = piece.lanes.clone();
+        let v = match piece.step {
+            1 => simd.load16_lanes(lanes, piece.input, at),
+            2 => simd.evens16_lanes(lanes, piece.input, at),
+            _ => simd.load16(&piece.gather(at)),
+        };
+        match (out.len(), out.first_chunk_mut()) {
+            (_, Some(out)) => simd.store16(v, out),
+            (8, _) => simd.store(simd.split(v)[0], &mut out.as_chunks_mut().0[0]),
+            (width, _) => simd.store16_first(width, v, out),
+        }
+    }
+}
+
+/// In registers of 8.
+struct Eight<S>(S);
+
+impl<S: Simd> Copies for Eight<S> {
+    #[inline(always)]
+    fn copy(&self, piece: &Piece<'_>, at: isize, out: &mut [f32]) {
+        let (eights, rest) = out.as_chunks_mut::<8>();
+        for (i, out) in eights.iter_mut().enumerate() {
+            self.0.store(piece.eight(self.0, at, i * 8), out);
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&piece.gather(at)[..rest.len()]);
+        }
+    }
 }
 
 impl LongWork for Pack<'_> {
@@ -156,24 +198,7 @@ impl LongWork for Pack<'_> {
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
-        let (width, pitch, count) = (self.lines.width(), self.lines.channel, self.channels.len());
-        self.each(|piece, out| {
-            let mut at = piece.at;
-            for out in out.chunks_mut(pitch * LINE).take(count) {
-                let lanes = piece.lanes.clone();
-                let v = match piece.step {
-                    1 => simd.load16_lanes(lanes, piece.input, at),
-                    2 => simd.evens16_lanes(lanes, piece.input, at),
-                    _ => simd.load16(&piece.gather(at)),
-                };
-                match out.first_chunk_mut() {
-                    Some(out) if width == LINE => simd.store16(v, out),
-                    _ if width == 8 => simd.store(simd.split(v)[0], &mut out.as_chunks_mut().0[0]),
-                    _ => simd.store16_first(width, v, out),
-                }
-                at += piece.channel as isize;
-            }
-        });
+        self.each(&Sixteen(simd));
     }
 }
 
@@ -182,20 +207,7 @@ impl Work for Pack<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (width, pitch, count) = (self.lines.width(), self.lines.channel, self.channels.len());
-        self.each(|piece, out| {
-            let mut at = piece.at;
-            for out in out.chunks_mut(pitch * LINE).take(count) {
-                let out = out[..width].as_chunks_mut::<8>();
-                for (i, out) in out.0.iter_mut().enumerate() {
-                    simd.store(piece.eight(simd, at, i * 8), out);
-                }
-                if !out.1.is_empty() {
-                    out.1.copy_from_slice(&piece.gather(at)[..width]);
-                }
-                at += piece.channel as isize;
-            }
-        });
+        self.each(&Eight(simd));
     }
 }
 
@@ -203,14 +215,14 @@ impl Piece<'_> {
     /// The values of a channel from lane `first` on.
     #[inline(always)]
     fn eight<S: Simd>(&self, simd: S, at: isize, first: usize) -> S::V {
-        let [start, end] =
-            [self.lanes.start, self.lanes.end].map(|lane| lane.saturating_sub(first).min(8));
+        let start = self.lanes.start.saturating_sub(first).min(8);
+        let end = self.lanes.end.saturating_sub(first).min(8);
         let zero = simd.splat(0.0);
         if start >= end {
             return zero;
         }
-        let from = usize::try_from(at + (first * self.step) as isize).ok();
-        let from = from.and_then(|from| self.input.get(from..)).unwrap_or(&[]);
+        let from = (at + (first * self.step) as isize) as usize;
+        let from = self.input.get(from..).unwrap_or(&[]);
         let v = match self.step {
             1 if from.len() >= 8 => simd.load(&from.as_chunks().0[0]),
             2 if from.len() >= 16 => simd.evens(&from.as_chunks().0[0]),
@@ -234,9 +246,9 @@ impl Piece<'_> {
 }
 
 impl Pack<'_> {
-    /// Calls `copy(piece, its line and what is behind it)` for every vector of every row.
+    /// Every vector of every row.
     #[inline(always)]
-    fn each(self, copy: impl Fn(Piece<'_>, &mut [f32])) {
+    fn each(self, copies: &impl Copies) {
         let Pack {
             lines,
             shape,
@@ -266,7 +278,6 @@ impl Pack<'_> {
                         let piece = Piece {
                             input: input.data,
                             at: from + x,
-                            channel: map.channel,
                             step: across,
                             lanes: to(0)..if there {
                                 to(shape.in_w as isize)
@@ -276,7 +287,12 @@ impl Pack<'_> {
                         };
                         let at = (kx * lines.phases + phase) * lines.groups + group;
                         let at = (at * lines.across + v) * LINE + row * width;
-                        copy(piece, &mut out[at..]);
+                        let mut from = piece.at;
+                        let all = out[at..].chunks_mut(lines.channel * LINE);
+                        for out in all.take(channels.len()) {
+                            copies.copy(&piece, from, &mut out[..width]);
+                            from += map.channel as isize;
+                        }
                     }
                 }
             }
