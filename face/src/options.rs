@@ -20,6 +20,8 @@ pub struct Options {
     pub nms: Option<f32>,
     /// Most faces per image.
     pub max_faces: Option<usize>,
+    /// Where the decision changes.
+    pub threshold: Option<f32>,
     /// Most pixels of an image.
     pub max_pixels: u64,
     /// Most pixels of the detector's input, padding included.
@@ -34,6 +36,7 @@ impl Default for Options {
             score: None,
             nms: None,
             max_faces: None,
+            threshold: None,
             max_pixels: 100_000_000,
             max_input_pixels: 16_777_216,
         }
@@ -74,6 +77,14 @@ impl Options {
             }
             Some(size) => detect.size = size,
             None => {}
+        }
+        if let Some(threshold) = self.threshold {
+            if !threshold.is_finite() {
+                let why = format!("the threshold {threshold} is no number");
+                return Err(Error::Options(why));
+            }
+            record.compare.threshold = Some(threshold);
+            record.compare.fpr = None;
         }
         if let Some(most) = self.max_faces {
             detect.max_faces = u32::try_from(most).unwrap_or(u32::MAX);

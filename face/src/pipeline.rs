@@ -7,7 +7,7 @@ use crate::image::Image;
 use crate::input::{self, CropRows, ImageRows, Placement, Scaler};
 use crate::options::{Options, Selection};
 use crate::stages::{KINDS, Stages};
-use dcz::{Model, Verification};
+use dcz::{Model, Profile, Verification};
 use dcz_format::pipeline::Pipeline;
 use std::path::Path;
 
@@ -120,6 +120,17 @@ impl FacePipeline {
             buffers,
             total: arena + detector + embedder + buffers,
         }
+    }
+
+    /// Measures the time of every step of the runs that follow, forgetting earlier measurements. Planning under a budget in bytes
+    /// may end it: call [`prepare`](FacePipeline::prepare) first.
+    pub fn set_profiling(&mut self, on: bool) {
+        self.stages.set_profiling(on);
+    }
+
+    /// Mean times of the steps of the detector and the embedder, over the runs made while profiling.
+    pub fn profiles(&self) -> [Option<Profile>; 2] {
+        self.stages.profiles()
     }
 
     /// Values of an embedding.

@@ -9,7 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::input;
-use dcz::{ErrorKind, MemoryBudget, Model, RowSource, RowsRef, Session, SessionOptions};
+use dcz::{ErrorKind, MemoryBudget, Model, Profile, RowSource, RowsRef, Session, SessionOptions};
 use dcz_format::pipeline::Pipeline;
 
 /// Kinds of outputs of a stride, with values per cell.
@@ -130,6 +130,15 @@ impl Stages {
             detector.total() - detector.arena(),
             embedder.total() - embedder.arena(),
         ]
+    }
+
+    pub fn set_profiling(&mut self, on: bool) {
+        self.detector.session.set_profiling(on);
+        self.embedder.session.set_profiling(on);
+    }
+
+    pub fn profiles(&self) -> [Option<Profile>; 2] {
+        [&self.detector, &self.embedder].map(|stage| stage.session.profile())
     }
 
     fn held(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! `cargo run --release -p dcz-kernels --example gemm_speed [ISA] [FILTER] [ZEROS]`.
 //!
 //! Each row: billions of dense multiply-adds per second, the share of the rate of multiply-adds in
-//! registers measured next to it, and the panels per tile. Weights are i8 codes with one step,
+//! registers measured next to it, and the panels per call, in tiles joined as the runtime joins them. Weights are i8 codes with one step,
 //! expanded anew in every call as the runtime does; ZEROS percent of them (50) are zero.
 
 use dcz_kernels::*;
@@ -31,6 +31,8 @@ const CASES: &[Case] = &[
     Case { name: "tap 512 8x8 3x3",   algo: ConvAlgo::Gemm, channels: [512, 512], groups: 1, kernel: 3, stride: 1, size: 8,  order: KOrder::TapMajor },
     Case { name: "stem 3 3x3 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 3, stride: 2, size: 128, order: KOrder::ChannelMajor },
     Case { name: "stem 3 7x7 s2",     algo: ConvAlgo::Gemm, channels: [3, 64],    groups: 1, kernel: 7, stride: 2, size: 224, order: KOrder::ChannelMajor },
+    Case { name: "stem 3-32 112x112 3x3", algo: ConvAlgo::Gemm, channels: [3, 32], groups: 1, kernel: 3, stride: 1, size: 112, order: KOrder::ChannelMajor },
+    Case { name: "stem 3-16 640x640 3x3 s2", algo: ConvAlgo::Gemm, channels: [3, 16], groups: 1, kernel: 3, stride: 2, size: 640, order: KOrder::ChannelMajor },
     Case { name: "64-128 3x3 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 3, stride: 2, size: 64, order: KOrder::ChannelMajor },
     Case { name: "256-512 3x3 s2",    algo: ConvAlgo::Gemm, channels: [256, 512], groups: 1, kernel: 3, stride: 2, size: 16, order: KOrder::ChannelMajor },
     Case { name: "64-128 1x1 s2",     algo: ConvAlgo::Gemm, channels: [64, 128],  groups: 1, kernel: 1, stride: 2, size: 64, order: KOrder::ChannelMajor },
@@ -58,6 +60,13 @@ const CASES: &[Case] = &[
     Case { name: "512-2048 7x7 1x1", algo: ConvAlgo::Pointwise, channels: [512, 2048], groups: 1, kernel: 1, stride: 1, size: 7, order: KOrder::ChannelMajor },
     Case { name: "256-128 14x14 1x1", algo: ConvAlgo::Gemm, channels: [256, 128], groups: 1, kernel: 1, stride: 1, size: 14, order: KOrder::ChannelMajor },
     Case { name: "256-128 14x14 1x1", algo: ConvAlgo::Pointwise, channels: [256, 128], groups: 1, kernel: 1, stride: 1, size: 14, order: KOrder::ChannelMajor },
+    Case { name: "32-64 112x112 1x1", algo: ConvAlgo::Pointwise, channels: [32, 64], groups: 1, kernel: 1, stride: 1, size: 112, order: KOrder::ChannelMajor },
+    Case { name: "64-128 56x56 1x1", algo: ConvAlgo::Pointwise, channels: [64, 128], groups: 1, kernel: 1, stride: 1, size: 56, order: KOrder::ChannelMajor },
+    Case { name: "128-128 56x56 1x1", algo: ConvAlgo::Pointwise, channels: [128, 128], groups: 1, kernel: 1, stride: 1, size: 56, order: KOrder::ChannelMajor },
+    Case { name: "16-16 320x320 1x1", algo: ConvAlgo::Pointwise, channels: [16, 16], groups: 1, kernel: 1, stride: 1, size: 320, order: KOrder::ChannelMajor },
+    Case { name: "64-64 80x80 1x1", algo: ConvAlgo::Pointwise, channels: [64, 64], groups: 1, kernel: 1, stride: 1, size: 80, order: KOrder::ChannelMajor },
+    Case { name: "64-64 40x40 1x1", algo: ConvAlgo::Pointwise, channels: [64, 64], groups: 1, kernel: 1, stride: 1, size: 40, order: KOrder::ChannelMajor },
+    Case { name: "64-10 20x20 1x1", algo: ConvAlgo::Pointwise, channels: [64, 10], groups: 1, kernel: 1, stride: 1, size: 20, order: KOrder::ChannelMajor },
     Case { name: "1024-2048 14x14 s2 1x1", algo: ConvAlgo::Pointwise, channels: [1024, 2048], groups: 1, kernel: 1, stride: 2, size: 14, order: KOrder::ChannelMajor },
     Case { name: "512-1024 28x28 s2 1x1", algo: ConvAlgo::Pointwise, channels: [512, 1024], groups: 1, kernel: 1, stride: 2, size: 28, order: KOrder::ChannelMajor },
     Case { name: "128 56x56 s2 3x3", algo: ConvAlgo::Gemm, channels: [128, 128], groups: 1, kernel: 3, stride: 2, size: 56, order: KOrder::ChannelMajor },
@@ -168,23 +177,32 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
     let out_map = Map::rows(1, shape.out_channels, out, out);
     let input: Vec<f32> = (0..in_map.span()).map(|i| (i % 17) as f32 - 8.0).collect();
     let mut output = vec![0.0; out_map.span()];
-    let size = workspace(case.algo, &shape, per_tile, out);
+    let joined = match joins(case.algo) {
+        true => ((JOINED / per_tile).max(1) * per_tile).min(panels),
+        false => per_tile,
+    };
+    let size = workspace(case.algo, &shape, joined, out);
     let mut scratch = vec![0.0; size];
     let macs = shape.out_channels * k * out * out;
-    let (rate, peak) = measure(isa, macs, panels.div_ceil(per_tile), |call| {
-        let first = call * per_tile;
-        let count = per_tile.min(panels - first);
-        let tile = WeightTile {
-            first_panel: first,
-            panels: count,
-            k0: 0,
-            k_len: k,
-            order: case.order,
-            values: TileValues::I8 {
-                q: &q[first * k * PANEL..][..count * k * PANEL],
-                steps: Steps::Layer(0.01),
-            },
-        };
+    let tiles: Vec<WeightTile> = (0..panels)
+        .step_by(per_tile)
+        .map(|first| {
+            let count = per_tile.min(panels - first);
+            WeightTile {
+                first_panel: first,
+                panels: count,
+                k0: 0,
+                k_len: k,
+                order: case.order,
+                values: TileValues::I8 {
+                    q: &q[first * k * PANEL..][..count * k * PANEL],
+                    steps: Steps::Layer(0.01),
+                },
+            }
+        })
+        .collect();
+    let calls: Vec<&[WeightTile]> = tiles.chunks(joined.div_ceil(per_tile)).collect();
+    let (rate, peak) = measure(isa, macs, calls.len(), |call| {
         let view = View {
             data: &input,
             map: in_map,
@@ -197,11 +215,11 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
             bias: None,
             activation: Activation::Relu,
         };
-        conv_tile(
+        conv_tiles(
             isa,
             case.algo,
             &shape,
-            &tile,
+            calls[call],
             view,
             0..out,
             &mut target,
@@ -214,7 +232,7 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
     let name = kernel_name(case.algo, isa);
     let share = 100.0 * rate / peak;
     println!(
-        "{name:32} {:20} {per_tile:3} panels {:4} KiB {rate:7.1} GMAC/s {share:4.0} %",
+        "{name:32} {:20} {joined:3} panels {:4} KiB {rate:7.1} GMAC/s {share:4.0} %",
         case.name,
         size / 256
     );

@@ -251,7 +251,8 @@ fn clip(x: f32, low: f32, high: f32) -> f32 {
 /// Applies to a whole map in place.
 pub fn activation_in_place(activation: &Activation<'_>, out: &mut ViewMut<'_>) {
     let map = out.map;
-    for (channel, at, len) in runs(map) {
+    let alike = !matches!(activation, Activation::Prelu(slopes) if slopes.len() > 1);
+    for (channel, at, len) in runs(map, alike) {
         activate(activation, channel, &mut out.data[at..at + len]);
     }
 }
@@ -262,8 +263,8 @@ pub fn activation(activation: &Activation<'_>, input: View<'_>, out: &mut ViewMu
     activation_in_place(activation, out);
 }
 
-/// The contiguous stretches of a map that belong to one channel: (channel, offset, length).
-fn runs(map: Map) -> impl Iterator<Item = (usize, usize, usize)> {
+/// The contiguous stretches of a map that belong to one channel, or to several where channels are `alike`: (channel, offset, length).
+fn runs(map: Map, alike: bool) -> impl Iterator<Item = (usize, usize, usize)> {
     // Rows of a channel that follow each other without a gap are one stretch.
     let joined = map.row == map.w;
     let (steps, len) = if joined {
@@ -272,7 +273,11 @@ fn runs(map: Map) -> impl Iterator<Item = (usize, usize, usize)> {
         (map.h, map.w)
     };
     let steps = if map.is_empty() { 0 } else { steps };
+    let (channels, len) = match alike && map.channel == len {
+        true => (1, map.c * len),
+        false => (map.c, len),
+    };
     (0..map.n).flat_map(move |n| {
-        (0..steps).flat_map(move |h| (0..map.c).map(move |c| (c, map.at(n, c, h), len)))
+        (0..steps).flat_map(move |h| (0..channels).map(move |c| (c, map.at(n, c, h), len)))
     })
 }

@@ -9,7 +9,8 @@ pub fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-104.0, 89.0);
     // Rounds to the nearest integer for |v| < 2^22 without a rounding instruction.
     const SHIFT: f32 = 12_582_912.0;
-    let n = (clamped * std::f32::consts::LOG2_E + SHIFT) - SHIFT;
+    let shifted = clamped * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
     let r = (clamped - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let p = 1.987_569_1e-4 * r + 1.398_199_9e-3;
     let p = p * r + 8.333_452e-3;
@@ -18,15 +19,16 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
     // 2^n in two factors, so that both are normal numbers (|n| <= 151).
-    let n = n as i32;
+    // The same integer from the last bits of the sum, which vectors can do; of NaN some other, which changes nothing.
+    let n = (shifted.to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32);
     let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n - half)
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
 /// `2^n` for -126 <= n <= 127.
 #[inline]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) as u32) << 23)
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 /// `1 / (1 + e^-x)`

@@ -13,8 +13,18 @@ pub fn sum_rows(isa: Isa, weights: &[f32], rows: &[u8], stride: usize, sums: &mu
     });
 }
 
-/// Weighted sums of neighbouring RGB pixels, less a mean and times a scale, one plane per channel: pixel `j` of plane `c` of
-/// `out` is `(sum - mean[c]) * scale[c]` with the sum of `weights[j * n + t] * values[3 * (from[j] - first + t) + c]` over t
+/// Added to a sum before it is rounded, so that halves go up even where inexact weights leave a little less than a half.
+const UP: f32 = 1.0 / 1024.0;
+/// From here on all f32 are whole numbers.
+const WHOLE: f32 = 8_388_608.0;
+
+/// A value of 0 to 255, not whole, as images of 8 bits have it: the nearest whole number, halves up.
+pub fn rounded(value: f32) -> f32 {
+    (value + UP + WHOLE) - WHOLE
+}
+
+/// Weighted sums of neighbouring RGB pixels, [`rounded`], less a mean and times a scale, one plane per channel: pixel `j` of plane
+/// `c` of `out` is `(sum - mean[c]) * scale[c]` with the sum of `weights[j * n + t] * values[3 * (from[j] - first + t) + c]` over t
 /// below n, the same number for all pixels. A pixel's weights may end with zeros for values that are no part of it.
 ///
 /// # Panics
@@ -152,7 +162,7 @@ impl Work for Columns<'_, '_> {
                 lines[j] = &values[at..][..3 * taps + 5];
                 own[j] = &weights[(8 * group + pixel) * taps..][..taps];
             }
-            let mut sums = [simd.splat(0.0); 8];
+            let mut sums = [simd.splat(UP); 8];
             for t in 0..taps {
                 for j in 0..8 {
                     let values = &lines[j][3 * t..3 * t + 8].as_chunks().0[0];
@@ -161,7 +171,9 @@ impl Work for Columns<'_, '_> {
             }
             let planes = simd.transpose(sums);
             for (c, out) in out.iter_mut().enumerate() {
-                let v = simd.sub(planes[c], simd.splat(mean[c]));
+                let whole = simd.splat(WHOLE);
+                let v = simd.sub(simd.add(planes[c], whole), whole);
+                let v = simd.sub(v, simd.splat(mean[c]));
                 let v = simd.mul(v, simd.splat(scale[c]));
                 let out = &mut out[8 * group..][..from.len()];
                 match out.first_chunk_mut::<8>() {

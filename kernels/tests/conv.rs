@@ -405,6 +405,28 @@ fn random_geometries() {
     }
 }
 
+/// Ends of rows, of groups of pixels and of vectors of channels, for one block of k and for several.
+#[test]
+fn every_width_and_number_of_panels() {
+    for width in 1..=50 {
+        let (outputs, two) = (8 * (1 + width % 9) - width % 3, width % 4 / 2);
+        let case = |inputs: usize, kernel: usize, stride: usize| Case {
+            name: "width",
+            channels: [inputs, outputs],
+            groups: 1,
+            kernel: [kernel; 2],
+            stride: [1, stride],
+            dilation: [1, 1],
+            pads: [kernel / 2; 4],
+            size: [2 + width % 3, width * stride],
+        };
+        for case in [case(5, 1, 1 + two), case(195, 1, 1), case(3, 3, 1 + two)] {
+            let form = [Form::F32, Form::Channel, Form::Block(7), Form::SmallLut][width % 4];
+            check(&case, form, KOrder::ChannelMajor, false);
+        }
+    }
+}
+
 #[test]
 fn every_algorithm_has_a_case_and_a_name() {
     for algo in ALGOS {

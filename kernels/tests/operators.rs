@@ -225,6 +225,16 @@ fn pooling() {
 
 #[test]
 fn bytes_of_images() {
+    for (value, whole) in [
+        (0.0, 0.0),
+        (0.49, 0.0),
+        (0.5, 1.0),
+        (2.499_99, 3.0),
+        (254.49, 254.0),
+        (255.0, 255.0),
+    ] {
+        assert_eq!(pixels::rounded(value), whole);
+    }
     let bytes: Vec<u8> = (0..3 * 45).map(|i| (i * 89 % 256) as u8).collect();
     for isa in Isa::available() {
         for len in [0, 1, 7, 8, 9, 40, 45] {
@@ -266,7 +276,7 @@ fn bytes_of_images() {
                         let at = 3 * (from[j] as usize - 100 + t) + c;
                         weights[j * taps + t] * values[at]
                     };
-                    let sum: f32 = (0..taps).map(term).sum();
+                    let sum = pixels::rounded((0..taps).map(term).sum());
                     assert_eq!(*value, (sum - [1.0, 2.0, 3.0][c]) * [0.5, 1.0, 2.0][c]);
                 }
             }

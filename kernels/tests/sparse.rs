@@ -230,5 +230,11 @@ fn wide_kernels_are_left_to_others() {
         ..shape([4, 4], [3, 3], 1, [4, 4])
     };
     assert!(sparse::supports(&grouped) && !sparse::supports_resident(&grouped));
-    assert!(!sparse::supports(&shape([1, 1], [3, 3], 1, [1, 20_000])));
+    // Rows of any length, but places are of 16 bits.
+    assert!(sparse::supports(&shape([1, 1], [3, 3], 1, [1, 20_000])));
+    let far = ConvShape {
+        dilation: [20_000, 1],
+        ..shape([1, 1], [9, 9], 1, [4, 4])
+    };
+    assert!(!sparse::supports(&far));
 }

@@ -1,7 +1,6 @@
 //! Splits work over the rows of an output without sharing: every thread gets its own slice.
 
 use crate::error::{Error, Result};
-use crate::exec::per_image;
 use crate::threads::{MAX_THREADS, Team};
 use dcz_kernels::Map;
 use std::ops::Range;
@@ -64,7 +63,7 @@ where
     for (part, scratch) in (1..=count).zip(split_scratch(scratch, threads.max(1))) {
         let end = (units * part / count * unit).min(rows);
         let own = rest.split_off_mut(..(end - first) * row_len);
-        let own = own.ok_or_else(|| Error::internal("output shorter than its rows"))?;
+        let own = own.ok_or_else(short)?;
         parts.push((first..end, own, scratch, Ok(())))?;
         first = end;
     }
@@ -99,4 +98,29 @@ where
         &mut [],
         |range, out, _| per_image(range, map, out, &f),
     )
+}
+
+/// Cuts a range of rows counted through all images, whose data is `out`, into images.
+pub(crate) fn per_image(
+    range: Range<usize>,
+    map: Map,
+    out: &mut [f32],
+    mut f: impl FnMut(usize, Range<usize>, &mut [f32]),
+) -> Result<()> {
+    let (mut row, mut rest) = (range.start, out);
+    while row < range.end {
+        let (image, first) = (row / map.h, row % map.h);
+        let count = (map.h - first).min(range.end - row);
+        let own = rest
+            .split_off_mut(..count * map.c * map.w)
+            .ok_or_else(short)?;
+        f(image, first..first + count, own);
+        row += count;
+    }
+    Ok(())
+}
+
+#[cold]
+fn short() -> Error {
+    Error::internal("output shorter than its rows")
 }

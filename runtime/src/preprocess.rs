@@ -8,7 +8,7 @@
 
 use crate::error::{ErrorKind, Result};
 use dcz_format::graph::{ChannelOrder, Filter, Preprocess, ResizeRule};
-pub use dcz_kernels::pixels::{SumColumns, planar, sum_rows};
+pub use dcz_kernels::pixels::{SumColumns, planar, rounded, sum_rows};
 
 /// An 8-bit RGB image, rows top-down without gaps.
 #[derive(Clone, Copy, Debug)]

@@ -52,7 +52,8 @@ pub struct SessionOptions {
     /// Largest output error, relative to the largest magnitude of an output, that planning may
     /// accept for speed. Zero: one order of sums, hence the same bits, under every budget.
     pub max_relative_error: f32,
-    /// How long an idle thread of the session's own waits actively within a run.
+    /// How long an idle thread of the session's own waits actively for the others within a run before it sleeps; zero in
+    /// services that share the machine.
     pub spin: Duration,
     /// Number of plans (one per set of input shapes) kept ready; at least 1.
     pub plan_cache: usize,
@@ -73,7 +74,7 @@ impl Default for SessionOptions {
             threads: Threads::Inline,
             memory_budget: MemoryBudget::Max,
             max_relative_error: MAX_RELATIVE_ERROR,
-            spin: Duration::from_micros(100),
+            spin: Duration::from_millis(1),
             plan_cache: 4,
             isa: None,
             release_pages: false,
@@ -327,8 +328,8 @@ impl Session {
             outputs,
             output_order: &self.output_order,
         };
-        let _active = self.team.begin();
-        exec.run(&compiled.program, &mut io, &mut compiled.times)
+        let (program, times) = (&compiled.program, &mut compiled.times);
+        self.team.region(|| exec.run(program, &mut io, times))
     }
 
     /// Runs the file's self-test: a generated input on the default shapes, sampled outputs and

@@ -7,6 +7,7 @@ use common::*;
 use dcz::graph::*;
 use dcz::{MemoryBudget, Model, Plan, RowSource, RowsRef, Session, SessionOptions, Threads};
 use std::ops::Range;
+use std::time::Duration;
 
 /// A budget of bytes or an extreme; without Winograd, so that every budget gives the same bits.
 fn options(budget: MemoryBudget, threads: Threads) -> SessionOptions {
@@ -42,8 +43,15 @@ fn compare(name: &str, model: &Model, rest: &[usize]) -> (Plan, Plan) {
         let most = plan(model, &dims, MemoryBudget::Max).memory.total;
         for step in 0..=6 {
             let budget = least + most.saturating_sub(least) * step / 5;
-            for threads in [Threads::Inline, Threads::Own(3)] {
-                let options = options(MemoryBudget::Bytes(budget), threads);
+            let threads = [
+                (Threads::Inline, None),
+                (Threads::Own(3), None),
+                // Sleeping after every phase, and more threads than processors.
+                (Threads::Own(7), Some(Duration::ZERO)),
+            ];
+            for (threads, spin) in threads {
+                let mut options = options(MemoryBudget::Bytes(budget), threads);
+                options.spin = spin.unwrap_or(options.spin);
                 let mut session = Session::new(model, options).unwrap();
                 let got = run(&mut session, &inputs);
                 let plan = session.prepare(&[("in0", &dims)]).unwrap();

@@ -185,11 +185,15 @@ fn pool_passed_in_gives_the_same_bits() {
         .num_threads(3)
         .build()
         .unwrap();
-    let pooled = run(
-        &mut session(&model, Threads::Pool(std::sync::Arc::new(pool))),
-        &input,
-    );
-    assert_eq!(pooled, run(&mut session(&model, Threads::Inline), &input));
+    let pool = std::sync::Arc::new(pool);
+    let threads = Threads::Pool(std::sync::Arc::clone(&pool));
+    let mut pooled = session(&model, threads.clone());
+    let wanted = run(&mut session(&model, Threads::Inline), &input);
+    assert_eq!(run(&mut pooled, &input), wanted);
+    // From within the pool, whose threads have other work.
+    let runs = || run(&mut session(&model, threads.clone()), &input);
+    let (first, second) = pool.install(|| rayon::join(runs, runs));
+    assert_eq!((first, second), (wanted.clone(), wanted));
 }
 
 /// Height and width open, one output of four dimensions.

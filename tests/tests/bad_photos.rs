@@ -230,7 +230,7 @@ fn networks_that_do_not_fit_are_refused_and_nothing_is_written() {
     let before = folder.names();
     for (code, detector, embedder, more, why) in [
         (
-            5,
+            4,
             "stranger.onnx",
             "embedder.onnx",
             &[][..],
@@ -239,7 +239,7 @@ fn networks_that_do_not_fit_are_refused_and_nothing_is_written() {
         (4, "small.onnx", "embedder.onnx", &[], "Gemm"),
         (2, "detector.onnx", "small.onnx", &[], "--template"),
         (
-            5,
+            4,
             "detector.onnx",
             "embedder.onnx",
             &["--template", "odd.toml"],

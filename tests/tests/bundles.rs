@@ -33,12 +33,21 @@ fn the_networks_compressed_as_by_default() {
     let found = faces(&out, &[&photo]);
     assert_eq!(found.len(), 2);
     close(&found[0]["landmarks"], &landmarks(middle), 1.0);
-    // Without a threshold there is a similarity and no decision.
-    let verdict = infer(&out, &["--json", &photo, &photo])
-        .expect_code(0)
-        .json();
-    assert_eq!(verdict["same"], Value::Null);
-    close(&verdict["similarity"], &[1.0], 1e-4);
+    // Without a threshold there is a similarity and no decision, which nobody must take for "same person".
+    let ran = infer(&out, &["--json", &photo, &photo]).expect_code(2);
+    assert_eq!(ran.json()["same"], Value::Null);
+    close(&ran.json()["similarity"], &[1.0], 1e-4);
+    assert!(ran.stderr.contains("--threshold"), "{}", ran.stderr);
+    // The caller may have one.
+    for (threshold, code) in [("0.9", 0), ("1.5", 1)] {
+        let pair = [&photo, &photo, "--threshold", threshold];
+        assert_eq!(
+            infer(&out, &pair).expect_code(code).stdout.lines().count(),
+            3
+        );
+    }
+    infer(&out, &[&photo, &photo, "--threshold", "nan"]).expect_code(2);
+    infer(&out, &[&photo, "--threshold", "0.5"]).expect_code(2);
 }
 
 #[test]

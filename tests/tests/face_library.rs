@@ -84,9 +84,15 @@ fn decisions_and_errors() {
         (|o| o.score = Some(f32::NAN)) as fn(&mut Options),
         |o| o.nms = Some(1.5),
         |o| o.size = Some(InputSize::LongestSide(0)),
+        |o| o.threshold = Some(f32::INFINITY),
     ] {
         assert_eq!(open(change).unwrap_err().exit_code(), 2);
     }
+    let strict = open(|o| o.threshold = Some(1.1));
+    assert_eq!(
+        strict.unwrap().verify(&view(&a), &view(&a)).unwrap().same,
+        Some(false)
+    );
     for change in [(|o| o.max_pixels = 25_599) as fn(&mut Options), |o| {
         o.max_input_pixels = 25_599
     }] {

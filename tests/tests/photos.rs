@@ -211,6 +211,8 @@ fn verify_decides_and_says_so_in_the_exit_code() {
     // Two photos, described one by one.
     let lines = infer(&model, &[&a, &c, "--each"]).expect_code(0).stdout;
     assert_eq!(lines.lines().count(), 2);
+    let nothing = infer(&model, &[]).expect_code(2);
+    assert!(nothing.stderr.contains("photo"), "{}", nothing.stderr);
     for wrong in [
         &["verify", "--model", &model, &a][..],
         &["verify", "--model", &model, &a, &b, &c],
@@ -295,5 +297,13 @@ fn times_of_the_stages() {
         assert!(json[key].is_number(), "{key}: {json}");
     }
     assert!(ran.stderr.contains("detect: median"), "{}", ran.stderr);
+    // Steps of both networks, timed or not.
+    for more in [&["--bench", "2"][..], &[]] {
+        let ran = infer(&model, &[&[photo.as_str(), "--profile"], more].concat()).expect_code(0);
+        for word in ["detector\n", "embedder\n", "decode ms"] {
+            assert!(ran.stdout.contains(word), "{word}: {}", ran.stdout);
+        }
+    }
+    infer(&model, &[&photo, &photo, "--profile"]).expect_code(2);
     infer(&model, &[&photo, &photo, "--bench", "2"]).expect_code(2);
 }

@@ -279,7 +279,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
 pub(super) fn face_error(error: dcz_face::Error) -> Error {
     match error {
         dcz_face::Error::Runtime(e) => e.into(),
-        other => Error::Input(other.to_string()),
+        other => Error::Runtime {
+            code: other.exit_code(),
+            text: other.to_string(),
+        },
     }
 }
 

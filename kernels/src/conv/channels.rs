@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! for group of at most 64 pixels        (whole rows, or a piece of a row)
-//!   for 2 panels                        (4 with 32 registers)
-//!     for 6 or 5 pixels, across rows    16 or 32 channels x 6 pixels from registers, to the stage
+//!   for 2 panels
+//!     for 6 or 5 pixels, across rows    16 channels x 6 pixels from registers, to the stage
 //!     for row, for 8 pixels             the stage, transposed, is added to the output
 //! ```
 //! An input is read wherever it lies, so neither the width of a map nor a stride leaves lanes
@@ -13,6 +13,7 @@
 
 use super::blocks::Block;
 use super::gemm::{Panels, windows};
+use super::pairs;
 use super::store::{Last, Target};
 use crate::activation::{self, VectorFunction, finish_panel};
 use crate::simd::{Isa, Simd, Work};
@@ -20,9 +21,9 @@ use crate::weights::PANEL;
 use std::ops::Range;
 
 /// Pixels of a group.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
 /// Most panels at a time.
-const MOST: usize = 4;
+const MOST: usize = 2;
 /// Tiles and vectors may run this far over the end of a group.
 const SLACK: usize = 8;
 
@@ -33,22 +34,43 @@ struct Stage([[[f32; PANEL]; GROUP + SLACK]; MOST], Transposed);
 type Transposed = [[[f32; 8]; PANEL]; GROUP / 8];
 
 /// Pixels of a band.
-struct Group {
-    rows: Range<usize>,
-    columns: Range<usize>,
+pub(super) struct Group {
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
     /// Where their windows start.
     bases: [u32; GROUP],
 }
 
 impl Group {
-    fn bases(&self) -> &[u32] {
+    pub fn bases(&self) -> &[u32] {
         &self.bases[..self.rows.len() * self.columns.len()]
     }
 }
 
 impl Panels<'_> {
     /// All pixels of the target's band.
-    pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>) {
+    pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>, room: &mut pairs::Stage) {
+        if isa.has_long() {
+            self.groups(target, |target, group| {
+                self.pairs(isa, target, group, room);
+            });
+        } else {
+            let mut stage = Stage(
+                [[[0.0; PANEL]; GROUP + SLACK]; MOST],
+                [[[0.0; 8]; PANEL]; GROUP / 8],
+            );
+            self.groups(target, |target, group| {
+                self.group(isa, target, group, &mut stage);
+            });
+        }
+    }
+
+    /// Cuts the band into groups.
+    fn groups<'a, 'b>(
+        &self,
+        target: &mut Target<'a, 'b>,
+        mut body: impl FnMut(&mut Target<'a, 'b>, &Group),
+    ) {
         let (rows, columns) = (target.band.rows.len(), target.band.columns.len());
         // Pieces of equal width, in whole vectors.
         let wide = columns
@@ -57,10 +79,6 @@ impl Panels<'_> {
             .min(columns);
         let high = GROUP / wide;
         target.plain &= wide == columns;
-        let mut stage = Stage(
-            [[[0.0; PANEL]; GROUP + SLACK]; MOST],
-            [[[0.0; 8]; PANEL]; GROUP / 8],
-        );
         for row in (0..rows).step_by(high) {
             for column in (0..columns).step_by(wide) {
                 let mut group = Group {
@@ -74,7 +92,7 @@ impl Panels<'_> {
                         *base = self.plane.base(row, column) as u32;
                     }
                 }
-                self.group(isa, target, &group, &mut stage);
+                body(target, &group);
             }
         }
     }
@@ -86,9 +104,7 @@ impl Panels<'_> {
         while i < self.count {
             let count = match self.count - i {
                 _ if !isa.is_fast() => self.sums::<1>(isa, i, bases, stage),
-                4.. if isa.has_32() => self.sums::<4>(isa, i, bases, stage),
                 1 => self.sums::<1>(isa, i, bases, stage),
-                3 if isa.has_32() => self.sums::<3>(isa, i, bases, stage),
                 _ => self.sums::<2>(isa, i, bases, stage),
             };
             for (sums, i) in stage.0.iter_mut().zip(i..i + count) {
@@ -125,13 +141,10 @@ impl Panels<'_> {
                 stage: sums,
             };
             match (P, end - at) {
-                (1, 5..) if isa.is_fast() => isa.run(Pixels::<P, 8, 16>(tile)),
-                (2, 6) => isa.run(Pixels::<P, 6, 16>(tile)),
-                (2, 5) => isa.run(Pixels::<P, 5, 16>(tile)),
-                (3 | 4, 6) => isa.run_wide(Pixels::<P, 6, 32>(tile)),
-                (3 | 4, 5) => isa.run_wide(Pixels::<P, 5, 32>(tile)),
-                (3 | 4, _) => isa.run_wide(Pixels::<P, 4, 32>(tile)),
-                _ => isa.run(Pixels::<P, 4, 0>(tile)),
+                (1, 5..) if isa.is_fast() => isa.run(Pixels::<P, 8, true>(tile)),
+                (2, 6) => isa.run(Pixels::<P, 6, true>(tile)),
+                (2, 5) => isa.run(Pixels::<P, 5, true>(tile)),
+                _ => isa.run(Pixels::<P, 4, false>(tile)),
             }
         }
         P
@@ -148,16 +161,15 @@ struct Tile<'a, const P: usize> {
     stage: &'a mut Stage,
 }
 
-/// Chains of `N` pixels of a tile, for instruction sets with `R` registers (0: any, slow ones too); behind the last pixel it
-/// is repeated.
-struct Pixels<'a, const P: usize, const N: usize, const R: usize>(Tile<'a, P>);
+/// Chains of `N` pixels of a tile, `FAST`: for fast instruction sets only; behind the last pixel it is repeated.
+struct Pixels<'a, const P: usize, const N: usize, const FAST: bool>(Tile<'a, P>);
 
-impl<const P: usize, const N: usize, const R: usize> Work for Pixels<'_, P, N, R> {
+impl<const P: usize, const N: usize, const FAST: bool> Work for Pixels<'_, P, N, FAST> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if R > 0 && (!S::FAST || S::REGISTERS < R) {
+        if FAST && !S::FAST {
             return;
         }
         let tile = self.0;

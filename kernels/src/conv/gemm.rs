@@ -10,16 +10,18 @@
 //! ```
 //! Two kernels with the same bits: a pixel per lane (vectors of input, weights broadcast) where a
 //! row of output fills vectors well, and a channel per lane (vectors of weights, input broadcast)
-//! where it does not (`channels.rs`). Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
+//! where it does not (`channels.rs`). With registers of 16 f32 the first takes 8 channels x 48 pixels, for layers of few
+//! products or one panel; the second one (`pairs.rs`) everything else. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
 //! panels and tile. It loses to sparse kernels when most weights are zero, and to Winograd on
 //! large 3x3 maps with memory to spare. After Goto & van de Geijn (2008), and the indirect
 //! convolution of Dukhan (2019), whose pointers are offsets here.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
+use super::pairs::{PAIR, Stage};
 use super::plane::{Band, Offsets, Plane};
 use super::store::{Pixels, Sums, Target, Vectors, plain};
 use super::{Call, ConvShape, block_weights, chunks, split_scratch};
-use crate::simd::{Isa, Simd, Work};
+use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::PANEL;
 
 /// Panels that share a packed plane.
@@ -27,8 +29,21 @@ pub(super) const CHUNK: usize = 8;
 
 /// f32 elements of scratch.
 pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize {
-    let weights = panels.clamp(1, CHUNK) * K_BLOCK * PANEL;
-    weights + K_BLOCK + Plane::workspace(shape, rows)
+    let weights = panels.clamp(1, CHUNK).next_multiple_of(2) * K_BLOCK * PANEL;
+    ALIGN + weights + K_BLOCK + Plane::workspace(shape, rows)
+}
+
+/// Most elements that are skipped so that a vector of 16 lies in one cache line.
+pub(super) const ALIGN: usize = 15;
+
+/// Room for the weights of a chunk, and the rest.
+pub(super) fn weights_space(
+    panels: usize,
+    scratch: &mut [f32],
+) -> (&mut [[f32; PANEL]], &mut [f32]) {
+    let skip = scratch.as_ptr().align_offset(64).min(ALIGN);
+    let panels = panels.min(CHUNK).next_multiple_of(2);
+    split_scratch(&mut scratch[skip..], panels * K_BLOCK)
 }
 
 /// Runs the call.
@@ -45,14 +60,15 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         scratch,
         ..
     } = call;
-    let (weights, scratch) = split_scratch::<PANEL>(scratch, tile.panels.min(CHUNK) * K_BLOCK);
+    let (weights, scratch) = weights_space(tile.panels, scratch);
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let mut offsets = Offsets::new(offsets);
-    let mut sums: [Sums; CHUNK] = std::array::from_fn(|_| Sums::new());
-    let by_pixels = lanes_fill(shape.out_w, tile.panels);
+    let mut room = Room::new();
+    let by_pixels = lanes_fill(isa, shape.out_w, tile.panels, shape.k());
+    let pairs = !by_pixels && isa.has_long();
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, weights);
+            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, weights, pairs);
             let plane = Plane::new(shape, &block, rows.len());
             let offsets = offsets.of(&plane, shape, &block, tile.order);
             let channels = group * shape.in_per_group() + block.channels.start;
@@ -80,17 +96,40 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 if by_pixels {
                     let flat = plane.is_flat(target.band.columns.len());
                     let vectors = Vectors::new(&target.band, flat);
-                    panels.pixel_lanes(isa, vectors, &mut target, &mut sums);
+                    panels.pixel_lanes(isa, vectors, &mut target, &mut room.sums);
                 } else {
-                    panels.channel_lanes(isa, &mut target);
+                    panels.channel_lanes(isa, &mut target, &mut room.stage);
                 }
             }
         }
     }
 }
 
-/// Weights of a block, panel after panel of a chunk.
-pub(super) type Weights<'a> = [&'a [[f32; PANEL]]; CHUNK];
+/// Sums of a group on their way from registers to the output.
+pub(super) struct Room {
+    /// Pixels by lanes.
+    pub sums: Sums,
+    /// Channels by lanes, pairs of panels.
+    pub stage: Stage,
+}
+
+impl Room {
+    pub fn new() -> Room {
+        Room {
+            sums: Sums::new(),
+            stage: Stage::new(),
+        }
+    }
+}
+
+/// Weights of a block.
+#[derive(Default)]
+pub(super) struct Weights<'a> {
+    /// Panel after panel of a chunk.
+    pub panels: [&'a [[f32; PANEL]]; CHUNK],
+    /// Or two panels to a row, [`K_BLOCK`] rows for each pair (`pairs.rs`).
+    pub pairs: &'a [[f32; PAIR]],
+}
 
 /// A chunk of panels and a packed band.
 pub(super) struct Panels<'a> {
@@ -108,7 +147,7 @@ pub(super) struct Panels<'a> {
 impl Panels<'_> {
     #[inline(always)]
     pub fn weights(&self, i: usize) -> &[[f32; PANEL]] {
-        self.weights[i]
+        self.weights.panels[i]
     }
 
     pub fn pixel_lanes(
@@ -116,9 +155,9 @@ impl Panels<'_> {
         isa: Isa,
         mut vectors: Vectors,
         target: &mut Target<'_, '_>,
-        sums: &mut [Sums; CHUNK],
+        sums: &mut Sums,
     ) {
-        if isa.is_fast() && target.by_lines(vectors.is_flat()) {
+        if isa.has_long() || isa.is_fast() && target.by_lines(vectors.is_flat()) {
             return self.lines(isa, target);
         }
         let mut left = vectors.count();
@@ -143,7 +182,7 @@ impl Panels<'_> {
         isa: Isa,
         vectors: &mut Vectors,
         target: &mut Target<'_, '_>,
-        sums: &mut [Sums; CHUNK],
+        sums: &mut Sums,
     ) {
         let mut pixels = [Pixels::default(); NV];
         let mut bases = [0; NV];
@@ -162,92 +201,75 @@ impl Panels<'_> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums[0],
+                    sums: &mut *sums,
                 });
             } else {
                 isa.run(PixelTile::<NV, 4, 0> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums[0],
+                    sums: &mut *sums,
                 });
                 isa.run(PixelTile::<NV, 4, 4> {
                     weights,
                     offsets,
                     windows,
-                    sums: &mut sums[0],
+                    sums: &mut *sums,
                 });
             }
             let (first, lanes) = self.shape.panel_channels(self.first + i);
-            target.store(isa, first..first + lanes, &mut sums[0], &spots);
+            target.store(isa, first..first + lanes, &mut *sums, &spots);
         }
     }
 }
 
-/// Pixels of a row whose sums are made before they are stored: five groups of three vectors.
-const STRETCH: usize = 120;
+/// Pixels of a row whose sums are made before they are stored: groups of three vectors.
+const STRETCH: usize = 144;
 /// Products of a stretch that are worth it: with more, the input of one group is read from the L1 cache by every panel instead.
 const MOST_PRODUCTS: usize = 128;
 
-/// Sums of a stretch, one row per channel of a panel, with room for a vector behind.
-#[repr(align(32))]
-struct Stretch([[f32; STRETCH + 8]; PANEL]);
+/// Sums of a stretch, one row per channel of a panel.
+#[repr(align(64))]
+struct Stretch([[f32; STRETCH]; PANEL]);
 
 impl Panels<'_> {
     /// Row after row of a band that is wide enough, a stretch at a time: places and epilogues are found once per stretch.
     fn lines(&self, isa: Isa, target: &mut Target<'_, '_>) {
-        let mut sums = Stretch([[0.0; STRETCH + 8]; PANEL]);
+        let mut sums = Stretch([[0.0; STRETCH]; PANEL]);
         let columns = target.band.columns.len();
-        let longest = if self.block.len <= MOST_PRODUCTS {
-            STRETCH
-        } else {
-            24
+        let vector = if isa.has_long() { 16 } else { 8 };
+        let longest = match self.block.len {
+            ..=MOST_PRODUCTS => STRETCH / (3 * vector) * 3 * vector,
+            _ => 3 * vector,
         };
         for row in 0..target.band.rows.len() {
             let mut first = 0;
             while first < columns {
                 // No single vector is left for the last stretch.
                 let len = match columns - first {
-                    left if left > longest && left <= longest + 8 => longest - 8,
+                    left if left > longest && left <= longest + vector => longest - vector,
                     left => left.min(longest),
                 };
                 let data = &self.data[self.plane.base(row, first)..];
                 for i in 0..self.count {
-                    let (weights, offsets) = (self.weights(i), self.offsets);
                     let mut at = 0;
                     while at < len {
                         let data = &data[self.plane.base(0, at)..];
-                        let left = (len - at).div_ceil(8);
-                        // Two groups of two keep the registers busier than three and one.
-                        let wide = isa.has_32();
-                        at += match left {
-                            2 | 4 if wide => {
-                                isa.run_wide(LineTile::<2, 8, 0>(
-                                    weights, offsets, data, &mut sums, at,
-                                ));
-                                16
-                            }
-                            3.. if wide => {
-                                isa.run_wide(LineTile::<3, 8, 0>(
-                                    weights, offsets, data, &mut sums, at,
-                                ));
-                                24
-                            }
-                            1 => {
-                                isa.run(LineTile::<1, 8, 0>(weights, offsets, data, &mut sums, at));
-                                8
-                            }
-                            2 | 4 => {
-                                isa.run(LineTile::<2, 4, 0>(weights, offsets, data, &mut sums, at));
-                                isa.run(LineTile::<2, 4, 4>(weights, offsets, data, &mut sums, at));
-                                16
-                            }
-                            _ => {
-                                isa.run(LineTile::<3, 4, 0>(weights, offsets, data, &mut sums, at));
-                                isa.run(LineTile::<3, 4, 4>(weights, offsets, data, &mut sums, at));
-                                24
-                            }
+                        let line = Line {
+                            weights: self.weights(i),
+                            offsets: self.offsets,
+                            data,
+                            sums: &mut sums,
+                            at,
+                            left: len - at,
                         };
+                        // Two groups of two keep the registers busier than three and one.
+                        at += vector
+                            * match (len - at).div_ceil(vector) {
+                                1 => line.sums::<1>(isa),
+                                2 | 4 => line.sums::<2>(isa),
+                                _ => line.sums::<3>(isa),
+                            };
                     }
                     let (channel, lanes) = self.shape.panel_channels(self.first + i);
                     for (channel, sums) in (channel..channel + lanes).zip(&sums.0) {
@@ -260,27 +282,98 @@ impl Panels<'_> {
     }
 }
 
-/// Chains of `MR` channels from lane `LANE` of the panel on, times `NV` neighbouring vectors of pixels: weights, offsets,
-/// input, and where the sums go. A function of its own, or the chains do not stay in registers.
-struct LineTile<'a, const NV: usize, const MR: usize, const LANE: usize>(
-    &'a [[f32; PANEL]],
-    &'a [u32],
-    &'a [f32],
-    &'a mut Stretch,
-    usize,
-);
+/// A panel and neighbouring pixels: weights, offsets, input, where the sums go, and how many pixels there are.
+struct Line<'a> {
+    weights: &'a [[f32; PANEL]],
+    offsets: &'a [u32],
+    data: &'a [f32],
+    sums: &'a mut Stretch,
+    at: usize,
+    left: usize,
+}
 
-impl<const NV: usize, const MR: usize, const LANE: usize> Work for LineTile<'_, NV, MR, LANE> {
+impl Line<'_> {
+    /// The next `NV` vectors; returns `NV`.
+    #[inline(always)]
+    fn sums<const NV: usize>(mut self, isa: Isa) -> usize {
+        if isa.has_long() {
+            isa.run_long(LongTile::<NV>(self));
+        } else if NV == 1 {
+            isa.run(LineTile::<NV, 8, 0>(&mut self));
+        } else {
+            isa.run(LineTile::<NV, 4, 0>(&mut self));
+            isa.run(LineTile::<NV, 4, 4>(&mut self));
+        }
+        NV
+    }
+}
+
+/// Chains of 8 channels times `NV` neighbouring vectors of 16 pixels, of which the last may be a part of one.
+struct LongTile<'a, const NV: usize>(Line<'a>);
+
+impl<const NV: usize> LongWork for LongTile<'_, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let Line {
+            weights,
+            offsets,
+            data,
+            sums,
+            at,
+            left,
+        } = self.0;
+        let whole = NV - 1;
+        let lanes = simd.first16(left.saturating_sub(whole * 16));
+        let mut acc = [[simd.splat16(0.0); NV]; PANEL];
+        for (w, &offset) in weights.iter().zip(offsets) {
+            let data = &data[offset as usize..];
+            let (from, rest) = data.split_at(whole * 16);
+            let from = from.as_chunks().0;
+            let mut x = [simd.splat16(0.0); NV];
+            for j in 0..whole {
+                x[j] = simd.load16(&from[j]);
+            }
+            x[whole] = simd.load16_masked(lanes, rest);
+            for i in 0..PANEL {
+                let w = simd.splat16(w[i]);
+                for j in 0..NV {
+                    acc[i][j] = simd.mul_add16(w, x[j], acc[i][j]);
+                }
+            }
+        }
+        for i in 0..PANEL {
+            let to = sums.0[i][at..at + NV * 16].as_chunks_mut().0;
+            for j in 0..NV {
+                simd.store16(acc[i][j], &mut to[j]);
+            }
+        }
+    }
+}
+
+/// Chains of `MR` channels from lane `LANE` of the panel on, times `NV` neighbouring vectors of pixels. A function of its own,
+/// or the chains do not stay in registers.
+struct LineTile<'a, 'b, const NV: usize, const MR: usize, const LANE: usize>(&'a mut Line<'b>);
+
+impl<const NV: usize, const MR: usize, const LANE: usize> Work for LineTile<'_, '_, NV, MR, LANE> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if !S::FAST || NV * MR > S::REGISTERS * 3 / 4 {
+        if !S::FAST {
             return;
         }
-        let LineTile(weights, offsets, data, sums, at) = self;
+        let Line {
+            weights,
+            offsets,
+            data,
+            sums,
+            at,
+            ..
+        } = self.0;
         let mut acc = [[simd.splat(0.0); NV]; MR];
-        for (w, &offset) in weights.iter().zip(offsets) {
+        for (w, &offset) in weights.iter().zip(*offsets) {
             let from = data[offset as usize..][..NV * 8].as_chunks().0;
             let mut x = [simd.splat(0.0); NV];
             for j in 0..NV {
@@ -294,7 +387,7 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for LineTile<'_, 
             }
         }
         for i in 0..MR {
-            let to = sums.0[LANE + i][at..at + NV * 8].as_chunks_mut().0;
+            let to = sums.0[LANE + i][*at..*at + NV * 8].as_chunks_mut().0;
             for j in 0..NV {
                 simd.store(acc[i][j], &mut to[j]);
             }
@@ -358,9 +451,16 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
     }
 }
 
-/// Whether a pixel per lane is the faster kernel: rows of that many pixels leave few lanes unused. A single panel gives a
-/// channel per lane too few chains.
-pub(super) fn lanes_fill(columns: usize, panels: usize) -> bool {
+/// Whether a pixel per lane is the faster kernel for so many pixels a row, panels and products: rows leave few lanes unused.
+pub(super) fn lanes_fill(isa: Isa, columns: usize, panels: usize, products: usize) -> bool {
+    if isa.has_long() {
+        // The other one transposes, which takes as long as eight products, and a lone panel is half a vector; but its tiles,
+        // across rows and panels, are a fifth faster.
+        let by_pixels = columns.next_multiple_of(16) * products * 6;
+        let by_channels = columns * (products + 8) * 5 * panels.next_multiple_of(2) / panels.max(1);
+        return columns > 16 && by_pixels <= by_channels;
+    }
+    // A single panel gives a channel per lane too few chains.
     let percent = if panels == 1 { 87 } else { 95 };
     columns * 100 >= columns.next_multiple_of(8) * percent
 }

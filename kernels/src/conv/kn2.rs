@@ -65,7 +65,14 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
             for c in of_tap.clone().step_by(step) {
                 let channels = c..(c + step).min(of_tap.end);
                 let block = block_of(shape, tile, tap, channels.clone());
-                let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space);
+                let weights = block_weights(
+                    isa,
+                    tiles,
+                    chunk.clone(),
+                    block.rows,
+                    space,
+                    lanes.pairs(isa),
+                );
                 let first = group * shape.in_per_group() + channels.start;
                 let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
                 let from_y = y.start + ky * shape.dilation[0] - shape.pad_top;

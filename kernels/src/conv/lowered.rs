@@ -65,6 +65,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
         Lines::Rows => (1, tile.k_len),
     };
     let plane = Plane::plain(shape.out_w * of_pixel, of_pixel);
+    let pairs = lines == Lines::Rows && isa.has_long();
     let mut lowered = None;
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         if lowered != Some(group) {
@@ -73,7 +74,7 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
             lowered = Some(group);
         }
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
-            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space);
+            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space, pairs);
             fill_offsets(&block, of_k, scratch.offsets);
             let panels = Panels {
                 shape,
@@ -100,10 +101,10 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
             };
             match lines {
                 Lines::Columns => {
-                    panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
+                    panels.pixel_lanes(isa, vectors, &mut target, &mut scratch.room.sums);
                 }
                 Lines::Rows => {
-                    panels.channel_lanes(isa, &mut target);
+                    panels.channel_lanes(isa, &mut target, &mut scratch.room.stage);
                 }
             }
         }

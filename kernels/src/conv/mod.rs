@@ -20,6 +20,7 @@ pub mod fft;
 mod gemm;
 mod kn2;
 mod lowered;
+mod pairs;
 mod plane;
 mod pointwise;
 pub mod sparse;
@@ -27,7 +28,7 @@ mod store;
 pub mod winograd;
 
 use crate::activation::Epilogue;
-use crate::expand::{expand, in_place};
+use crate::expand::{expand, expand_pair, in_place};
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
 use crate::weights::{PANEL, WeightTile};
@@ -204,8 +205,8 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_sparse_f32_1x64",
         sums: Sums::Chain,
         supports: sparse::supports,
-        workspace: sparse::workspace,
-        run: sparse::run_tile::<1, 12, 8, 4>,
+        workspace: |shape, panels, _| sparse::workspace(shape, panels),
+        run: sparse::run_tile::<1>,
     },
     Algo {
         algo: ConvAlgo::Depthwise,
@@ -244,16 +245,16 @@ pub const ALGOS: &[Algo] = &[
         name: "conv_blocksparse_f32_2x32",
         sums: Sums::Chain,
         supports: sparse::supports,
-        workspace: sparse::workspace,
-        run: sparse::run_tile::<2, 4, 2, 1>,
+        workspace: |shape, panels, _| sparse::workspace(shape, panels),
+        run: sparse::run_tile::<2>,
     },
     Algo {
         algo: ConvAlgo::BlockSparse4,
         name: "conv_blocksparse_f32_4x16",
         sums: Sums::Chain,
         supports: sparse::supports,
-        workspace: sparse::workspace,
-        run: sparse::run_tile::<4, 2, 1, 1>,
+        workspace: |shape, panels, _| sparse::workspace(shape, panels),
+        run: sparse::run_tile::<4>,
     },
     Algo {
         algo: ConvAlgo::Pointwise,
@@ -446,29 +447,47 @@ pub fn conv_tiles(
 }
 
 /// The same rows of the panels of a chunk (at most [`gemm::CHUNK`]): f32 weights stay where they are, others are expanded, panel
-/// `i` at `i * K_BLOCK` of `space`.
+/// `i` at `i * K_BLOCK` of `space`. In `pairs`, all are expanded, two panels to a row of 16.
 fn block_weights<'a>(
     isa: Isa,
     tiles: &[WeightTile<'a>],
     chunk: Range<usize>,
     rows: blocks::Rows,
     space: &'a mut [[f32; PANEL]],
+    pairs: bool,
 ) -> gemm::Weights<'a> {
-    let mut weights: gemm::Weights<'a> = [&[]; gemm::CHUNK];
-    let spaces = space.chunks_mut(blocks::K_BLOCK);
-    for ((mut panel, space), weights) in chunk.zip(spaces).zip(&mut weights) {
-        for tile in tiles {
-            if panel < tile.panels {
-                *weights = match in_place(tile, panel, rows) {
-                    Some(weights) => weights,
-                    None => {
-                        expand(isa, tile, panel, rows, space);
-                        &space[..rows.run * rows.runs]
-                    }
-                };
-                break;
+    let mut weights: gemm::Weights<'a> = gemm::Weights::default();
+    let tile_of = |mut panel: usize| {
+        let tile = tiles.iter().find(|tile| {
+            let here = panel < tile.panels;
+            panel -= if here { 0 } else { tile.panels };
+            here
+        });
+        tile.map(|tile| (tile, panel))
+    };
+    if pairs {
+        let space = space.as_flattened_mut().as_chunks_mut().0;
+        let spaces = space.chunks_mut(blocks::K_BLOCK);
+        for (panel, space) in chunk.clone().step_by(2).zip(spaces) {
+            // A panel without a partner is its own.
+            let [a, b] = [panel, (panel + 1).min(chunk.end - 1)].map(tile_of);
+            if let (Some(a), Some(b)) = (a, b) {
+                expand_pair(isa, [a, b], rows, space);
             }
-            panel -= tile.panels;
+        }
+        weights.pairs = space;
+        return weights;
+    }
+    let spaces = space.chunks_mut(blocks::K_BLOCK);
+    for ((panel, space), weights) in chunk.zip(spaces).zip(&mut weights.panels) {
+        if let Some((tile, panel)) = tile_of(panel) {
+            *weights = match in_place(tile, panel, rows) {
+                Some(weights) => weights,
+                None => {
+                    expand(isa, tile, panel, rows, space);
+                    &space[..rows.run * rows.runs]
+                }
+            };
         }
     }
     weights

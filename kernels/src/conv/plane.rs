@@ -11,7 +11,7 @@
 use super::ConvShape;
 use super::blocks::{Block, K_BLOCK};
 use crate::shape::View;
-use crate::simd::{Isa, Simd, Work};
+use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::KOrder;
 use std::ops::Range;
 
@@ -281,6 +281,9 @@ impl Plane {
                     to_stride: self.channel,
                 };
                 match sx {
+                    1 | 2 if isa.has_long() => {
+                        isa.run_long(Masked(line, sx == 2));
+                    }
                     1 if line.fits::<8>() => isa.run(Whole::<8>(line)),
                     2 if line.fits::<16>() => isa.run(Whole::<16>(line)),
                     _ => line.copy_any(sx),
@@ -415,6 +418,52 @@ impl<const N: usize> Work for Whole<'_, N> {
             }
             if halo_after {
                 simd.store(simd.splat(0.0), &mut to[end..end + 8].as_chunks_mut().0[0]);
+            }
+        }
+    }
+}
+
+/// A line of stride 1 or (`true`) 2 in vectors of 16 places, halo and all: what lies outside is masked.
+struct Masked<'a>(Line<'a>, bool);
+
+impl LongWork for Masked<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let Masked(line, two) = self;
+        let (clip, step) = (line.clip, if two { 2 } else { 1 });
+        for place in (0..clip.len).step_by(16) {
+            let first = clip.before.clamp(place, place + 16);
+            let end = (clip.before + clip.values).clamp(first, place + 16);
+            let lanes = simd.mask16(first - place, end - first);
+            let all = simd.first16(clip.len - place);
+            // Inputs from the first to the last one that counts.
+            let inputs = match end - first {
+                0 => 0,
+                n => (n - 1) * step + 1,
+            };
+            let from = first.saturating_sub(clip.before) * step;
+            let low = simd.first16(inputs);
+            let high = simd.first16(inputs.saturating_sub(16));
+            let to = &mut line.to[place..];
+            for i in 0..line.count {
+                // An empty slice may lie anywhere; processors are slow to find that no lane of a forbidden place is wanted.
+                let mut v = simd.splat16(0.0);
+                if inputs > 0 {
+                    let from = &line.from[i * line.from_stride + from..][..inputs];
+                    v = simd.load16_masked(low, from);
+                    if two {
+                        let rest = match inputs > 16 {
+                            true => simd.load16_masked(high, &from[16..]),
+                            false => v,
+                        };
+                        v = simd.spread16(lanes, simd.evens_of16(v, rest));
+                    } else {
+                        v = simd.spread16(lanes, v);
+                    }
+                }
+                simd.store16_masked(all, v, &mut to[i * line.to_stride..]);
             }
         }
     }

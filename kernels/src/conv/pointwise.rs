@@ -2,15 +2,15 @@
 //!
 //! The dense kernel's register tiles read the input where it lies, channels one stride apart; only
 //! a block of expanded weights is in scratch. A pixel per lane where rows fill vectors (joined
-//! where the layout allows), else a channel per lane, for which strides cost nothing. [`product`],
+//! where the layout allows), else a channel per lane, for which strides cost nothing (`gemm::lanes_fill`). [`product`],
 //! a 1x1 product on a rectangle of pixels, is what `kn2.rs` shifts about. Same blocks and bits as
 //! `gemm.rs`.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
-use super::gemm::{CHUNK, Panels, Weights, lanes_fill};
+use super::gemm::{ALIGN, CHUNK, Panels, Room, Weights, lanes_fill, weights_space};
 use super::plane::{Band, Plane};
-use super::store::{Sums, Target, Vectors, plain};
-use super::{Call, ConvShape, Start, block_weights, chunks, split_scratch};
+use super::store::{Target, Vectors, plain};
+use super::{Call, ConvShape, Start, block_weights, chunks};
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
 use crate::simd::Isa;
@@ -30,7 +30,7 @@ pub(super) fn supports(shape: &ConvShape) -> bool {
 
 /// f32 elements of scratch.
 pub(super) fn workspace(panels: usize) -> usize {
-    panels.clamp(1, CHUNK) * K_BLOCK * PANEL + K_BLOCK
+    ALIGN + panels.clamp(1, CHUNK).next_multiple_of(2) * K_BLOCK * PANEL + K_BLOCK
 }
 
 /// Runs the call.
@@ -48,10 +48,22 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         ..
     } = call;
     let (space, mut scratch) = Scratch::new(tile.panels, scratch);
-    let dense = shape.stride[1] == 1;
+    let by_pixels = shape.stride[1] == 1 && lanes_fill(isa, shape.out_w, tile.panels, shape.k());
+    let lanes = if by_pixels {
+        Lanes::Pixels
+    } else {
+        Lanes::Channels
+    };
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), 1) {
-            let weights = block_weights(isa, tiles, chunk.clone(), block.rows, space);
+            let weights = block_weights(
+                isa,
+                tiles,
+                chunk.clone(),
+                block.rows,
+                space,
+                lanes.pairs(isa),
+            );
             let first = group * shape.in_per_group() + block.channels.start;
             let rectangle = Rectangle {
                 input,
@@ -64,11 +76,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
                 first_row: rows.start,
                 accumulate: !block.first || start == Start::Accumulate,
                 epilogue: epilogue.filter(|_| block.last),
-                lanes: if dense && lanes_fill(shape.out_w, tile.panels) {
-                    Lanes::Pixels
-                } else {
-                    Lanes::Channels
-                },
+                lanes,
                 between: true,
             };
             let first = tile.first_panel + chunk.start;
@@ -81,16 +89,16 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
 /// Offsets and sums.
 pub(super) struct Scratch<'a> {
     pub offsets: &'a mut [u32],
-    pub sums: [Sums; CHUNK],
+    pub room: Room,
 }
 
 impl<'a> Scratch<'a> {
     /// And room for the weights of a chunk.
     pub fn new(panels: usize, scratch: &'a mut [f32]) -> (&'a mut [[f32; PANEL]], Scratch<'a>) {
-        let (weights, rest) = split_scratch::<PANEL>(scratch, panels.min(CHUNK) * K_BLOCK);
+        let (weights, rest) = weights_space(panels, scratch);
         let scratch = Scratch {
             offsets: bytemuck::cast_slice_mut(&mut rest[..K_BLOCK]),
-            sums: std::array::from_fn(|_| Sums::new()),
+            room: Room::new(),
         };
         (weights, scratch)
     }
@@ -103,6 +111,13 @@ pub(super) enum Lanes {
     Pixels,
     /// A channel per lane.
     Channels,
+}
+
+impl Lanes {
+    /// Whether weights are wanted in pairs of panels.
+    pub fn pairs(self, isa: Isa) -> bool {
+        self == Lanes::Channels && isa.has_long()
+    }
 }
 
 /// Where a product reads and adds.
@@ -153,8 +168,8 @@ pub(super) fn product(
     let last = (block.len - 1) * map.channel + band.columns.len().next_multiple_of(8);
     let whole = (data.len() + row).saturating_sub(last) / row.max(1);
     let whole = match lanes {
-        Lanes::Pixels => whole.min(band.rows.len()),
-        Lanes::Channels => band.rows.len(),
+        Lanes::Pixels if !isa.has_long() => whole.min(band.rows.len()),
+        _ => band.rows.len(),
     };
     let flat = row == band.columns.len();
     let split = band.rows.start + whole;
@@ -191,9 +206,9 @@ pub(super) fn product(
             band,
         };
         if whole && lanes == Lanes::Pixels {
-            of_rows.pixel_lanes(isa, vectors, &mut target, &mut scratch.sums);
+            of_rows.pixel_lanes(isa, vectors, &mut target, &mut scratch.room.sums);
         } else {
-            of_rows.channel_lanes(isa, &mut target);
+            of_rows.channel_lanes(isa, &mut target, &mut scratch.room.stage);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::plane::Band;
 use crate::activation::{self, Epilogue, VectorFunction, finish_vectors};
 use crate::shape::ViewMut;
-use crate::simd::{Isa, Simd, Work};
+use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::PANEL;
 use std::ops::Range;
 
@@ -178,14 +178,19 @@ impl Target<'_, '_> {
         let (accumulate, epilogue) = (self.accumulate, self.epilogue);
         let simple = epilogue.filter(|e| e.is_simple());
         let out = self.place(channel, row, column);
-        isa.run(Finish {
+        let finish = Finish {
             accumulate,
             simple,
             channel,
             out: &mut *out,
             sums,
             len,
-        });
+        };
+        if isa.has_long() {
+            isa.run_long(finish);
+        } else {
+            isa.run(finish);
+        }
         if let Some(epilogue) = epilogue.filter(|_| simple.is_none()) {
             epilogue.apply(channel, &mut out[..len]);
         }
@@ -374,6 +379,86 @@ impl Work for Finish<'_> {
             len: self.len,
         };
         finish_vectors(self.simple, self.channel, line);
+    }
+}
+
+impl LongWork for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let (out, sums) = (&mut self.out[..self.len], &self.sums[..self.len]);
+        let last = LastLong::of_channel(simd, self.simple, self.channel);
+        let (out, rest) = out.as_chunks_mut();
+        let (sums, rest_sums) = sums.as_chunks();
+        for (out, sums) in out.iter_mut().zip(sums) {
+            let mut sum = simd.load16(sums);
+            if self.accumulate {
+                sum = simd.add16(simd.load16(out), sum);
+            }
+            simd.store16(last.of(simd, sum), out);
+        }
+        let n = rest.len();
+        if n > 0 {
+            let mut sum = simd.load16_first(n, rest_sums);
+            if self.accumulate {
+                sum = simd.add16(simd.load16_first(n, rest), sum);
+            }
+            simd.store16_first(n, last.of(simd, sum), rest);
+        }
+    }
+}
+
+/// What happens to sums in registers of 16 before they are written: bias (-0.0 changes nothing), then every simple function,
+/// of which all but one are neutral.
+pub(super) struct LastLong<S: Long> {
+    bias: S::L,
+    slope: S::L,
+    limits: [S::L; 2],
+}
+
+impl<S: Long> LastLong<S> {
+    /// Lanes are channels, at most 16 of them.
+    #[inline(always)]
+    pub fn of_channels(simd: S, epilogue: Option<&Epilogue<'_>>, channels: Range<usize>) -> Self {
+        let simple = epilogue.filter(|e| e.is_simple());
+        let (mut bias, mut slopes) = ([-0.0; 16], [1.0; 16]);
+        if let Some(e) = simple {
+            let lanes = bias.iter_mut().zip(&mut slopes);
+            for (channel, (bias, slope)) in channels.zip(lanes) {
+                *bias = e.bias.map_or(-0.0, |bias| bias[channel]);
+                *slope = e.activation.slope(channel);
+            }
+        }
+        let limits = simple.and_then(|e| e.activation.limits());
+        let (low, high) = limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        LastLong {
+            bias: simd.load16(&bias),
+            slope: simd.load16(&slopes),
+            limits: [simd.splat16(low), simd.splat16(high)],
+        }
+    }
+
+    /// Lanes are pixels of one channel.
+    #[inline(always)]
+    fn of_channel(simd: S, simple: Option<&Epilogue<'_>>, channel: usize) -> Self {
+        let bias = simple
+            .and_then(|e| e.bias)
+            .map_or(-0.0, |bias| bias[channel]);
+        let slope = simple.map_or(1.0, |e| e.activation.slope(channel));
+        let limits = simple.and_then(|e| e.activation.limits());
+        let (low, high) = limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        LastLong {
+            bias: simd.splat16(bias),
+            slope: simd.splat16(slope),
+            limits: [simd.splat16(low), simd.splat16(high)],
+        }
+    }
+
+    #[inline(always)]
+    pub fn of(&self, simd: S, sum: S::L) -> S::L {
+        let sum = simd.leaky16(simd.add16(sum, self.bias), self.slope);
+        simd.clip16(sum, self.limits[0], self.limits[1])
     }
 }
 

@@ -27,8 +27,8 @@ impl Avx2Fma {
             .map(|_| Avx2Fma { avx512: true })
     }
 
-    /// Whether there are 32 registers.
-    pub(super) fn has_32(self) -> bool {
+    /// Whether there are registers of 16 values.
+    pub(super) fn has_long(self) -> bool {
         self.avx512
     }
 
@@ -43,21 +43,6 @@ impl Avx2Fma {
         unsafe { inner(work) }
     }
 
-    /// The same with 32 registers, where the processor has them.
-    #[inline(always)]
-    pub(super) fn run_wide<W: Work>(self, work: W) -> W::Output {
-        #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
-        fn inner<W: Work>(work: W) -> W::Output {
-            work.run(Ymm::<32>(()))
-        }
-        if self.avx512 {
-            // SAFETY: so the processor has them.
-            unsafe { inner(work) }
-        } else {
-            self.run(work)
-        }
-    }
-
     /// With registers of 16 values, where the processor has them.
     #[inline(always)]
     pub(super) fn run_long<W: LongWork>(self, work: W) -> Option<W::Output> {
@@ -70,13 +55,12 @@ impl Avx2Fma {
     }
 }
 
-/// Vectors in that many registers; made by [`Avx2Fma`] only, so that it is as good a proof.
+/// Vectors in that many registers, with 32 those of AVX-512; made by [`Avx2Fma`] only, so that it is as good a proof.
 #[derive(Clone, Copy)]
 pub(super) struct Ymm<const REGISTERS: usize>(());
 
 impl<const N: usize> Simd for Ymm<N> {
     const FAST: bool = true;
-    const REGISTERS: usize = N;
     type V = __m256;
 
     #[inline(always)]

@@ -14,6 +14,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2Fma;
 pub use portable::Portable;
+use std::ops::Range;
 
 /// The instruction set a kernel runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Isa {
         match self {
             Isa::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2Fma(token) if token.has_32() => "avx512",
+            Isa::Avx2Fma(token) if token.has_long() => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2Fma(_) => "avx2",
         }
@@ -81,29 +82,13 @@ impl Isa {
         self.run(PeakProbe(rounds))
     }
 
-    /// Whether register tiles may use 32 registers ([`Isa::run_wide`]).
-    pub(crate) fn has_32(self) -> bool {
+    /// Whether there are registers of 16 f32 ([`Isa::run_long`]).
+    pub(crate) fn has_long(self) -> bool {
         match self {
             Isa::Portable => false,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2Fma(token) => token.has_32(),
+            Isa::Avx2Fma(token) => token.has_long(),
         }
-    }
-
-    /// Runs `work` compiled for all the registers there are: for tiles that fill them. Everything else is the same code for
-    /// 16 and for 32 registers.
-    #[inline(always)]
-    pub(crate) fn run_wide<W: Work>(self, work: W) -> W::Output {
-        match self {
-            Isa::Portable => portable(work),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2Fma(token) => token.run_wide(work),
-        }
-    }
-
-    /// Whether there are registers of 16 f32 ([`Isa::run_long`]).
-    pub(crate) fn has_long(self) -> bool {
-        self.has_32()
     }
 
     /// Runs `work` compiled for registers of 16 f32; none where there are none.
@@ -206,8 +191,6 @@ impl<V> First<V> {
 pub(crate) trait Simd: Copy {
     /// Whether loops made for one case are worth their code.
     const FAST: bool;
-    /// Vectors that registers hold.
-    const REGISTERS: usize;
     /// 8 lanes.
     type V: Copy;
     /// Eight times the same value.
@@ -279,6 +262,8 @@ pub(crate) trait LongWork {
 pub(crate) trait Long: Simd {
     /// 16 lanes.
     type L: Copy;
+    /// A choice of lanes.
+    type M: Copy;
     /// Sixteen times the same value.
     fn splat16(self, value: f32) -> Self::L;
     /// 16 consecutive values.
@@ -303,4 +288,38 @@ pub(crate) trait Long: Simd {
     fn mul16(self, a: Self::L, b: Self::L) -> Self::L;
     /// `a * b + c`, one rounding.
     fn mul_add16(self, a: Self::L, b: Self::L, c: Self::L) -> Self::L;
+    /// Two rows of signed bytes, one behind the other, to f32.
+    fn widen_i8_two(self, low: &[i8; 8], high: &[i8; 8]) -> Self::L;
+    /// Two rows of signed 16-bit integers, one behind the other, to f32.
+    fn widen_i16_two(self, low: &[i16; 8], high: &[i16; 8]) -> Self::L;
+    /// Sixteen rows of 8 become eight columns of 16.
+    fn columns16(self, rows: [&[f32; 8]; 16]) -> [Self::L; 8];
+    /// Rows become columns within each quarter: quarter `i` of result `j` is element `4 i + j` of the four vectors.
+    fn quads16(self, v: [Self::L; 4]) -> [Self::L; 4];
+    /// Stores a quarter (0 to 3).
+    fn store_quarter(self, quarter: usize, v: Self::L, to: &mut [f32; 4]);
+    /// A mask of the first `n` lanes, at most 16.
+    fn first16(self, n: usize) -> First<Self::M>;
+    /// A mask of `n` lanes from lane `from` on, as far as there are lanes.
+    fn mask16(self, from: usize, n: usize) -> First<Self::M>;
+    /// The first lanes, as many as there are in the mask, moved to those of the mask; 0 in the others.
+    fn spread16(self, lanes: First<Self::M>, v: Self::L) -> Self::L;
+    /// Every other one of the lanes of both.
+    fn evens_of16(self, low: Self::L, high: Self::L) -> Self::L;
+    /// These first lanes. Panics if the slice is shorter.
+    fn store16_masked(self, lanes: First<Self::M>, v: Self::L, to: &mut [f32]);
+    /// These first lanes; 0 in the others. Panics if the slice is shorter.
+    fn load16_masked(self, lanes: First<Self::M>, from: &[f32]) -> Self::L;
+    /// `slope * v` where `v < 0`, else `v`.
+    fn leaky16(self, v: Self::L, slope: Self::L) -> Self::L;
+    /// `v < low ? low : v`, then `high < v ? high : v`.
+    fn clip16(self, v: Self::L, low: Self::L, high: Self::L) -> Self::L;
+    /// Rows become columns: of 8 vectors, column `i` and column `i + 8` are the halves of vector `i`.
+    fn transpose16(self, rows: [Self::L; 8]) -> [Self::L; 8];
+    /// The first `n` lanes, at most 8. Panics if the slice is shorter.
+    fn store_first(self, n: usize, v: Self::V, to: &mut [f32]);
+    /// Those of 16 consecutive values, the first one at `at`, that `lanes` are; 0 in the others, which need not exist.
+    fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
+    /// The same for every other one of 31 values.
+    fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
 }

@@ -11,7 +11,6 @@ pub struct Portable;
 
 impl Simd for Portable {
     const FAST: bool = false;
-    const REGISTERS: usize = 16;
     type V = f32x8;
 
     #[inline(always)]

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 #[command(
     name = "infer",
     version,
+    override_usage = "infer [OPTIONS] --model <FILE> [IMAGE]...\n       infer verify [OPTIONS] --model <FILE> <IMAGE> <IMAGE>",
     after_help = "Exit codes: 0 ok or same person; 1 different person; \
 2 usage; 3 malformed or corrupt file; 4 unsupported; 5 bad input; 6 budget; 7 input or output; 8 some of many images failed; 9 no face."
 )]
@@ -56,6 +57,14 @@ pub struct Arguments {
     /// Most faces of a photo [default: the file's].
     #[arg(long, value_name = "N", help_heading = "Photos")]
     pub max_faces: Option<usize>,
+    /// Similarity (or distance) where the decision about two photos changes [default: the file's].
+    #[arg(
+        long,
+        value_name = "T",
+        allow_hyphen_values = true,
+        help_heading = "Photos"
+    )]
+    pub threshold: Option<f32>,
     /// Larger photos are refused before they are decoded.
     #[arg(
         long,
@@ -93,7 +102,7 @@ pub struct Arguments {
     #[arg(long)]
     pub profile: bool,
     /// Check the network against its self-test, then time N runs. With a photo: time detection and the embedding of its main
-    /// face.
+    /// face; --profile adds the steps of both networks.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub bench: Option<u32>,
     /// Print one line of JSON, the last on standard output; everything else goes to standard error.
@@ -116,7 +125,20 @@ impl Arguments {
 
     /// Photos are to go through the pipeline of a file that has one.
     pub fn wants_pipeline(&self) -> bool {
-        !self.images.is_empty() && self.network.is_none() && !self.plan && !self.profile
+        !self.images.is_empty() && self.network.is_none() && !self.plan
+    }
+
+    /// Neither an image nor a network nor anything that goes without.
+    pub fn names_nothing(&self) -> bool {
+        let given = [
+            !self.images.is_empty(),
+            !self.input.is_empty(),
+            self.network.is_some(),
+            self.bench.is_some(),
+            self.plan,
+            self.profile,
+        ];
+        !given.contains(&true)
     }
 
     /// Two photos are to be compared.
@@ -161,6 +183,16 @@ impl Arguments {
         }
         if self.pairwise() {
             self.check_pair()?;
+        } else if self.threshold.is_some() {
+            return Err(Failure::usage(
+                "--threshold goes with two images that are compared",
+            ));
+        }
+        if self
+            .threshold
+            .is_some_and(|threshold| !threshold.is_finite())
+        {
+            return Err(Failure::usage("--threshold must be a finite number"));
         }
         if let Some(path) = &self.draw
             && !path

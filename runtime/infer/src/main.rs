@@ -69,6 +69,11 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return photos::run(arguments, &model, &console);
     }
     arguments.check_plain()?;
+    if model.container().pipeline().is_some() && arguments.names_nothing() {
+        return Err(Failure::usage(
+            "a photo is needed (or --network NAME: one network by itself)",
+        ));
+    }
     let network = model.network(arguments.network.as_deref())?;
     let sets = inputs(arguments, network)?;
     if let Some(runs) = arguments.bench {
@@ -97,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     match results.as_slice() {
         [one] => one_result(arguments, network, one, &console),
-        [first, second] => compare(network, first, second, &console),
+        [first, second] => compare(arguments, network, first, second, &console),
         _ => Ok(0),
     }
 }
@@ -192,6 +197,7 @@ fn one_result(
 
 /// Similarity of two embeddings, and the decision when the file has a threshold.
 fn compare(
+    arguments: &Arguments,
     network: &Network,
     first: &[Output],
     second: &[Output],
@@ -202,11 +208,15 @@ fn compare(
         let Meaning::Embedding { metric, threshold } = record.meaning else {
             continue;
         };
+        let threshold = arguments.threshold.or(threshold);
         let result = Verification::new(metric, threshold, &a.data, &b.data);
         let (mut fields, code) = report::verification(console, &result);
         fields.insert("network".into(), json!(network.name));
         console.result(&fields.into());
-        return Ok(code);
+        return match result.same {
+            None if arguments.verify => Err(report::undecided()),
+            _ => Ok(code),
+        };
     }
     Err(Failure::usage(format!(
         "{} makes no embedding: two images cannot be compared",

@@ -1,6 +1,6 @@
 //! `--bench` with a photo: how long detection and the embedding of the main face take, image already decoded.
 
-use crate::report::Console;
+use crate::report::{self, Console};
 use dcz_face::{FacePipeline, Image, Result, Selection};
 use serde_json::json;
 use std::time::Instant;
@@ -19,11 +19,12 @@ impl Times {
     }
 }
 
-/// Times `runs` runs after a few more.
+/// Times `runs` runs after a few more, then measures the steps of up to twenty, if asked to.
 pub fn run(
     pipeline: &mut FacePipeline,
     image: &Image<'_>,
     runs: u32,
+    profile: bool,
     console: &Console,
 ) -> Result<u8> {
     let begin = Instant::now();
@@ -33,19 +34,21 @@ pub fn run(
     let mut faces = 0;
     for run in 0..WARM_UP + runs {
         let begin = Instant::now();
-        let mut found = pipeline.detect(image)?;
-        let detected = milliseconds(begin);
-        faces = found.len();
-        Selection::Main(1).apply(image.size(), &mut found);
-        if let Some(face) = found.first() {
-            pipeline.embed_landmarks(image, &face.landmarks)?;
-        }
+        let (found, detected) = once(pipeline, image, begin)?;
         let all = milliseconds(begin);
+        faces = found;
         if run >= WARM_UP {
             detect.push(detected);
             embed.push(all - detected);
             total.push(all);
         }
+    }
+    if profile {
+        pipeline.set_profiling(true);
+        for _ in 0..runs.min(20) {
+            once(pipeline, image, Instant::now())?;
+        }
+        report::profiles(console, pipeline);
     }
     let [detect, embed, total] = [detect, embed, total].map(|list| Times(list).summary());
     let memory = pipeline.memory();
@@ -76,6 +79,18 @@ pub fn run(
         "peak_rss_bytes": dcz::process_memory().peak,
     }));
     Ok(0)
+}
+
+/// Finds the faces and embeds the main one: how many there are, and when they were found.
+fn once(pipeline: &mut FacePipeline, image: &Image<'_>, begin: Instant) -> Result<(usize, f64)> {
+    let mut found = pipeline.detect(image)?;
+    let detected = milliseconds(begin);
+    let faces = found.len();
+    Selection::Main(1).apply(image.size(), &mut found);
+    if let Some(face) = found.first() {
+        pipeline.embed_landmarks(image, &face.landmarks)?;
+    }
+    Ok((faces, detected))
 }
 
 fn milliseconds(begin: Instant) -> f64 {

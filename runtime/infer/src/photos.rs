@@ -35,12 +35,24 @@ pub fn run(arguments: &Arguments, model: &Model, console: &Console) -> Result<u8
     options.score = arguments.score;
     options.nms = arguments.nms;
     options.max_faces = arguments.max_faces;
+    options.threshold = arguments.threshold;
     options.max_pixels = arguments.max_pixels;
     let mut pipeline = FacePipeline::new(model, options)?;
     if let (Some(runs), [path]) = (arguments.bench, arguments.images.as_slice()) {
         let photo = Photo::open(arguments, path)?;
-        let done = photo_bench::run(&mut pipeline, &photo.view()?, runs, console);
+        let done = photo_bench::run(
+            &mut pipeline,
+            &photo.view()?,
+            runs,
+            arguments.profile,
+            console,
+        );
         return done.map_err(|e| photo.failure(e));
+    }
+    if arguments.profile
+        && (arguments.images.len() > 1 || arguments.images.iter().any(|p| p.is_dir()))
+    {
+        return Err(Failure::usage("--profile goes with one photo"));
     }
     if arguments.pairwise() {
         return verify(arguments, &mut pipeline, console);
@@ -136,7 +148,14 @@ fn one(
     console: &Console,
 ) -> Result<u8, Failure> {
     let mut photo = Photo::open(arguments, path)?;
+    if arguments.profile {
+        let (width, height) = photo.pixels.dimensions();
+        let ready = pipeline.prepare(width, height);
+        ready.map_err(|e| photo.failure(e))?;
+        pipeline.set_profiling(true);
+    }
     let faces = photo.faces(arguments, pipeline)?;
+    report::profiles(console, pipeline);
     for (index, face) in faces.iter().enumerate() {
         let Detection {
             rect,
@@ -290,7 +309,10 @@ fn verify(
     fields.insert("memory_bytes".into(), json!(pipeline.memory().total));
     fields.insert("peak_rss_bytes".into(), json!(dcz::process_memory().peak));
     console.result(&fields.into());
-    Ok(code)
+    match result.same {
+        Some(_) => Ok(code),
+        None => Err(report::undecided()),
+    }
 }
 
 /// The outline of the box and a dot per landmark.

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::{Input, Output};
 use dcz::graph::{Meaning, Metric};
 use dcz::{Session, Verification};
+use dcz_face::FacePipeline;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -101,6 +102,23 @@ fn label(labels: &[String], index: usize) -> String {
         .get(index)
         .cloned()
         .unwrap_or_else(|| format!("class {index}"))
+}
+
+/// The steps' times of a pipeline's networks, where they were measured.
+pub fn profiles(console: &Console, pipeline: &FacePipeline) {
+    for (stage, profile) in ["detector", "embedder"]
+        .into_iter()
+        .zip(pipeline.profiles())
+    {
+        if let Some(profile) = profile {
+            console.text(&format!("{stage}\n{profile}"));
+        }
+    }
+}
+
+/// What there is to say where a decision is asked for and none can be made.
+pub fn undecided() -> Failure {
+    Failure::usage("no decision: the file has no threshold; say --threshold T")
 }
 
 /// Value, threshold and decision for the reader; the same as fields of JSON; the exit code.

@@ -1,9 +1,9 @@
 //! Executes a band: its steps strip by strip, as [`Progress`] says. See [`crate::band`].
 
-use super::{
-    Coded, ConvJob, Exec, Io, Kept, StepTime, image_of, kernel_epilogue, kernel_function, mismatch,
-    nanos, slots,
-};
+use super::conv::ConvJob;
+use super::operands::{image_of, kernel_epilogue, kernel_function};
+use super::weights::{Coded, Kept, slots};
+use super::{Exec, Io, StepTime, mismatch, nanos};
 use crate::band::{self, Band, Progress};
 use crate::error::Result;
 use crate::parts::{Parts, each_rows};

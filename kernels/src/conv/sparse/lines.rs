@@ -1,259 +1,275 @@
-//! Packed input of the sparse kernels: every vector of 8 output columns has a line of its own.
+//! Packed input of the sparse kernels: for every column of taps a copy, so that every load is one whole cache line.
 //!
-//! A load that crosses a cache line costs two, and neighbouring pixels of a 3x3 kernel would cross
-//! one in every other load. So the columns that 8 neighbouring outputs can see are copied to a line
-//! of 16 values (64 bytes): any tap within a reach of 8 columns is one load from within a line.
+//! A load that crosses a cache line costs two, and neighbouring taps of a row would cross one nearly always with
+//! vectors as long as a line. So 16 neighbouring outputs, one line of 64 bytes, see every column of taps in a copy of their
+//! own, shifted by it; 16 outputs are one row, or two or four where rows are narrow (`height`), whichever leaves the fewest
+//! lanes empty. A tile of up to 12 such vectors is high rather than wide: it sees few rows beyond its own, so that a block of
+//! many input channels fits into the L1 cache.
 //!
 //! ```text
-//! [channel of the block][column phase][row phase][row][vector of 8 columns][16]
+//! [channel of the block][column of taps][row phase][group of rows][16]
 //! ```
-//! Rows and columns are sorted by phase (y mod stride, x mod stride), so that the vectors of a band of
-//! output rows follow each other at a distance of one line for every tap, across rows and whatever
-//! the stride: kernels see one base per group of vectors and a constant offset per weight, of 16 bits. An
-//! input element is stored twice.
+//! Rows are sorted by phase (y mod stride times height), so that the vectors of a tile follow each other for every tap,
+//! whatever the stride: kernels see one base per group of vectors and a constant offset per weight, of 16 bits, in lines. An
+//! input element is stored as often as the kernel has columns (over the stride), times up to `height`.
 
 use super::super::ConvShape;
 use crate::shape::View;
-use crate::simd::{Simd, Work};
+use crate::simd::{Long, LongWork, Simd, Work};
 use std::ops::Range;
 
 /// Elements of a line.
 pub(super) const LINE: usize = 16;
+/// Most vectors of a tile.
+pub(super) const TILE: usize = 12;
 /// Offsets are below this.
 const OFFSETS: usize = 1 << 16;
-/// Elements of lines that the products of one group of vectors touch: 24 of 32 KiB of L1 cache.
-const NEAR: usize = 6 * 1024;
-/// Sets of an L1 cache of 32 KiB and 8 ways, and how many of them channels are apart.
-const SETS: usize = 64;
-const APART: usize = 16;
-/// Vectors of a group for which [`NEAR`] is meant.
-const GROUP: usize = 8;
-
-/// The lines of a block of input channels.
+/// Columns over the stride that taps may reach: other algorithms gain more from wider kernels.
+const REACH: usize = 8;
+/// Lines of a block: 42 of 48 KiB of L1 cache; where there are 32, a part comes from the L2 cache.
+const NEAR: usize = 672;
+/// Vectors across a tile whose taps see no rows but its own: nothing speaks for high ones then.
+const WIDE: usize = 4;
+/// The lines of a block of input channels, for a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lines {
     /// Input channels of a full block, the last one may have fewer.
     pub channels: usize,
-    /// Output rows of a full band.
-    pub rows: usize,
-    /// Vectors of a row.
-    pub vectors: usize,
-    /// (vertical, horizontal) phases.
-    phases: [usize; 2],
-    /// Rows of a phase.
-    phase_rows: usize,
-    /// Columns that a tap can be away from a line's first one.
-    reach: usize,
-    /// Distance of two channels.
+    /// Output rows of a vector: 1, 2 or 4.
+    pub height: usize,
+    /// Vectors of a row of a tile.
+    pub across: usize,
+    /// Row phases.
+    phases: usize,
+    /// Groups of rows of a phase.
+    groups: usize,
+    /// Distance of two channels, in lines.
     channel: usize,
 }
 
-/// Rows and columns, divided by the stride, that taps reach beyond the first.
-fn reach(shape: &ConvShape) -> [usize; 2] {
-    [0, 1].map(|axis| {
-        let taps = shape.kernel[axis].saturating_sub(1);
-        taps.saturating_mul(shape.dilation[axis]) / shape.stride[axis].max(1)
-    })
+/// Rows that taps reach below the first.
+fn reach(shape: &ConvShape) -> usize {
+    let taps = shape.kernel[0].saturating_sub(1);
+    taps.saturating_mul(shape.dilation[0])
 }
 
 impl Lines {
-    /// Whether lines hold what taps reach, and 16 bits the offsets.
+    /// Whether columns of taps are few enough for copies, and 16 bits hold the offsets.
     pub fn supports(shape: &ConvShape) -> bool {
-        reach(shape)[1] <= 8 && Lines::sized(shape, 1, 1).channel <= OFFSETS
+        let taps = shape.kernel[1].saturating_sub(1);
+        let wide = taps.saturating_mul(shape.dilation[1]) / shape.stride[1].max(1);
+        wide <= REACH && Lines::new(shape).channel <= OFFSETS
     }
 
-    /// As many channels as stay in the L1 cache while a group of vectors is computed, and as many of `rows` output rows
-    /// as `room` elements hold, and `sums` elements at `row_sums` for each row.
-    pub fn new(shape: &ConvShape, rows: usize, room: usize, sums: usize, row_sums: usize) -> Lines {
-        let one = Lines::sized(shape, 1, 1);
-        let [py, px] = one.phases;
-        let seen = GROUP.div_ceil(one.vectors) + reach(shape)[0];
-        let near = py * px * seen * one.vectors.min(GROUP) * LINE;
+    /// As many channels as stay in the L1 cache.
+    pub fn new(shape: &ConvShape) -> Lines {
+        // Lanes of vectors of `height` rows.
+        let lanes = |height: &usize| {
+            let columns = shape.out_w.max(1).next_multiple_of(LINE / height);
+            columns.saturating_mul(shape.out_h.max(1).next_multiple_of(*height))
+        };
+        let height = [1, 2, 4].into_iter().min_by_key(lanes).unwrap_or(1);
+        let mut lines = Lines {
+            channels: 1,
+            height,
+            across: 1,
+            phases: 1,
+            groups: 1,
+            channel: 1,
+        };
+        let (reach, step) = (reach(shape), lines.step(shape));
+        lines.phases = step.min(reach.saturating_add(1));
+        let vectors = shape.out_w.div_ceil(lines.width()).max(1);
+        let most = if reach == 0 { WIDE } else { 1 };
+        lines.across = vectors.div_ceil(vectors.div_ceil(most));
+        let groups = shape.out_h.div_ceil(height).clamp(1, TILE / lines.across);
+        lines.groups = groups.saturating_add(reach / step);
+        let copies = lines.phases.saturating_mul(shape.kernel[1].max(1));
+        lines.channel = copies.saturating_mul(lines.groups.saturating_mul(lines.across));
         let inputs = shape.in_per_group().max(1);
-        let most = (NEAR / near).min(OFFSETS / one.channel).clamp(1, inputs);
-        let rows = rows.max(1);
-        // Padding included.
-        let row = one.vectors * py * px * LINE;
-        let first = (reach(shape)[0] * row).saturating_add((APART * 2 + 1) * LINE);
-        let rows_of = |channels: usize| {
-            let most = (room.min(OFFSETS) / channels).saturating_sub(first) / row;
-            most.min(sums / row_sums.max(1)).clamp(1, rows)
-        };
-        // Fewer channels rather than less than a group of vectors.
-        let group = GROUP.div_ceil(one.vectors).min(rows);
-        let mut blocks = inputs.div_ceil(most);
-        while blocks < inputs && rows_of(inputs.div_ceil(blocks)) < group {
-            blocks += 1;
-        }
-        let channels = inputs.div_ceil(blocks);
-        let most = rows_of(channels);
-        // Balanced, and in groups of four vectors if that fits: vectors left over are computed one by one.
-        let balanced = rows.div_ceil(rows.div_ceil(most));
-        let unit = (1..4)
-            .find(|n| (n * one.vectors).is_multiple_of(4))
-            .unwrap_or(4);
-        let even = balanced.next_multiple_of(unit);
-        let even = if even <= most {
-            even
-        } else {
-            (most / unit * unit).max(balanced.min(unit))
-        };
-        Lines::sized(shape, channels, even)
+        let most = (NEAR / lines.channel).clamp(1, inputs);
+        lines.channels = inputs.div_ceil(inputs.div_ceil(most));
+        lines
     }
 
-    fn sized(shape: &ConvShape, channels: usize, rows: usize) -> Lines {
-        let [reach_y, reach_x] = reach(shape);
-        let phases = [0, 1].map(|axis| {
-            let taps = shape.kernel[axis].saturating_sub(1);
-            let reach = taps.saturating_mul(shape.dilation[axis]);
-            shape.stride[axis].min(reach.saturating_add(1)).max(1)
-        });
-        let vectors = shape.out_w.div_ceil(8).max(1);
-        let phase_rows = rows.saturating_add(reach_y);
-        let lines = vectors.saturating_mul(phases[0] * phases[1]);
-        let lines = phase_rows.saturating_mul(lines);
-        // Neighbouring channels must not share the sets of the L1 cache.
-        let apart = (GROUP + reach_y * vectors.min(GROUP)).min(APART);
-        let pad = match lines % SETS {
-            set if set < apart => apart - set,
-            set if set > SETS - apart => SETS - set + apart,
-            _ => 0,
-        };
-        Lines {
-            channels,
-            rows,
-            vectors,
-            phases,
-            phase_rows,
-            reach: reach_x,
-            channel: lines.saturating_add(pad).saturating_mul(LINE),
-        }
+    /// Input rows between two vectors.
+    fn step(&self, shape: &ConvShape) -> usize {
+        self.height.saturating_mul(shape.stride[0]).max(1)
+    }
+
+    /// Columns of a vector.
+    pub fn width(&self) -> usize {
+        LINE / self.height
+    }
+
+    /// Most vectors of a tile of so many rows.
+    pub fn most(&self, rows: usize) -> usize {
+        rows.div_ceil(self.height).min(TILE / self.across) * self.across
     }
 
     /// Elements of a block.
     pub fn len(&self) -> usize {
-        self.channels.saturating_mul(self.channel)
+        let lines = self.channels.saturating_mul(self.channel);
+        lines.saturating_mul(LINE)
     }
 
-    /// Distance from a vector's line to what tap `tap` of channel `c` of the block reads.
+    /// Lines from a vector's first one to what tap `tap` of channel `c` of the block reads.
     pub fn offset(&self, shape: &ConvShape, c: usize, tap: usize) -> usize {
         let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
-        let (y, x) = (ky * shape.dilation[0], kx * shape.dilation[1]);
-        let [sy, sx] = shape.stride;
-        let phase = x % sx * self.phases[0] + y % sy;
-        let row = phase * self.phase_rows + y / sy;
-        c * self.channel + row * self.vectors * LINE + x / sx
+        let (y, step) = (ky * shape.dilation[0], self.step(shape));
+        let copy = kx * self.phases + y % step;
+        c * self.channel + (copy * self.groups + y / step) * self.across
     }
 }
 
-/// Copies the input of `channels` (of the whole input) for a band of output rows.
+/// Some vectors of some output rows.
+#[derive(Clone, Debug)]
+pub(super) struct Tile {
+    pub rows: Range<usize>,
+    /// Its first column.
+    pub column: usize,
+}
+
+/// Copies the input of `channels` (of the whole input) for a tile.
 pub(super) struct Pack<'a> {
     pub lines: &'a Lines,
     pub shape: &'a ConvShape,
     pub input: View<'a>,
     pub channels: Range<usize>,
-    pub band: Range<usize>,
+    pub tile: &'a Tile,
     pub out: &'a mut [f32],
+}
+
+/// What a vector sees of a row of the input, in all channels.
+struct Piece<'a> {
+    input: &'a [f32],
+    /// Of the first lane, and the distance of two channels.
+    at: isize,
+    channel: usize,
+    step: usize,
+    /// Those within the map.
+    lanes: Range<usize>,
+}
+
+impl LongWork for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let (width, pitch, count) = (self.lines.width(), self.lines.channel, self.channels.len());
+        self.each(|piece, out| {
+            let mut at = piece.at;
+            for out in out.chunks_mut(pitch * LINE).take(count) {
+                let lanes = piece.lanes.clone();
+                let v = match piece.step {
+                    1 => simd.load16_lanes(lanes, piece.input, at),
+                    2 => simd.evens16_lanes(lanes, piece.input, at),
+                    _ => simd.load16(&piece.gather(at)),
+                };
+                match out.first_chunk_mut() {
+                    Some(out) if width == LINE => simd.store16(v, out),
+                    _ if width == 8 => simd.store(simd.split(v)[0], &mut out.as_chunks_mut().0[0]),
+                    _ => simd.store16_first(width, v, out),
+                }
+                at += piece.channel as isize;
+            }
+        });
+    }
 }
 
 impl Work for Pack<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        let (lines, shape) = (self.lines, self.shape);
-        let sy = shape.stride[0];
-        let top = (self.band.start * sy) as isize - shape.pad_top as isize;
-        let row = lines.vectors * LINE;
-        for phase in 0..lines.phases[0] {
-            for r in 0..self.band.len() + lines.phase_rows - lines.rows {
-                let y = top + (r * sy + phase) as isize;
-                for px in 0..lines.phases[1] {
-                    let at = ((px * lines.phases[0] + phase) * lines.phase_rows + r) * row;
-                    if y < 0 || y as usize >= shape.in_h {
-                        for c in 0..self.channels.len() {
-                            self.out[c * lines.channel + at..][..row].fill(0.0);
-                        }
-                        continue;
+    fn run<S: Simd>(self, simd: S) {
+        let (width, pitch, count) = (self.lines.width(), self.lines.channel, self.channels.len());
+        self.each(|piece, out| {
+            let mut at = piece.at;
+            for out in out.chunks_mut(pitch * LINE).take(count) {
+                let inside = usize::try_from(at).ok();
+                let from = inside.and_then(|at| piece.input.get(at..)).unwrap_or(&[]);
+                let whole = piece.lanes.len() == width && width >= 8 && piece.step < 3;
+                if whole && from.len() >= LINE * piece.step {
+                    let out = out[..width].as_chunks_mut::<8>().0;
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let v = match piece.step {
+                            1 => simd.load(&from.as_chunks().0[i]),
+                            _ => simd.evens(&from.as_chunks().0[i]),
+                        };
+                        simd.store(v, out);
                     }
-                    let left = px as isize - shape.pad_left as isize;
-                    self.row(simd, at, y as usize, left);
+                } else {
+                    out[..width].copy_from_slice(&piece.gather(at)[..width]);
+                }
+                at += piece.channel as isize;
+            }
+        });
+    }
+}
+
+impl Piece<'_> {
+    /// The values of a channel, one by one.
+    #[inline(never)]
+    fn gather(&self, at: isize) -> [f32; LINE] {
+        let mut line = [0.0; LINE];
+        for lane in self.lanes.clone() {
+            line[lane] = self.input[(at + (lane * self.step) as isize) as usize];
+        }
+        line
+    }
+}
+
+impl Pack<'_> {
+    /// Calls `copy(piece, its line and what is behind it)` for every vector of every row.
+    #[inline(always)]
+    fn each(self, copy: impl Fn(Piece<'_>, &mut [f32])) {
+        let Pack {
+            lines,
+            shape,
+            input,
+            channels,
+            tile,
+            out,
+        } = self;
+        let [down, across] = shape.stride;
+        let (step, width, map) = (lines.step(shape), lines.width(), input.map);
+        let top = (tile.rows.start * down) as isize - shape.pad_top as isize;
+        let left = (tile.column * across) as isize - shape.pad_left as isize;
+        // The last input row that is seen.
+        let last = (tile.rows.len().div_ceil(lines.height) - 1) * step + reach(shape);
+        for phase in 0..lines.phases {
+            for group in (0..).take_while(|group| group * step + phase <= last) {
+                for row in 0..lines.height {
+                    let y = top + (group * step + phase + row * down) as isize;
+                    let there = y >= 0 && (y as usize) < shape.in_h;
+                    let from = map.at(0, channels.start, y.max(0) as usize) as isize;
+                    for (kx, v) in pairs(shape.kernel[1], lines.across) {
+                        let x = left + (v * width * across + kx * shape.dilation[1]) as isize;
+                        let to = |to: isize| {
+                            let columns = (to - x).max(0).unsigned_abs();
+                            columns.div_ceil(across).min(width)
+                        };
+                        let piece = Piece {
+                            input: input.data,
+                            at: from + x,
+                            channel: map.channel,
+                            step: across,
+                            lanes: to(0)..if there {
+                                to(shape.in_w as isize)
+                            } else {
+                                to(0)
+                            },
+                        };
+                        let at = (kx * lines.phases + phase) * lines.groups + group;
+                        let at = (at * lines.across + v) * LINE + row * width;
+                        copy(piece, &mut out[at..]);
+                    }
                 }
             }
         }
     }
 }
 
-impl Pack<'_> {
-    /// One row and phase of all channels, `left` being its first column.
-    #[inline(always)]
-    fn row<S: Simd>(&mut self, simd: S, at: usize, y: usize, left: isize) {
-        let lines = self.lines;
-        let (step, width) = (self.shape.stride[1], self.shape.in_w as isize);
-        let first = self.input.map.at(0, self.channels.start, y) as isize;
-        let halves = lines.vectors + usize::from(lines.reach > 0);
-        let x = |half: usize| left + (half * 8 * step) as isize;
-        // Lanes of a half that are within the row.
-        let lanes = |half: usize| {
-            let to = |to: isize| (to - x(half)).max(0).unsigned_abs().div_ceil(step).min(8);
-            to(0)..to(width)
-        };
-        let whole = |half: &usize| lanes(*half).len() == 8;
-        let low = (0..halves).find(whole).unwrap_or(halves);
-        let high = (low..halves).find(|half| !whole(half)).unwrap_or(halves);
-        for c in 0..self.channels.len() {
-            // In the order of the input.
-            let from = first + (c * self.input.map.channel) as isize;
-            for half in low..high {
-                let v = self.eight(simd, from + x(half), 0..8);
-                self.store(simd, c * lines.channel + at, half, v);
-            }
-        }
-        for half in (0..low).chain(high..halves) {
-            let lanes = lanes(half);
-            for c in 0..self.channels.len() {
-                let zero = simd.splat(0.0);
-                let v = if lanes.is_empty() {
-                    zero
-                } else {
-                    let from = first + (c * self.input.map.channel) as isize + x(half);
-                    let v = self.eight(simd, from, lanes.clone());
-                    simd.blend(lanes.start, zero, simd.blend(lanes.end, v, zero))
-                };
-                self.store(simd, c * lines.channel + at, half, v);
-            }
-        }
-    }
-
-    /// 8 columns belong to the first half of a line and to the second of the one before.
-    #[inline(always)]
-    fn store<S: Simd>(&mut self, simd: S, row: usize, half: usize, v: S::V) {
-        let lines = self.lines;
-        let to = &mut self.out[row..][..lines.vectors * LINE];
-        if half < lines.vectors {
-            simd.store(v, &mut to[half * LINE..].as_chunks_mut().0[0]);
-        }
-        if half > 0 && lines.reach > 0 {
-            simd.store(v, &mut to[half * LINE - 8..].as_chunks_mut().0[0]);
-        }
-    }
-
-    /// Values `from`, one stride further and so on; only `lanes` need be right.
-    #[inline(always)]
-    fn eight<S: Simd>(&self, simd: S, from: isize, lanes: Range<usize>) -> S::V {
-        let data = self.input.data;
-        let all = usize::try_from(from).ok().and_then(|from| data.get(from..));
-        let step = self.shape.stride[1];
-        match (step, all) {
-            (1, Some(head)) if head.len() >= 8 => simd.load(&head.as_chunks().0[0]),
-            (2, Some(head)) if head.len() >= 16 => simd.evens(&head.as_chunks().0[0]),
-            _ => {
-                let mut short = [0.0; 8];
-                for lane in lanes {
-                    short[lane] = data[(from + (lane * step) as isize) as usize];
-                }
-                simd.load(&short)
-            }
-        }
-    }
+fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
 }

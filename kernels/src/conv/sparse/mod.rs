@@ -22,7 +22,7 @@ mod kernel;
 mod lines;
 mod lists;
 
-use self::kernel::{Job, Part, Place, Sums};
+use self::kernel::{Channels, Groups, Job, Part, Place, Sums, tiles};
 use self::lines::{LINE, Lines};
 use super::{Call, ConvShape, Start, chunks, split_scratch};
 use crate::activation::Epilogue;
@@ -35,11 +35,6 @@ use std::ops::Range;
 
 /// Panels of a tile that share packed input.
 const CHUNK: usize = 8;
-/// Elements of packed input, of a call on a tile and on resident lists.
-const TILE_ROOM: usize = 12 * 1024;
-const ROOM: usize = 32 * 1024;
-/// Elements of sums that resident lists go back to.
-const SUMS: usize = 64 * 1024;
 /// Most taps: lists of a block are made in the scratch.
 const TAPS: usize = 192;
 
@@ -56,16 +51,7 @@ pub fn supports_resident(shape: &ConvShape) -> bool {
 /// Blocks of input channels of a call on a tile: how often sums go to the output.
 pub fn input_blocks(shape: &ConvShape) -> usize {
     let inputs = shape.in_per_group();
-    inputs.div_ceil(tile_lines(shape, shape.out_h).channels)
-}
-
-fn tile_lines(shape: &ConvShape, rows: usize) -> Lines {
-    Lines::new(shape, rows, TILE_ROOM, usize::MAX, 1)
-}
-
-fn resident_lines(shape: &ConvShape) -> Lines {
-    let row_sums = shape.panels() * PANEL * shape.out_w.next_multiple_of(8);
-    Lines::new(shape, shape.out_h, ROOM, SUMS, row_sums)
+    inputs.div_ceil(Lines::new(shape).channels)
 }
 
 /// Rows of weights of a block.
@@ -74,22 +60,22 @@ fn products(shape: &ConvShape, lines: &Lines) -> usize {
 }
 
 /// f32 elements of scratch of a call on a tile, for groups of any length.
-pub(super) fn workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize {
-    let lines = tile_lines(shape, rows);
+pub(super) fn workspace(shape: &ConvShape, panels: usize) -> usize {
+    let lines = Lines::new(shape);
     let products = products(shape, &lines);
     // Values and places: most of both with single channels.
     let lists = panels.clamp(1, CHUNK) * PANEL * (products + products.div_ceil(2));
     products * PANEL + lists + lines.len() + LINE
 }
 
-/// Runs the call with groups of `L` channels, and of `A`, `B`, `C` or 1 vectors.
+/// Runs the call with groups of `L` channels.
 #[inline(never)]
-pub(super) fn run_tile<const L: usize, const A: usize, const B: usize, const C: usize>(
-    isa: Isa,
-    call: Call<'_, '_>,
-) {
+pub(super) fn run_tile<const L: usize>(isa: Isa, call: Call<'_, '_>)
+where
+    Channels<L>: Groups<L>,
+{
     let (shape, tile) = (call.shape, call.tile);
-    let lines = tile_lines(shape, call.rows.len());
+    let lines = Lines::new(shape);
     let products = products(shape, &lines);
     let most = tile.panels.min(CHUNK) * (PANEL / L);
     let (weights, scratch) = split_scratch::<PANEL>(call.scratch, products);
@@ -144,10 +130,10 @@ pub(super) fn run_tile<const L: usize, const A: usize, const B: usize, const C: 
             job.epilogue = call.epilogue.filter(|_| last);
             let first = group * shape.in_per_group();
             let channels = first + channels.start..first + channels.end;
-            for band in bands(&call.rows, lines.rows) {
-                job.pack(&channels, &band);
+            for tile in tiles(&lines, shape, &call.rows) {
+                job.pack(&channels, &tile);
                 let from = if fresh { Place::Zero } else { Place::Out };
-                job.band::<L, A, B, C>(&lists, &band, from, Place::Out);
+                job.tile::<L>(&lists, &tile, from, Place::Out);
             }
             fresh = false;
         }
@@ -158,12 +144,6 @@ pub(super) fn run_tile<const L: usize, const A: usize, const B: usize, const C: 
 fn aligned(data: &mut [f32]) -> &mut [f32] {
     let first = data.as_ptr().align_offset(LINE * size_of::<f32>());
     &mut data[first.min(LINE)..]
-}
-
-fn bands(rows: &Range<usize>, height: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-    let end = rows.end;
-    let rows = rows.clone().step_by(height);
-    rows.map(move |y| y..(y + height).min(end))
 }
 
 /// The weights of a block of one panel.
@@ -225,15 +205,13 @@ impl Block<'_> {
 
 /// Number of lists of a layer with groups of `group` channels, and one: the length of [`Lists::starts`].
 pub fn starts_len(shape: &ConvShape, group: usize) -> usize {
-    let blocks = shape
-        .in_per_group()
-        .div_ceil(resident_lines(shape).channels);
+    let blocks = shape.in_per_group().div_ceil(Lines::new(shape).channels);
     blocks * (shape.panels() * PANEL / group.max(1)) + 1
 }
 
 /// f32 elements of scratch that [`count`] and [`fill`] need.
 pub fn fill_workspace(shape: &ConvShape) -> usize {
-    let products = products(shape, &resident_lines(shape));
+    let products = products(shape, &Lines::new(shape));
     // Weights, and values and places of their lists.
     products.saturating_mul(PANEL * 2 + PANEL / 2)
 }
@@ -314,7 +292,7 @@ fn each_block(
     scratch: &mut [f32],
     mut f: impl FnMut(usize, &Block<'_>, &mut [f32]),
 ) {
-    let lines = resident_lines(shape);
+    let lines = Lines::new(shape);
     let per_block = shape.panels() * PANEL / group;
     let (weights, scratch) = split_scratch::<PANEL>(scratch, products(shape, &lines));
     for panel in 0..tile.panels {
@@ -335,7 +313,7 @@ fn each_block(
 
 /// f32 elements of scratch of [`run`] for so many panels and rows.
 pub fn run_workspace(shape: &ConvShape, panels: usize, rows: usize) -> usize {
-    let lines = resident_lines(shape);
+    let lines = Lines::new(shape);
     lines.len() + LINE + sums_len(shape, &lines, panels, rows)
 }
 
@@ -343,7 +321,7 @@ fn sums_len(shape: &ConvShape, lines: &Lines, panels: usize, rows: usize) -> usi
     if lines.channels >= shape.in_per_group() {
         return 0;
     }
-    panels * PANEL * lines.vectors * 8 * rows.min(lines.rows)
+    panels * PANEL * LINE * lines.most(rows)
 }
 
 /// Computes output rows `rows` of output channels of `panels` from the lists of a layer with groups of `group` channels.
@@ -372,7 +350,7 @@ pub fn run(
     if out.map.is_empty() || panels.is_empty() {
         return;
     }
-    let lines = resident_lines(whole);
+    let lines = Lines::new(whole);
     let (data, sums) = scratch.split_at_mut(lines.len() + LINE);
     let data = aligned(data);
     let len = sums_len(whole, &lines, panels.len(), rows.len());
@@ -396,9 +374,9 @@ pub fn run(
         epilogue,
     };
     match group {
-        1 => whole.run::<1, 12, 8, 4>(job, &rows),
-        2 => whole.run::<2, 4, 2, 1>(job, &rows),
-        _ => whole.run::<4, 2, 1, 1>(job, &rows),
+        1 => whole.run::<1>(job, &rows),
+        2 => whole.run::<2>(job, &rows),
+        _ => whole.run::<4>(job, &rows),
     }
 }
 
@@ -413,17 +391,16 @@ struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
-    fn run<const L: usize, const A: usize, const B: usize, const C: usize>(
-        &self,
-        mut job: Job<'a, '_>,
-        rows: &Range<usize>,
-    ) {
+    fn run<const L: usize>(&self, mut job: Job<'a, '_>, rows: &Range<usize>)
+    where
+        Channels<L>: Groups<L>,
+    {
         let inputs = job.shape.in_per_group();
         let (step, lists) = (job.lines.channels, PANEL / L);
-        for band in bands(rows, job.lines.rows) {
+        for tile in tiles(job.lines, job.shape, rows) {
             for (b, first) in (0..inputs).step_by(step).enumerate() {
                 let channels = first..(first + step).min(inputs);
-                job.pack(&channels, &band);
+                job.pack(&channels, &tile);
                 let last = channels.end == inputs;
                 let from = match (b, self.start) {
                     (0, Start::Zero) => Place::Zero,
@@ -441,7 +418,7 @@ impl<'a> Whole<'a> {
                     values: self.lists.values,
                     first_panel: 0,
                 };
-                job.band::<L, A, B, C>(&part, &band, from, to);
+                job.tile::<L>(&part, &tile, from, to);
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Input of a strip to Winograd's positions: `[position][channel][tile]`.
 //!
 //! Per channel: columns first, a vector of neighbouring pixels at a time, into a small buffer with
-//! its halo of zeros; then 8 tiles at a time, transposed so that a lane is a tile.
+//! its halo of zeros; then a vector of tiles at a time, transposed so that a lane is a tile.
 
+use super::GAP;
+use super::lanes::{Eight, Lanes, Sixteen};
 use super::points::{self, MOST, Size};
 use super::strip::Strip;
 use crate::conv::ConvShape;
 use crate::shape::View;
-use crate::simd::{Simd, Work};
+use crate::simd::{Long, LongWork, Simd, Work};
 use std::ops::Range;
 
 /// Elements of the buffer for a strip of `rows` x `columns` tiles.
@@ -38,6 +40,24 @@ impl<K: Size> Work for Input<'_, K> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        self.transform(Eight(simd));
+    }
+}
+
+impl<K: Size> LongWork for Input<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        self.transform(Sixteen(simd));
+    }
+}
+
+impl<K: Size> Input<'_, K> {
+    #[inline(always)]
+    fn transform<L: Lanes>(self, simd: L) {
+        // The last vector of a channel may end behind its tiles.
+        const { assert!(GAP + 8 >= L::N) };
         let Input {
             shape,
             input,
@@ -62,6 +82,7 @@ impl<K: Size> Work for Input<'_, K> {
             .saturating_sub(first)
             .min(reach.saturating_sub(before));
         let pitch = strip.pitch();
+        let places = strip.places(tile_row, K::M);
         for (at, channel) in self.channels.enumerate() {
             for (i, row) in strip.rows.clone().enumerate() {
                 let top = (row * K::M) as isize - shape.pad_top as isize;
@@ -75,63 +96,39 @@ impl<K: Size> Work for Input<'_, K> {
                 let to = &mut buffer[i * tile_row..][..tile_row];
                 let mut x = 0;
                 while x < width {
-                    let n = (width - x).min(8);
                     // The last vector overlaps the one before it, or is cut.
-                    let (x0, n) = if n < 8 && width >= 8 {
-                        (width - 8, 8)
-                    } else {
-                        (x, n)
-                    };
+                    let n = width.min(L::N);
+                    x = x.min(width - n);
                     let mut d = [simd.splat(0.0); MOST];
-                    for (d, from) in d.iter_mut().zip(&rows) {
-                        if let Some(from) = from {
-                            *d = load(simd, input.data, from + x0, n);
+                    for r in 0..K::T {
+                        if let Some(from) = rows[r] {
+                            d[r] = simd.load_first(n, &input.data[from + x..]);
                         }
                     }
-                    let d = points::input::<K, S>(simd, d);
+                    let d = points::input::<K, L>(simd, d);
                     for r in 0..K::T {
-                        let to = &mut to[r * line + before + x0..][..8];
-                        simd.store(d[r], &mut to.as_chunks_mut().0[0]);
+                        let to = &mut to[r * line + before + x..];
+                        if n == L::N {
+                            simd.store(d[r], to);
+                        } else {
+                            simd.store_first(n, d[r], to);
+                        }
                     }
-                    x = x0 + n;
+                    x += n;
                 }
             }
-            for group in (0..pitch).step_by(8) {
-                let mut places = [0; 8];
-                for (lane, place) in places.iter_mut().enumerate() {
-                    let (row, column) = strip.place(group + lane);
-                    *place = row * tile_row + column * K::M;
-                }
+            for group in (0..pitch).step_by(L::N) {
+                let places = &places[group..];
+                let mut to = &mut out[at * pitch + group..];
                 for r in 0..K::T {
-                    let mut tiles = [simd.splat(0.0); 8];
-                    for (v, place) in tiles.iter_mut().zip(places) {
-                        let from = &buffer[place + r * line..][..8];
-                        *v = simd.load(&from.as_chunks().0[0]);
-                    }
-                    let d = points::input::<K, S>(simd, simd.transpose(tiles));
+                    let tiles = simd.gather(&buffer[r * line..], places);
+                    let d = points::input::<K, L>(simd, tiles);
                     for j in 0..K::T {
-                        let to = (r * K::T + j) * stride + at * pitch + group;
-                        simd.store(d[j], &mut out[to..to + 8].as_chunks_mut().0[0]);
+                        simd.store(d[j], to);
+                        to = to.get_mut(stride..).unwrap_or_default();
                     }
                 }
             }
-        }
-    }
-}
-
-/// `n` values, zeros behind them.
-#[inline(always)]
-fn load<S: Simd>(simd: S, data: &[f32], at: usize, n: usize) -> S::V {
-    let from = &data[at..];
-    match from.first_chunk::<8>() {
-        Some(eight) if n == 8 => simd.load(eight),
-        Some(eight) => simd.blend(n, simd.load(eight), simd.splat(0.0)),
-        None => {
-            let mut short = [0.0; 8];
-            for (to, v) in short.iter_mut().zip(from).take(n) {
-                *to = *v;
-            }
-            simd.load(&short)
         }
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //! Multiplications per output and channel fall from 9 to 4, 2.25 and 1.78; the price is
 //! `(m + 2)^2 / 9` times the weights, transforms of input and output, and rounding errors that
-//! grow with m (points.rs). Weights may be resident in f32 or in 16 bits ([`transform`],
+//! grow with m (points.rs). With AVX-512 all four parts work on vectors of 16 (lanes.rs). Weights may be resident in f32 or in 16 bits ([`transform`],
 //! [`transform_16`], [`run`]), or transformed from a decoded tile in every call
 //! ([`crate::conv_tile`], a block of channels at a time); scaled codes give equal bits in all three
 //! ways. The scratch holds one strip, not the map; how large strips and chunks are depends on the scratch
@@ -22,15 +22,16 @@
 //! and threads change nothing. Lavin & Gray (2016).
 
 mod input;
+mod lanes;
 mod multiply;
 mod output;
 mod points;
 mod strip;
 mod weights;
 
-use self::multiply::{BLOCK, FEW, Products};
+use self::multiply::{BLOCK, Panel, Products};
 use self::points::{F2, F4, F6, Size, reach};
-use self::strip::{Cut, Strip};
+use self::strip::{Cut, MOST_TILES, Strip};
 use super::{Call, ConvShape, Start};
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
@@ -48,18 +49,30 @@ const TILE_TARGET: usize = 256 * 1024;
 /// How a call is cut to the scratch it gets.
 #[derive(Clone, Copy)]
 struct Blocking {
-    /// Most tiles of a strip; 0: as many as is fastest.
+    /// Most tiles of a strip; 0: as many as [`TARGET`] holds.
     tiles: usize,
+    /// But at least so many: below, every strip reads the weights for too few products.
+    least: usize,
     /// Most panels that are transformed at a time, or whose sums are kept.
     panels: usize,
 }
 
 /// Fastest first; each next one needs no more scratch.
 const BLOCKINGS: [Blocking; LEVELS] = {
-    const fn to(tiles: usize, panels: usize) -> Blocking {
-        Blocking { tiles, panels }
+    const fn to(tiles: usize, least: usize, panels: usize) -> Blocking {
+        Blocking {
+            tiles,
+            least,
+            panels,
+        }
     }
-    [to(0, 8), to(0, 2), to(0, 1), to(24, 1), to(8, 1)]
+    [
+        to(0, 48, 8),
+        to(0, 24, 2),
+        to(0, 24, 1),
+        to(24, 24, 1),
+        to(8, 8, 1),
+    ]
 };
 
 /// Ways to cut a call to its scratch, see [`workspace`].
@@ -299,11 +312,15 @@ struct Parts {
 }
 
 fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize) -> Parts {
-    let Blocking { tiles, panels } = BLOCKINGS[level.min(LEVELS - 1)];
+    let Blocking {
+        tiles,
+        least,
+        panels,
+    } = BLOCKINGS[level.min(LEVELS - 1)];
     let positions = K::T * K::T;
     let channels = shape.in_per_group().max(1);
     let tiles = match tiles {
-        0 => (TARGET / (positions * channels) / 8 * 8).clamp(24, 96),
+        0 => (TARGET / (positions * channels) / 8 * 8).clamp(least, MOST_TILES),
         n => n,
     };
     let cut = Cut::new::<K>(shape, rows, tiles);
@@ -437,7 +454,7 @@ fn run_sized<K: Size>(
                     channels: channels.clone(),
                     count: channels.len(),
                 };
-                job.multiply::<K>(loaded, chunk.len(), &strip, &mut scratch);
+                job.multiply(K::T * K::T, loaded, chunk.len(), &strip, &mut scratch);
                 panel = chunk.end;
                 job.finish::<K>(chunk, &strip, &mut scratch);
             }
@@ -505,7 +522,7 @@ impl Job<'_, '_> {
         scratch: &mut Scratch<'_>,
     ) {
         let first = group * self.shape.in_per_group();
-        self.isa.run(input::Input::<K> {
+        let input = input::Input::<K> {
             shape: self.shape,
             input: self.input,
             channels: first + channels.start..first + channels.end,
@@ -514,18 +531,24 @@ impl Job<'_, '_> {
             out: scratch.input,
             buffer: scratch.buffer,
             size: PhantomData,
-        });
+        };
+        if self.isa.has_long() {
+            self.isa.run_long(input);
+        } else {
+            self.isa.run(input);
+        }
     }
 
     /// All positions of `panels` (at most [`CHUNK`]) panels for a strip: sums over the channels that are loaded.
-    fn multiply<K: Size>(
+    fn multiply(
         &mut self,
+        positions: usize,
         loaded: Loaded<'_>,
         panels: usize,
         strip: &Strip,
         scratch: &mut Scratch<'_>,
     ) {
-        let (positions, count, pitch) = (K::T * K::T, loaded.count, strip.pitch());
+        let (count, pitch) = (loaded.count, strip.pitch());
         let (in_stride, stride) = (count * pitch + GAP, PANEL * pitch + GAP);
         let weights_stride = weights::stride(loaded.channels.len());
         let block = chain(count);
@@ -545,35 +568,31 @@ impl Job<'_, '_> {
                     tiles: strip.tiles(),
                     first: channel == 0,
                 };
-                let sums = &mut scratch.sums[position * stride..];
-                let stride = positions * stride;
                 let place = |i: usize| (loaded.panel + i) * positions + position;
                 let before = (channel - loaded.channels.start) * PANEL;
-                let at = |i: usize| place(i) * weights_stride + before;
-                match loaded.weights {
-                    Resident::F32(values) => {
-                        let weights = |i| values[at(i)..][..len * PANEL].as_chunks().0;
-                        products.run(self.isa, panels, weights, sums, stride);
-                    }
-                    Resident::I16 { q, scales } if strip.tiles() <= FEW => {
-                        let weights = |i| {
-                            let q = q[at(i)..][..len * PANEL].as_chunks().0;
-                            (q, &scales.as_chunks().0[place(i)])
-                        };
-                        products.run_few_16(self.isa, panels, weights, sums, stride);
-                    }
-                    Resident::I16 { q, scales } => {
-                        for i in 0..panels {
-                            self.isa.run(weights::Widen {
-                                q: &q[at(i)..][..len * PANEL],
-                                scale: &scales.as_chunks().0[place(i)],
-                                out: &mut widened[i * BLOCK..][..len],
-                            });
+                let mut own = [Panel::F32(&[]); CHUNK];
+                let rows = widened.chunks_exact_mut(BLOCK);
+                for (i, (own, widened)) in own[..panels].iter_mut().zip(rows).enumerate() {
+                    let at = place(i) * weights_stride + before;
+                    *own = match loaded.weights {
+                        Resident::F32(values) => {
+                            Panel::F32(values[at..][..len * PANEL].as_chunks().0)
                         }
-                        let weights = |i| &widened[i * BLOCK..][..len];
-                        products.run(self.isa, panels, weights, sums, stride);
-                    }
+                        Resident::I16 { q, scales } => {
+                            let q = q[at..][..len * PANEL].as_chunks().0;
+                            let scale = &scales.as_chunks().0[place(i)];
+                            if strip.tiles() <= multiply::few(self.isa) {
+                                Panel::I16(q, scale)
+                            } else {
+                                let out = &mut widened[..len];
+                                weights::Widen { q, scale, out }.run_on(self.isa);
+                                Panel::F32(&widened[..len])
+                            }
+                        }
+                    };
                 }
+                let sums = &mut scratch.sums[position * stride..];
+                products.run(self.isa, &own[..panels], sums, positions * stride);
             }
         }
     }
@@ -583,7 +602,8 @@ impl Job<'_, '_> {
         let (positions, stride) = (K::T * K::T, PANEL * strip.pitch() + GAP);
         for (i, panel) in panels.enumerate() {
             let (channel, lanes) = self.shape.panel_channels(panel);
-            self.isa.run(output::Output::<K> {
+            let output = output::Output {
+                isa: self.isa,
                 shape: self.shape,
                 strip,
                 sums: &scratch.sums[i * positions * stride..],
@@ -594,8 +614,8 @@ impl Job<'_, '_> {
                 accumulate: self.start == Start::Accumulate,
                 epilogue: self.epilogue,
                 buffer: &mut *scratch.buffer,
-                size: PhantomData,
-            });
+            };
+            output.run::<K>();
         }
     }
 }
@@ -658,7 +678,7 @@ fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
                         channels: part.clone(),
                         count,
                     };
-                    job.multiply::<K>(loaded, panels, &strip, &mut scratch);
+                    job.multiply(K::T * K::T, loaded, panels, &strip, &mut scratch);
                     if part.end == count {
                         let panels = first + own..first + own + panels;
                         job.finish::<K>(panels, &strip, &mut scratch);

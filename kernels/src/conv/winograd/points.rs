@@ -12,7 +12,7 @@
 //! integers do not fit 16 bits. See Barabasz et al., "Error analysis and improving the accuracy of
 //! Winograd convolution", 2020.
 
-use crate::simd::Simd;
+use super::lanes::Lanes;
 
 /// Most positions along an axis.
 pub(super) const MOST: usize = 8;
@@ -151,7 +151,7 @@ pub(super) fn reach<K: Size>() -> f32 {
 
 /// Input transform of `T` values.
 #[inline(always)]
-pub(super) fn input<K: Size, S: Simd>(simd: S, d: [S::V; MOST]) -> [S::V; MOST] {
+pub(super) fn input<K: Size, S: Lanes>(simd: S, d: [S::V; MOST]) -> [S::V; MOST] {
     let c = const { &K::C };
     let n = K::PAIRS;
     let mut out = d;
@@ -177,7 +177,7 @@ pub(super) fn input<K: Size, S: Simd>(simd: S, d: [S::V; MOST]) -> [S::V; MOST] 
 
 /// Output transform of `T` sums to `M` values.
 #[inline(always)]
-pub(super) fn output<K: Size, S: Simd>(simd: S, m: [S::V; MOST]) -> [S::V; MOST] {
+pub(super) fn output<K: Size, S: Lanes>(simd: S, m: [S::V; MOST]) -> [S::V; MOST] {
     let c = const { &K::C };
     let n = K::PAIRS;
     let mut halves = [[m[0]; 3]; 2];
@@ -206,7 +206,7 @@ pub(super) fn output<K: Size, S: Simd>(simd: S, m: [S::V; MOST]) -> [S::V; MOST]
 
 /// Weight transform of 3 weights to `T` values, without the factors.
 #[inline(always)]
-pub(super) fn weights<K: Size, S: Simd>(simd: S, g: [S::V; 3]) -> [S::V; MOST] {
+pub(super) fn weights<K: Size, S: Lanes>(simd: S, g: [S::V; 3]) -> [S::V; MOST] {
     let c = const { &K::C };
     let mut out = [g[0]; MOST];
     out[K::T - 1] = g[2];

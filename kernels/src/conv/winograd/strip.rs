@@ -5,6 +5,11 @@ use super::points::Size;
 use crate::conv::ConvShape;
 use std::ops::Range;
 
+/// Most tiles of a strip.
+pub(super) const MOST_TILES: usize = 96;
+/// The same with room for a vector that starts at the last 8.
+const PLACES: usize = MOST_TILES + 8;
+
 /// A rectangle of tiles.
 #[derive(Clone, Debug)]
 pub(super) struct Strip {
@@ -24,11 +29,20 @@ impl Strip {
         self.tiles().next_multiple_of(8)
     }
 
-    /// Row and column, within the strip, of tile `i`; tiles beyond the last repeat it.
+    /// Where tiles start that lie `row` and `column` apart; those beyond the last repeat it.
     #[inline(always)]
-    pub fn place(&self, i: usize) -> (usize, usize) {
-        let i = i.min(self.tiles() - 1);
-        (i / self.columns.len(), i % self.columns.len())
+    pub fn places(&self, row: usize, column: usize) -> [u32; PLACES] {
+        let mut places = [0; PLACES];
+        let (mut x, mut y) = (0, 0);
+        for place in &mut places[..self.pitch() + 8] {
+            *place = (y * row + x * column) as u32;
+            x += 1;
+            if x == self.columns.len() && y + 1 < self.rows.len() {
+                (x, y) = (0, y + 1);
+            }
+            x = x.min(self.columns.len() - 1);
+        }
+        places
     }
 }
 

@@ -1,9 +1,10 @@
 //! Weights to Winograd's positions: `[panel][position][channel][8]`, and a gap behind each position.
 
+use super::lanes::{Eight, Lanes, Sixteen};
 use super::points::{self, MOST, Size};
 use super::{BLOCK, GAP};
 use crate::conv::ConvShape;
-use crate::simd::{Isa, Simd, Work};
+use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
 use std::ops::Range;
 
@@ -26,7 +27,16 @@ impl<K: Size> Transform<'_, K> {
     /// One copy of the code for all callers.
     #[inline(never)]
     pub(super) fn run_on(self, isa: Isa) {
-        isa.run(self);
+        if isa.has_long() && self.is_coded() {
+            isa.run_long(self);
+        } else {
+            isa.run(self);
+        }
+    }
+
+    /// Whether its integers are there to be read, all that vectors of 16 are made for.
+    fn is_coded(&self) -> bool {
+        self.tile.k_len == self.shape.k() && has_integers(self.tile)
     }
 }
 
@@ -35,6 +45,25 @@ impl<K: Size> Work for Transform<'_, K> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        self.transform(Eight(simd));
+    }
+}
+
+impl<K: Size> LongWork for Transform<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        self.transform(Sixteen(simd));
+    }
+}
+
+impl<K: Size> Transform<'_, K> {
+    /// A vector is as many channels as it has room for; the last may write into the gap behind the position.
+    #[inline(always)]
+    fn transform<L: Lanes>(self, lanes: L) {
+        const { assert!(GAP + PANEL >= L::N) };
+        let simd = lanes.simd();
         let Transform { shape, tile, .. } = self;
         let stride = stride(self.channels.len());
         let mut scales = [[[0.0; PANEL]; MOST]; MOST];
@@ -51,7 +80,7 @@ impl<K: Size> Work for Transform<'_, K> {
         let table = table(tile);
         let first = self.panel * tile.k_len;
         let all = first..first + tile.k_len;
-        let fast = S::FAST && tile.k_len == shape.k();
+        let fast = L::S::FAST && self.is_coded();
         let mut out = self.out;
         let mut channel = self.channels.start;
         let mut translated = [[0; PANEL]; 9 * BLOCK];
@@ -78,23 +107,31 @@ impl<K: Size> Work for Transform<'_, K> {
                 }
                 _ => None,
             };
-            for i in 0..count {
-                let mut g = [simd.splat(0.0); 9];
+            for i in (0..count).step_by(L::N / PANEL) {
+                let mut g = [lanes.splat(0.0); 9];
+                let second = if L::N > PANEL {
+                    (i + 1).min(count - 1)
+                } else {
+                    i
+                };
                 match &codes {
                     Some((taps, step)) => {
-                        for (g, tap) in g.iter_mut().zip(taps) {
-                            *g = simd.widen_i8(&tap[i * step]);
+                        for tap in 0..9 {
+                            let tap_rows = [&taps[tap][i * step], &taps[tap][second * step]];
+                            g[tap] = lanes.rows_i8(tap_rows);
                         }
                     }
+                    None if L::N > PANEL => {}
                     None => {
                         for (tap, g) in g.iter_mut().enumerate() {
                             if let Some(row) = rows.row(channel + i, tap) {
-                                *g = load(simd, tile, &table, self.panel, row);
+                                let v = load(simd, tile, &table, self.panel, row);
+                                *g = lanes.rows([v; 2]);
                             }
                         }
                     }
                 }
-                kernel::<K, S>(simd, g, &scales, stride, &mut out[i * PANEL..]);
+                kernel::<K, L>(lanes, g, &scales, stride, &mut out[i * PANEL..]);
             }
             out = &mut out[count * PANEL..];
             channel += count;
@@ -138,11 +175,11 @@ fn translate<S: Simd>(
     }
 }
 
-/// Transforms eight kernels of one channel.
+/// Transforms eight kernels of one channel, or of two.
 #[inline(always)]
-fn kernel<K: Size, S: Simd>(
-    simd: S,
-    g: [S::V; 9],
+fn kernel<K: Size, L: Lanes>(
+    simd: L,
+    g: [L::V; 9],
     scales: &[[[f32; PANEL]; MOST]; MOST],
     stride: usize,
     out: &mut [f32],
@@ -150,17 +187,18 @@ fn kernel<K: Size, S: Simd>(
     // Columns of the kernel first, then rows.
     let mut tall = [[simd.splat(0.0); 3]; MOST];
     for x in 0..3 {
-        let column = points::weights::<K, S>(simd, [g[x], g[3 + x], g[6 + x]]);
+        let column = points::weights::<K, L>(simd, [g[x], g[3 + x], g[6 + x]]);
         for i in 0..K::T {
             tall[i][x] = column[i];
         }
     }
+    let mut out = out;
     for i in 0..K::T {
-        let line = points::weights::<K, S>(simd, tall[i]);
+        let line = points::weights::<K, L>(simd, tall[i]);
         for j in 0..K::T {
-            let to = (i * K::T + j) * stride;
-            let v = simd.mul(line[j], simd.load(&scales[i][j]));
-            simd.store(v, &mut out[to..to + PANEL].as_chunks_mut().0[0]);
+            let scale = simd.simd().load(&scales[i][j]);
+            simd.store(simd.mul(line[j], simd.rows([scale; 2])), out);
+            out = out.get_mut(stride..).unwrap_or_default();
         }
     }
 }
@@ -321,9 +359,19 @@ pub(super) fn narrow<K: Size>(
 
 /// 16-bit weights of a block back to f32.
 pub(super) struct Widen<'a> {
-    pub q: &'a [i16],
+    pub q: &'a [[i16; PANEL]],
     pub scale: &'a [f32; PANEL],
     pub out: &'a mut [[f32; PANEL]],
+}
+
+impl Widen<'_> {
+    pub(super) fn run_on(self, isa: Isa) {
+        if isa.has_long() {
+            isa.run_long(self);
+        } else {
+            isa.run(self);
+        }
+    }
 }
 
 impl Work for Widen<'_> {
@@ -332,8 +380,32 @@ impl Work for Widen<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let scale = simd.load(self.scale);
-        for (to, q) in self.out.iter_mut().zip(self.q.as_chunks().0) {
+        for (to, q) in self.out.iter_mut().zip(self.q) {
             simd.store(simd.mul(simd.widen_i16(q), scale), to);
+        }
+    }
+}
+
+impl LongWork for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let one = simd.load(self.scale);
+        let scale = simd.join(one, one);
+        let q = &self.q[..self.out.len()];
+        let out = self.out.as_flattened_mut();
+        for i in (0..q.len()).step_by(2) {
+            let to = &mut out[i * PANEL..];
+            match (q.get(i + 1), to.first_chunk_mut()) {
+                (Some(next), Some(to)) => {
+                    simd.store16(simd.mul16(simd.widen_i16_two(&q[i], next), scale), to);
+                }
+                _ => simd.store(
+                    simd.mul(simd.widen_i16(&q[i]), one),
+                    &mut to.as_chunks_mut().0[0],
+                ),
+            }
         }
     }
 }

@@ -1,0 +1,325 @@
+//! A channel per lane in registers of 16 f32: `channels.rs` with two panels a vector.
+//!
+//! ```text
+//! for group of at most 64 pixels        (whole rows, or a piece of a row)
+//!   for 4 pairs of panels, or what is left
+//!     for 6 pixels, across rows         64 channels x 6 pixels from registers, to the stage
+//!                                       (48 x 8, 32 x 12, 16 x 12)
+//!     for row, for 8 pixels             bias and activation, then transposed, to the output
+//! ```
+//! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
+//! where a lane is a channel: all simple functions are one, with neutral limits or slopes. Same chains and bits; half a
+//! vector is lost where panels are odd in number.
+
+use super::blocks::{Block, K_BLOCK};
+use super::channels::{GROUP, Group};
+use super::gemm::{Panels, windows};
+use super::store::{LastLong, Target};
+use crate::simd::{Isa, Long, LongWork};
+use crate::weights::PANEL;
+use std::ops::Range;
+
+/// Channels of a pair.
+pub(super) const PAIR: usize = 2 * PANEL;
+/// Most pairs at a time.
+const MOST: usize = 4;
+/// Tiles may run this far over the end of a group.
+const SLACK: usize = 12;
+
+/// Sums of a group, `[pair][pixel][16]`, and of a row of one pair, transposed.
+#[repr(align(64))]
+pub(super) struct Stage([[[f32; PAIR]; GROUP + SLACK]; MOST], Transposed);
+
+/// `[vector of 8 pixels][channel][half][pixel]`
+type Transposed = [[[f32; PAIR]; PANEL]; GROUP / 8];
+
+impl Stage {
+    pub fn new() -> Stage {
+        Stage(
+            [[[0.0; PAIR]; GROUP + SLACK]; MOST],
+            [[[0.0; PAIR]; PANEL]; GROUP / 8],
+        )
+    }
+}
+
+impl Panels<'_> {
+    /// All panels times a group.
+    pub fn pairs(&self, isa: Isa, target: &mut Target<'_, '_>, group: &Group, stage: &mut Stage) {
+        let pairs = self.count.div_ceil(2);
+        let mut pair = 0;
+        while pair < pairs {
+            let count = match pairs - pair {
+                4.. => self.tiles::<4>(isa, pair, group.bases(), stage),
+                1 => self.tiles::<1>(isa, pair, group.bases(), stage),
+                3 => self.tiles::<3>(isa, pair, group.bases(), stage),
+                _ => self.tiles::<2>(isa, pair, group.bases(), stage),
+            };
+            for (sums, pair) in stage.0.iter_mut().zip(pair..pair + count) {
+                let (first, mut lanes) = self.shape.panel_channels(self.first + 2 * pair);
+                if 2 * pair + 1 < self.count {
+                    lanes += self.shape.panel_channels(self.first + 2 * pair + 1).1;
+                }
+                let channels = first..first + lanes;
+                let transposed = &mut stage.1;
+                store(isa, self.block, target, channels, group, sums, transposed);
+            }
+            pair += count;
+        }
+    }
+
+    /// `P` pairs from pair `pair` on; returns `P`.
+    fn tiles<const P: usize>(
+        &self,
+        isa: Isa,
+        pair: usize,
+        bases: &[u32],
+        stage: &mut Stage,
+    ) -> usize {
+        let most = 24 / P.max(2);
+        let pixels = bases.len();
+        let tiles = pixels.div_ceil(most);
+        for t in 0..tiles {
+            let (at, end) = (pixels * t / tiles, pixels * (t + 1) / tiles);
+            let tile = Tile {
+                weights: &self.weights.pairs[pair * K_BLOCK..],
+                offsets: self.offsets,
+                data: self.data,
+                bases,
+                at,
+                stage: &mut *stage,
+            };
+            match (P, end - at) {
+                (4, 6) => isa.run_long(Pixels::<P, 6>(tile)),
+                (4, 5) => isa.run_long(Pixels::<P, 5>(tile)),
+                (3, 7) => isa.run_long(Pixels::<P, 7>(tile)),
+                (2, 11..) => isa.run_long(Pixels::<P, 12>(tile)),
+                (2, 9..) => isa.run_long(Pixels::<P, 10>(tile)),
+                (2 | 3, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
+                (1, 9..) => isa.run_long(Pixels::<P, 12>(tile)),
+                (1, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
+                _ => isa.run_long(Pixels::<P, 4>(tile)),
+            };
+        }
+        P
+    }
+}
+
+/// Pairs of panels, `K_BLOCK` rows each, and the pixels they meet, from pixel `at` on.
+struct Tile<'a> {
+    weights: &'a [[f32; PAIR]],
+    offsets: &'a [u32],
+    data: &'a [f32],
+    bases: &'a [u32],
+    at: usize,
+    stage: &'a mut Stage,
+}
+
+/// Chains of `P` pairs times `N` pixels of a tile; behind the last pixel it is repeated.
+struct Pixels<'a, const P: usize, const N: usize>(Tile<'a>);
+
+impl<const P: usize, const N: usize> LongWork for Pixels<'_, P, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        if P * N > 24 {
+            return;
+        }
+        let tile = self.0;
+        let mut bases = [0; N];
+        for (j, base) in bases.iter_mut().enumerate() {
+            *base = tile.bases[(tile.at + j).min(tile.bases.len() - 1)] as usize;
+        }
+        let windows = windows(tile.data, bases);
+        let len = tile.offsets.len();
+        let weights = &tile.weights[..(P - 1) * K_BLOCK + len];
+        let mut pairs = [weights; P];
+        for i in 0..P {
+            pairs[i] = &weights[i * K_BLOCK..][..len];
+        }
+        let mut acc = [[simd.splat16(0.0); N]; P];
+        for k in 0..len {
+            let offset = tile.offsets[k] as usize;
+            let mut w = [simd.splat16(0.0); P];
+            for i in 0..P {
+                w[i] = simd.load16(&pairs[i][k]);
+            }
+            for j in 0..N {
+                let x = simd.splat16(windows[j][offset]);
+                for i in 0..P {
+                    acc[i][j] = simd.mul_add16(w[i], x, acc[i][j]);
+                }
+            }
+        }
+        for i in 0..P {
+            let to = &mut tile.stage.0[i][tile.at..tile.at + N];
+            for j in 0..N {
+                simd.store16(acc[i][j], &mut to[j]);
+            }
+        }
+    }
+}
+
+/// Brings the sums of a pair to the output.
+fn store(
+    isa: Isa,
+    block: &Block,
+    target: &mut Target<'_, '_>,
+    channels: Range<usize>,
+    group: &Group,
+    sums: &mut [[f32; PAIR]],
+    transposed: &mut Transposed,
+) {
+    // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
+    let plain = target.plain && channels.len() == PAIR;
+    if target.accumulate && (block.first || !plain) {
+        isa.run_long(AddOld {
+            target: &mut *target,
+            channels: channels.clone(),
+            group,
+            sums: &mut *sums,
+        });
+    }
+    if plain && !(block.first && block.last) {
+        isa.run_long(Between {
+            target: &mut *target,
+            channel: channels.start,
+            group,
+            sums: &mut *sums,
+            block,
+        });
+        if !block.last {
+            return;
+        }
+    }
+    isa.run_long(Finish {
+        target: &mut *target,
+        channels: channels.clone(),
+        group,
+        sums,
+        transposed,
+    });
+    if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
+        let width = group.columns.len();
+        for row in group.rows.clone() {
+            for channel in channels.clone() {
+                let out = target.place(channel, row, group.columns.start);
+                epilogue.apply(channel, &mut out[..width]);
+            }
+        }
+    }
+}
+
+/// Sums of whole blocks so far, pixel after pixel in the rows of the pair's channels.
+struct Between<'a, 'b, 'c> {
+    target: &'a mut Target<'b, 'c>,
+    channel: usize,
+    group: &'a Group,
+    sums: &'a mut [[f32; PAIR]],
+    block: &'a Block,
+}
+
+impl LongWork for Between<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let width = self.group.columns.len();
+        for (i, row) in self.group.rows.clone().enumerate() {
+            let sums = &mut self.sums[i * width..][..width];
+            let out = &mut self.target.place(self.channel, row, 0)[..width * PAIR];
+            for (sum, out) in sums.iter_mut().zip(out.as_chunks_mut().0) {
+                let mut v = simd.load16(sum);
+                if !self.block.first {
+                    v = simd.add16(simd.load16(out), v);
+                }
+                simd.store16(v, if self.block.last { sum } else { out });
+            }
+        }
+    }
+}
+
+/// Adds the output so far to the sums.
+struct AddOld<'a, 'b, 'c> {
+    target: &'a mut Target<'b, 'c>,
+    channels: Range<usize>,
+    group: &'a Group,
+    sums: &'a mut [[f32; PAIR]],
+}
+
+impl LongWork for AddOld<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let width = self.group.columns.len();
+        let halves = (self.channels.clone().step_by(PANEL)).zip([0, PANEL]);
+        for (i, row) in self.group.rows.clone().enumerate() {
+            for (first, at) in halves.clone() {
+                for column in (0..width).step_by(8) {
+                    let n = (width - column).min(8);
+                    let lanes = simd.first(n);
+                    let mut old = [simd.splat(0.0); 8];
+                    for (channel, old) in (first..self.channels.end).zip(&mut old) {
+                        let from = self.target.place(channel, row, self.group.columns.start);
+                        *old = simd.load_first(lanes, &from[column..]);
+                    }
+                    let sums = &mut self.sums[i * width + column..][..n];
+                    for (old, sum) in simd.transpose(old).into_iter().zip(sums) {
+                        let sum = &mut sum[at..at + PANEL].as_chunks_mut().0[0];
+                        simd.store(simd.add(old, simd.load(sum)), sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rows of a group, for one pair.
+struct Finish<'a, 'b, 'c> {
+    target: &'a mut Target<'b, 'c>,
+    channels: Range<usize>,
+    group: &'a Group,
+    sums: &'a [[f32; PAIR]],
+    transposed: &'a mut Transposed,
+}
+
+impl LongWork for Finish<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let width = self.group.columns.len();
+        let last = LastLong::of_channels(simd, self.target.epilogue, self.channels.clone());
+        let (lanes, stride) = (self.channels.len(), self.target.out.map.channel);
+        for (i, row) in self.group.rows.clone().enumerate() {
+            for (to, column) in self.transposed.iter_mut().zip((0..width).step_by(8)) {
+                let from = &self.sums[i * width + column..][..8];
+                let mut sums = [simd.splat16(0.0); 8];
+                for j in 0..8 {
+                    sums[j] = last.of(simd, simd.load16(&from[j]));
+                }
+                for (v, to) in simd.transpose16(sums).into_iter().zip(to) {
+                    simd.store16(v, to);
+                }
+            }
+            let out = self
+                .target
+                .place(self.channels.start, row, self.group.columns.start);
+            for lane in 0..lanes {
+                // Channel `c` and channel `c + 8` are halves.
+                let (c, half) = (lane % PANEL, lane / PANEL);
+                let out = &mut out[lane * stride..][..width];
+                let (whole, rest) = out.as_chunks_mut();
+                let mut vectors = self.transposed.iter();
+                for (to, from) in whole.iter_mut().zip(&mut vectors) {
+                    simd.store(simd.load(&from[c].as_chunks().0[half]), to);
+                }
+                if let (1.., Some(from)) = (rest.len(), vectors.next()) {
+                    let v = simd.load(&from[c].as_chunks().0[half]);
+                    simd.store_first(rest.len(), v, rest);
+                }
+            }
+        }
+    }
+}
