@@ -44,9 +44,22 @@ blocks)
   done
   ;;
 losses)
-  # Equal steps and seed from the same rounded network. Not ce: the photographs show more people than the network has outputs.
-  for loss in cosine l2 kl relational; do
-    sface "sface_$loss" --loss "$loss" --retrain-size 1.5MB --steps "${amount:-200}"
+  # Equal steps and seed from the same network: pruned, rounded, and calibrated where START names such a file. For ce the
+  # network has 128 outputs and the photographs show more people: only the 128 with the most photographs are shown, a folder each.
+  for loss in cosine l2 kl relational features ce; do
+    options=(--loss "$loss" --steps "${amount:-200}" ${START:+--start "$START"} ${SIZE:+--retrain-size "$SIZE"})
+    if [ "$loss" = ce ]; then
+      if [ ! -e "$out/persons" ]; then
+        find "$faces/calibration_112" -name '*.jpg' -printf '%f\n' | sed 's/_[0-9]*\.jpg$//' | sort | uniq -c |
+          sort -k1,1nr -k2 | awk 'NR <= 128 { print $2 }' | while read -r person; do
+          mkdir -p "$out/persons/$person"
+          cp "$faces/calibration_112/$person"_[0-9]*.jpg "$out/persons/$person"
+        done
+      fi
+      train sface_ce sface_float.onnx sface "$out/persons" "${options[@]}"
+    else
+      sface "sface_$loss" "${options[@]}"
+    fi
     measure "sface_$loss" sface_float.onnx "$faces/pairs_112"
   done
   ;;

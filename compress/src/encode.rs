@@ -83,6 +83,30 @@ pub fn compress_ready(
     ready: &BTreeMap<String, Ready>,
     progress: &mut Progress,
 ) -> Result<Encoded, Error> {
+    let (network, layers, constants) = quantised(float, options, ready, progress)?;
+    finish(network, layers, constants, options, progress)
+}
+
+/// Bytes of the file that [`compress_ready`] would make, but for its self-test.
+///
+/// Errors: as [`compress`].
+pub fn coded_bytes(
+    float: FloatNetwork,
+    options: &CompressOptions,
+    ready: &BTreeMap<String, Ready>,
+) -> Result<u64, Error> {
+    let quiet = &mut |_, _, _| ();
+    let (network, layers, constants) = quantised(float, options, ready, quiet)?;
+    let (encoded, _) = written(network, layers, constants, options, quiet)?;
+    Ok(encoded.to_bytes()?.len() as u64)
+}
+
+fn quantised(
+    float: FloatNetwork,
+    options: &CompressOptions,
+    ready: &BTreeMap<String, Ready>,
+    progress: &mut Progress,
+) -> Result<(Network, Vec<LayerInput>, Vec<FloatConstant>), Error> {
     let FloatNetwork {
         mut network,
         layers,
@@ -119,7 +143,7 @@ pub fn compress_ready(
         inputs.extend(coded);
         progress(Stage::Quantise, inputs.len(), total);
     }
-    finish(network, inputs, constants, options, progress)
+    Ok((network, inputs, constants))
 }
 
 /// Encodes layers that are quantised already and gives the network a self-test.
@@ -132,6 +156,20 @@ pub fn finish(
     options: &CompressOptions,
     progress: &mut Progress,
 ) -> Result<Encoded, Error> {
+    let (mut encoded, range) = written(network, layers, constants, options, progress)?;
+    let test = self_test(&encoded, range, progress)?;
+    encoded.set_self_test(0, test)?;
+    Ok(encoded)
+}
+
+/// Without a self-test, and the range of inputs for one.
+fn written(
+    network: Network,
+    layers: Vec<LayerInput>,
+    constants: Vec<FloatConstant>,
+    options: &CompressOptions,
+    progress: &mut Progress,
+) -> Result<(Encoded, [f32; 2]), Error> {
     let exact = options.settings.general.quantize == Some(Quantize::None);
     let constants = constants
         .into_iter()
@@ -153,12 +191,10 @@ pub fn finish(
         layers,
         constants,
     };
-    let mut encoded = encode(vec![input], &write, &mut |done, total| {
+    let encoded = encode(vec![input], &write, &mut |done, total| {
         progress(Stage::Encode, done, total)
     })?;
-    let test = self_test(&encoded, range, progress)?;
-    encoded.set_self_test(0, test)?;
-    Ok(encoded)
+    Ok((encoded, range))
 }
 
 /// A network with its weights as they are, in memory, to be run; it has no self-test.

@@ -12,13 +12,15 @@ use dcz::preprocess::preprocess;
 use dcz_format::graph::{ConstId, LayerId};
 use dcz_format::layer::{Steps, Values};
 use dcz_train::augment::Picture;
-use dcz_train::{Control, Event, Grid, Options, Outcome, Source, Task, TrainConstant, TrainLayer};
+use dcz_train::{
+    Control, Event, Grid, Options, Outcome, Retrained, Source, Task, TrainConstant, TrainLayer,
+};
 
 use crate::accuracy::images::{Loader, Pixels, list};
 use crate::defaults::{self, Role};
-use crate::encode::{CompressOptions, Ready, by_role, quantise_layer, roles};
+use crate::encode::{CompressOptions, Ready, by_role, coded_bytes, quantise_layer, roles};
 use crate::error::Error;
-use crate::import::FloatNetwork;
+use crate::import::{FloatLayer, FloatNetwork};
 use crate::prune;
 use crate::quantize;
 use crate::settings::{AllSettings, Quantize};
@@ -37,15 +39,22 @@ pub struct Folder {
     loader: Loader,
     images: Vec<(PathBuf, Option<u32>)>,
     cache: Mutex<BTreeMap<usize, Pixels>>,
+    held_out: usize,
     /// What was wrong with images that were skipped.
     pub skipped: Vec<String>,
 }
 
 impl Folder {
-    /// Lists and decodes the images; those that cannot be used are skipped and counted, or with `strict` the error.
+    /// Lists and decodes the images; those that cannot be used are skipped and counted, or with `strict` the error. Those
+    /// of `held_out` are only measured.
     ///
     /// Errors: [`Error::Io`]; [`Error::Input`] when there is no image.
-    pub fn open(folder: &Path, loader: Loader, strict: bool) -> Result<Folder, Error> {
+    pub fn open(
+        folder: &Path,
+        held_out: Option<&Path>,
+        loader: Loader,
+        strict: bool,
+    ) -> Result<Folder, Error> {
         let mut images = Vec::new();
         let mut classes: Vec<PathBuf> = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, &e))? {
@@ -62,15 +71,22 @@ impl Folder {
             let found = list(folder)?;
             images.extend(found.into_iter().map(|path| (path, Some(class as u32))));
         }
+        let trained = images.len();
+        if let Some(folder) = held_out {
+            // Not trained on: its class, where one is wanted of every image, does not matter.
+            let class = images.first().and_then(|image| image.1);
+            images.extend(list(folder)?.into_iter().map(|path| (path, class)));
+        }
         let mut all = Folder {
             loader,
             images: Vec::with_capacity(images.len()),
             cache: Mutex::new(BTreeMap::new()),
+            held_out: 0,
             skipped: Vec::new(),
         };
         let mut kept = 0usize;
         let mut cache = BTreeMap::new();
-        for (path, class) in images {
+        for (number, (path, class)) in images.into_iter().enumerate() {
             match all.loader.picture(&path) {
                 Ok(pixels) => {
                     if kept + pixels.rgb.len() <= CACHE {
@@ -78,12 +94,20 @@ impl Folder {
                         cache.insert(all.images.len(), pixels);
                     }
                     all.images.push((path, class));
+                    all.held_out += usize::from(number >= trained);
                 }
                 Err(error) if strict => return Err(error),
                 Err(error) => all.skipped.push(error.to_string()),
             }
         }
         all.cache = Mutex::new(cache);
+        if let Some(folder) = held_out.filter(|_| all.held_out == 0) {
+            return Err(Error::Input(format!(
+                "{}: no image that can be used, the last: {}",
+                folder.display(),
+                all.skipped.last().map_or("none", String::as_str)
+            )));
+        }
         Ok(all)
     }
 }
@@ -108,7 +132,12 @@ impl Source for Folder {
             width: pixels.width,
             height: pixels.height,
             rgb: pixels.rgb,
+            margin: self.loader.alignment.as_ref().map_or(0, |a| a.margin),
         })
+    }
+
+    fn held_out(&self) -> usize {
+        self.held_out
     }
 
     fn input(&self, picture: &Picture) -> Result<Vec<f32>, dcz_train::Error> {
@@ -297,25 +326,36 @@ pub fn retrain(
         start_from(&mut task, file)?;
     }
     options.fixed_bytes = fixed;
-    let outcome = dcz_train::retrain(&task, source, &options, report)?;
-    for (constant, values) in float.constants.iter_mut().zip(&outcome.constants) {
+    let coded = &mut |layers: &[Retrained], constants: &[Vec<f32>]| {
+        let mut student = float.clone();
+        take_constants(&mut student, constants);
+        let ready = ready(&student, layers);
+        coded_bytes(student, compress, &ready)
+            .map(|bytes| bytes as f64)
+            .map_err(to_train)
+    };
+    let outcome = dcz_train::retrain(&task, source, &options, coded, report)?;
+    take_constants(float, &outcome.constants);
+    Ok((ready(float, &outcome.layers), outcome))
+}
+
+fn take_constants(float: &mut FloatNetwork, constants: &[Vec<f32>]) {
+    for (constant, values) in float.constants.iter_mut().zip(constants) {
         constant.values.clone_from(values);
     }
-    let ready = float
-        .layers
-        .iter()
-        .zip(&outcome.layers)
-        .map(|(layer, new)| {
-            let steps = new.steps.as_ref().map(|steps| match steps[..] {
-                [step] => Steps::Layer(step),
-                _ => Steps::Channel(steps.clone()),
-            });
-            let ready = Ready {
-                weights: new.weights.clone(),
-                steps,
-            };
-            (layer.name.clone(), ready)
-        })
-        .collect();
-    Ok((ready, outcome))
+}
+
+fn ready(float: &FloatNetwork, layers: &[Retrained]) -> BTreeMap<String, Ready> {
+    let of_layer = |(layer, new): (&FloatLayer, &Retrained)| {
+        let steps = new.steps.as_ref().map(|steps| match steps[..] {
+            [step] => Steps::Layer(step),
+            _ => Steps::Channel(steps.clone()),
+        });
+        let ready = Ready {
+            weights: new.weights.clone(),
+            steps,
+        };
+        (layer.name.clone(), ready)
+    };
+    float.layers.iter().zip(layers).map(of_layer).collect()
 }

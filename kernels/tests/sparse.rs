@@ -167,6 +167,10 @@ fn resident_lists_give_the_bits_of_tiles() {
         shape([90, 16], [1, 1], 2, [9, 14]),
         shape([300, 9], [1, 1], 1, [3, 7]),
         shape([20, 8], [5, 7], 1, [12, 70]),
+        // Tiles of several vectors across; vectors of two and of four rows with some missing.
+        shape([12, 8], [1, 1], 1, [7, 75]),
+        shape([20, 8], [3, 3], 2, [13, 13]),
+        shape([20, 8], [3, 3], 1, [5, 4]),
     ];
     let mut rng = Rng(5);
     for s in shapes {

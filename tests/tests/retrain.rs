@@ -87,6 +87,23 @@ fn a_retrained_file_works_repeats_and_is_as_small_as_asked() {
     let bytes = small.json()["bytes"].as_u64().unwrap();
     assert!(bytes < whole * 9 / 10, "{bytes} of {whole}");
 
+    // Measured on a folder of its own, trained on all others.
+    let more = [
+        "--steps",
+        "8",
+        "--held-out",
+        "@classes/a",
+        "--variants",
+        "2",
+        "--augment",
+        "blend=0.5,paste=0.5",
+        "--loss",
+        "cosine=1,features=0.5",
+    ];
+    let ran = retrain(folder.path(), "h.dcz", &more).expect_code(0);
+    let text = "retraining on 20 images, measuring on 20";
+    assert!(ran.stderr.contains(text), "{}", ran.stderr);
+
     let more = [
         "--steps",
         "20",
@@ -159,6 +176,8 @@ fn bad_input_is_told_apart() {
         assert!(!path("x.dcz").exists());
     };
     fails(2, "expected ce, l2", &["--loss", "mse"]);
+    fails(2, "expected none, or flip", &["--augment", "spin=1"]);
+    fails(7, "none", &["--held-out", "@none"]);
     fails(5, "one folder per class", &["--loss", "ce"]);
     fails(7, "none", &["--retrain", "@none"]);
     std::fs::create_dir(path("few")).unwrap();

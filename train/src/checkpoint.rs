@@ -77,6 +77,7 @@ pub fn save(
         progress.integral.unwrap_or(f64::NAN),
         progress.pending.0,
         progress.pending.1 as f64,
+        student.coding,
     ];
     all.insert("progress".into(), Tensor::new(&scalars, &device)?);
     let curve: Vec<f64> = progress
@@ -173,9 +174,10 @@ pub fn load(
         .get("progress")
         .ok_or_else(|| other("another program"))?
         .to_vec1()?;
-    let [step, seconds, integral, loss, steps] = scalars[..] else {
+    let [step, seconds, integral, loss, steps, coding] = scalars[..] else {
         return Err(other("another version"));
     };
+    student.coding = coding;
     let curve: Vec<f64> = match all.get("curve") {
         Some(curve) => curve.to_vec1()?,
         None => Vec::new(),

@@ -1,8 +1,8 @@
 //! Batches: which images in which order, and what the teacher says to them.
 //!
-//! Every epoch is a permutation of the images; its variant of each image is the epoch's number modulo the number of variants,
-//! so after that many epochs every teacher output is in the cache. Position `i` of the run always holds the same augmented
-//! image: nothing of the order needs to be kept in a checkpoint.
+//! Every epoch is a permutation of the images, and its number says which variant of each image is seen: always a new one, or with
+//! [`Options::variants`] the number modulo that, so that after as many epochs every teacher output is in the cache. Position
+//! `i` of the run always holds the same augmented image: nothing of the order needs to be kept in a checkpoint.
 
 use std::collections::HashMap;
 
@@ -20,8 +20,8 @@ const CACHE_VALUES: usize = 64 << 20;
 const HELD_OUT_SHARE: usize = 16;
 const HELD_OUT_MOST: usize = 64;
 
-/// An image and its variant.
-type Key = (u32, u32);
+/// An image and its variant; without one it is the image itself.
+type Key = (u32, Option<u64>);
 
 /// A batch with the teacher's outputs.
 pub struct Batch {
@@ -40,7 +40,7 @@ pub struct Batches<'a> {
     teacher: Parameters,
     dims: [usize; 3],
     seed: u64,
-    variants: u32,
+    variants: Option<u64>,
     augment: crate::augment::Augment,
     training: Vec<u32>,
     held_out: Vec<u32>,
@@ -61,7 +61,7 @@ impl<'a> Batches<'a> {
         options: &Options,
     ) -> Result<Batches<'a>, Error> {
         let count = source.len();
-        if count < 4 {
+        if count < 4 + source.held_out() {
             return Err(Error::Input(format!(
                 "retraining needs at least 4 images, better a thousand; there {} {count}",
                 if count == 1 { "is" } else { "are" }
@@ -75,19 +75,28 @@ impl<'a> Batches<'a> {
                 i + 1
             )));
         }
-        let order = Random::new(&[options.seed, 1]).permutation(count);
-        let aside = (count / HELD_OUT_SHARE).clamp(1, HELD_OUT_MOST);
-        let (held_out, training) = order.split_at(aside);
+        let mut augment = options.augment;
+        if options.losses.needs_labels() {
+            // Labels are of whole pictures.
+            (augment.blend, augment.paste) = (0.0, 0.0);
+        }
+        let aside = source.held_out();
+        let mut order = Random::new(&[options.seed, 1]).permutation(count - aside);
+        let held_out = if aside > 0 {
+            (count - aside..count).map(|i| i as u32).collect()
+        } else {
+            order.split_off(count - (count / HELD_OUT_SHARE).clamp(1, HELD_OUT_MOST))
+        };
         Ok(Batches {
             source,
             graph,
             teacher,
             dims,
             seed: options.seed,
-            variants: options.variants.max(1),
-            augment: options.augment,
-            training: training.to_vec(),
-            held_out: held_out.to_vec(),
+            variants: options.variants,
+            augment,
+            training: order,
+            held_out,
             epoch: None,
             cache: HashMap::new(),
             cached_values: 0,
@@ -109,10 +118,8 @@ impl<'a> Batches<'a> {
         }
         let place = (position % count) as usize;
         let place = self.epoch.as_ref().map_or(place, |e| e.1[place] as usize);
-        (
-            self.training[place],
-            (number % u64::from(self.variants)) as u32,
-        )
+        let variant = self.variants.map_or(number, |v| number % v.max(1));
+        (self.training[place], Some(variant))
     }
 
     /// The batch of step `step` (from 0).
@@ -124,7 +131,7 @@ impl<'a> Batches<'a> {
 
     /// Batches of the images kept aside, not augmented.
     pub fn held_out(&mut self, size: usize) -> Result<Vec<Batch>, Error> {
-        let keys: Vec<Key> = self.held_out.iter().map(|&i| (i, 0)).collect();
+        let keys: Vec<Key> = self.held_out.iter().map(|&i| (i, None)).collect();
         keys.chunks(size.max(1)).map(|k| self.make(k)).collect()
     }
 
@@ -133,8 +140,14 @@ impl<'a> Batches<'a> {
             .iter()
             .map(|&(image, variant)| {
                 let picture = self.source.picture(image as usize)?;
-                let mut random = Random::new(&[self.seed, 3, u64::from(image), u64::from(variant)]);
-                let picture = self.augment.apply(&picture, &mut random, variant)?;
+                let Some(variant) = variant else {
+                    return self.source.input(&picture.inner()?);
+                };
+                let mut random = Random::new(&[self.seed, 3, u64::from(image), variant]);
+                let picture = self.augment.apply(&picture, &mut random, &mut |random| {
+                    let other = self.training[random.below(self.training.len())];
+                    self.source.picture(other as usize)
+                })?;
                 self.source.input(&picture)
             })
             .collect::<Result<_, Error>>()?;
@@ -178,7 +191,9 @@ impl<'a> Batches<'a> {
                 Ok(())
             })?;
         }
-        for (key, row) in keys.iter().zip(rows) {
+        // What never comes again is not kept.
+        let again = |key: &Key| self.variants.is_some() || key.1.is_none();
+        for (key, row) in keys.iter().zip(rows).filter(|(key, _)| again(key)) {
             let size: usize = row.iter().map(Vec::len).sum();
             if self.cached_values + size <= CACHE_VALUES {
                 self.cached_values += size;

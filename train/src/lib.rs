@@ -27,7 +27,7 @@ mod task;
 
 pub use error::Error;
 pub use loss::{LossKind, Losses};
-pub use retrain::retrain;
+pub use retrain::{Coded, retrain};
 pub use task::{
     Budget, Control, Event, Grid, Options, Outcome, Record, Retrained, Source, Task, TrainConstant,
     TrainLayer,

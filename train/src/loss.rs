@@ -6,6 +6,7 @@
 //! | `l2` | squared distance over the teacher's mean squared norm, so that its size does not depend on the network |
 //! | `cosine` | 1 - cosine |
 //! | `kl` | `KL(S, T) = sum T log(T / S)` of the softmaxes at a temperature, times its square (Hinton et al. 2015) |
+//! | `features` | `l2` of what the last layer reads instead of the outputs: so many values per image that the layers before it cannot learn a few images by heart |
 //! | `relational` | the same of the rows of the batch's matrix of cosines, the diagonal left out: what matters to an embedding is how images compare with each other (Park et al. 2019) |
 
 use std::str::FromStr;
@@ -28,16 +29,19 @@ pub enum LossKind {
     Kl,
     /// Kullback-Leibler divergence of similarities within the batch.
     Relational,
+    /// Relative squared distance of what the last layer reads.
+    Features,
 }
 
 impl LossKind {
     /// All, in the order of reports.
-    pub const ALL: [LossKind; 5] = [
+    pub const ALL: [LossKind; 6] = [
         LossKind::Ce,
         LossKind::L2,
         LossKind::Cosine,
         LossKind::Kl,
         LossKind::Relational,
+        LossKind::Features,
     ];
 
     /// Its name on the command line.
@@ -48,6 +52,7 @@ impl LossKind {
             LossKind::Cosine => "cosine",
             LossKind::Kl => "kl",
             LossKind::Relational => "relational",
+            LossKind::Features => "features",
         }
     }
 }
@@ -85,7 +90,7 @@ impl FromStr for Losses {
                 .find(|k| k.name() == name.trim())
                 .ok_or_else(|| {
                     format!(
-                        "'{name}': expected ce, l2, cosine, kl or relational, each with =WEIGHT"
+                        "'{name}': expected ce, l2, cosine, kl, relational or features, each with =WEIGHT"
                     )
                 })?;
             let weight: f64 = weight
@@ -112,7 +117,13 @@ impl Losses {
         self.terms.iter().any(|t| t.0 == LossKind::Ce)
     }
 
-    /// The weighted sum, and each term's own value.
+    /// Weight of what the last layer reads.
+    pub fn features(&self) -> Option<f64> {
+        let term = self.terms.iter().find(|t| t.0 == LossKind::Features);
+        term.map(|t| t.1)
+    }
+
+    /// The weighted sum over an output, and each term's own value; `features` is not about outputs.
     ///
     /// Errors: [`Error::Input`] for `ce` without labels or with more classes than outputs, `relational` with one image.
     pub fn compute(
@@ -123,10 +134,11 @@ impl Losses {
     ) -> Result<(Tensor, Vec<f32>), Error> {
         let mut total: Option<Tensor> = None;
         let mut parts = Vec::with_capacity(self.terms.len());
-        for &(kind, weight) in &self.terms {
+        let of_outputs = self.terms.iter().filter(|t| t.0 != LossKind::Features);
+        for &(kind, weight) in of_outputs {
             let value = match kind {
                 LossKind::Ce => cross_entropy(student, labels)?,
-                LossKind::L2 => l2(student, teacher)?,
+                LossKind::L2 | LossKind::Features => l2(student, teacher)?,
                 LossKind::Cosine => (1.0 - cosine(student, teacher)?.mean_all()?)?,
                 LossKind::Kl => kl(student, teacher, self.temperature)?,
                 LossKind::Relational => relational(student, teacher, self.relational_temperature)?,
@@ -154,7 +166,8 @@ pub fn cosine(student: &Tensor, teacher: &Tensor) -> Result<Tensor, Error> {
     Ok((normalised(student)? * normalised(teacher)?)?.sum(D::Minus1)?)
 }
 
-fn l2(student: &Tensor, teacher: &Tensor) -> Result<Tensor, Error> {
+/// Squared distance over the teacher's mean square.
+pub fn l2(student: &Tensor, teacher: &Tensor) -> Result<Tensor, Error> {
     let power = teacher.sqr()?.mean_all()?.to_scalar::<f32>()?;
     let distance = (student - teacher)?.sqr()?.mean_all()?;
     Ok((distance / f64::from(power.max(f32::MIN_POSITIVE)))?)

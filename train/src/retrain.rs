@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use candle_core::D;
-use dcz_format::graph::{Dim, Network};
+use dcz_format::graph::{Dim, Meaning, Network, Op, Output};
 
 use crate::checkpoint::{self, Progress};
 use crate::data::Batches;
 use crate::error::Error;
 use crate::graph::{Constant, Graph, Parameters};
-use crate::loss::{Losses, cosine};
+use crate::loss::{Losses, cosine, l2};
 use crate::ops::param::Param;
 use crate::rate::Controller;
 use crate::schedule;
 use crate::student::Student;
-use crate::task::{Budget, Control, Event, Options, Outcome, Record, Source, Task};
+use crate::task::{Budget, Control, Event, Options, Outcome, Record, Retrained, Source, Task};
 
 /// Points of the curve, and the steps between two at least: measuring costs about as much as two steps.
 const POINTS: f64 = 20.0;
@@ -61,7 +61,7 @@ fn fingerprint(task: &Task, source: &dyn Source, options: &Options) -> u64 {
     }
     let o = options;
     let text = format!(
-        "{:?} {} {} {} {} {:?} {:?} {} {}",
+        "{:?} {} {} {} {:?} {:?} {:?} {} {} {}",
         o.losses,
         o.batch,
         o.learning_rate,
@@ -70,28 +70,39 @@ fn fingerprint(task: &Task, source: &dyn Source, options: &Options) -> u64 {
         o.augment,
         o.size,
         o.prune_every,
-        source.len()
+        source.len(),
+        source.held_out()
     );
     add(text.as_bytes());
     hash
 }
 
+/// Bytes of a file with these layers and constants.
+pub type Coded<'a> = dyn FnMut(&[Retrained], &[Vec<f32>]) -> Result<f64, Error> + 'a;
+
 /// Retrains a network with the original as its teacher.
 ///
-/// `report` is called after every step and says whether to go on. Errors: [`Error::Unsupported`] naming a node that has no
+/// `coded` says how many bytes a file with such layers and constants takes; it is asked with every point of the curve when a
+/// size is wanted. `report` is called after every step and says whether to go on. Errors: [`Error::Unsupported`] naming a node that has no
 /// gradient, [`Error::Input`] for images, labels or options that do not fit, [`Error::Io`] for checkpoints,
 /// [`Error::Interrupted`] when `report` asked to stop, [`Error::Numeric`] when the loss is no longer finite.
 pub fn retrain(
     task: &Task,
     source: &dyn Source,
     options: &Options,
+    coded: &mut Coded,
     report: &mut dyn FnMut(&Event) -> Control,
 ) -> Result<Outcome, Error> {
     if options.batch == 0 {
         return Err(Error::Input("a batch must hold at least one image".into()));
     }
+    let mut network = task.network.clone();
+    if options.losses.features().is_some() {
+        let read = last_read(&network)?;
+        network.outputs.push(read);
+    }
     let graph = Graph {
-        network: &task.network,
+        network: &network,
         shapes: task.layers.iter().map(|l| l.shape).collect(),
         constant_dims: task.constants.iter().map(|c| c.dims.clone()).collect(),
         pool: Default::default(),
@@ -116,6 +127,7 @@ pub fn retrain(
     let mut run = Run {
         options,
         graph: &graph,
+        outputs: task.network.outputs.len(),
         batches,
         student,
         progress,
@@ -123,19 +135,25 @@ pub fn retrain(
         speed: None,
         pruned: false,
     };
-    run.all(report)?;
+    run.all(coded, report)?;
     Ok(Outcome {
         layers: run.student.rounded(),
-        constants: run
-            .student
-            .constants
-            .iter()
-            .map(|c| c.values.clone())
-            .collect(),
+        constants: run.student.constant_values(),
         steps: run.progress.step,
         seconds: run.progress.seconds,
         bytes: run.student.bytes(),
         curve: run.progress.curve,
+    })
+}
+
+/// What the last layer reads, as an output.
+fn last_read(network: &Network) -> Result<Output, Error> {
+    let last = network.nodes.iter().rev();
+    let mut layers = last.filter(|n| matches!(n.op, Op::Conv(_) | Op::Linear { .. }));
+    let tensor = layers.next().and_then(|node| node.inputs.first().copied());
+    Ok(Output {
+        tensor: tensor.ok_or_else(|| Error::Unsupported("the network has no layer".into()))?,
+        meaning: Meaning::Unknown,
     })
 }
 
@@ -156,6 +174,8 @@ fn teacher(task: &Task) -> Result<Parameters, Error> {
 struct Run<'a> {
     options: &'a Options,
     graph: &'a Graph<'a>,
+    /// Outputs of the network; one more is the features.
+    outputs: usize,
     batches: Batches<'a>,
     student: Student,
     progress: Progress,
@@ -174,11 +194,15 @@ impl Run<'_> {
         }
     }
 
-    fn all(&mut self, report: &mut dyn FnMut(&Event) -> Control) -> Result<(), Error> {
+    fn all(
+        &mut self,
+        coded: &mut Coded,
+        report: &mut dyn FnMut(&Event) -> Control,
+    ) -> Result<(), Error> {
         self.student.measure();
         if self.progress.curve.is_empty() {
             let loss = f64::NAN;
-            self.record(loss)?;
+            self.record(loss, coded)?;
         }
         let mut saved = Instant::now();
         let last = self.progress.curve.last().map_or(0, |r| r.step);
@@ -206,7 +230,7 @@ impl Run<'_> {
                 let (sum, count) = self.progress.pending;
                 self.progress.pending = (0.0, 0);
                 self.student.measure();
-                self.record(sum / count.max(1) as f64)?;
+                self.record(sum / count.max(1) as f64, coded)?;
                 self.progress.seconds += start.elapsed().as_secs_f64() - took;
             }
             let control = report(&self.event(loss, recorded));
@@ -248,7 +272,8 @@ impl Run<'_> {
         let parameters = self.student.leaves(&self.graph.pool)?;
         let outputs = self.graph.run(&batch.input, &parameters)?;
         let labels = batch.labels.as_deref();
-        let (loss, value) = total_loss(&self.options.losses, &outputs, &batch.teacher, labels)?;
+        let losses = &self.options.losses;
+        let (loss, value) = total_loss(losses, self.outputs, &outputs, &batch.teacher, labels)?;
         if !value.is_finite() {
             return Err(Error::Numeric(format!(
                 "the loss is {value} in step {}; a smaller --learning-rate may help",
@@ -282,7 +307,7 @@ impl Run<'_> {
             Some(integral) => Controller { integral },
             None => Controller::new(loss),
         };
-        // Slightly below: rounding to tiles and tables is only estimated.
+        // Slightly below: the estimate is corrected only now and then.
         let multiplier = controller.update(
             self.student.bytes(),
             size as f64 * (1.0 - SIZE_SLACK * 0.25),
@@ -291,12 +316,18 @@ impl Run<'_> {
         multiplier
     }
 
-    fn record(&mut self, loss: f64) -> Result<(), Error> {
+    fn record(&mut self, loss: f64, coded: &mut Coded) -> Result<(), Error> {
+        if self.options.size.is_some() {
+            let student = &mut self.student;
+            let bytes = coded(&student.rounded(), &student.constant_values())?;
+            student.correct(bytes);
+        }
         let parameters = self.student.fixed()?;
         let (mut sum, mut count) = (0.0, 0);
         for batch in self.batches.held_out(self.options.batch)? {
             let outputs = self.graph.run(&batch.input, &parameters)?;
-            for (student, teacher) in outputs.iter().zip(&batch.teacher) {
+            let pairs = outputs.iter().zip(&batch.teacher);
+            for (student, teacher) in pairs.take(self.outputs) {
                 let values = cosine(student, teacher)?.flatten_all()?.to_vec1::<f32>()?;
                 sum += values.iter().map(|&v| f64::from(v)).sum::<f64>();
                 count += values.len();
@@ -334,14 +365,18 @@ impl Run<'_> {
 /// The losses of all outputs, added.
 fn total_loss(
     losses: &Losses,
+    of_network: usize,
     student: &[candle_core::Tensor],
     teacher: &[candle_core::Tensor],
     labels: Option<&[u32]>,
 ) -> Result<(candle_core::Tensor, f64), Error> {
     let mut total = None;
-    for (s, t) in student.iter().zip(teacher) {
+    for (i, (s, t)) in student.iter().zip(teacher).enumerate() {
         debug_assert_eq!(s.dim(D::Minus1).ok(), t.dim(D::Minus1).ok());
-        let (loss, _) = losses.compute(s, t, labels)?;
+        let loss = match losses.features().filter(|_| i >= of_network) {
+            Some(weight) => (l2(s, t)? * weight)?,
+            None => losses.compute(s, t, labels)?.0,
+        };
         total = Some(match total {
             Some(sum) => (sum + loss)?,
             None => loss,

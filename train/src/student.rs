@@ -29,8 +29,10 @@ const COARSE: f64 = 0.3;
 const DEAD_ZONE: f32 = 0.12;
 /// A start that is larger than wanted by no more than this is not made coarser first.
 const STARTED_SLACK: f64 = 1.2;
-/// Steps are learnt so much more slowly than weights, as a relative change.
-const STEP_RATE: f64 = 0.5;
+/// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
+/// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
+/// once, while a coarse weight must travel half a step before anything changes.
+const FINE: f64 = 0.05;
 
 /// A layer in training.
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ pub struct Student {
     /// By constant id.
     pub constants: Vec<Constant>,
     fixed_bytes: f64,
+    /// What coded layers really take, relative to the estimate.
+    pub coding: f64,
 }
 
 /// Values of a row that are worked on at a time: they stay in the innermost cache.
@@ -164,7 +168,7 @@ impl Layer {
         let steps = self.steps();
         let op = self.op();
         let table = self.costs.table();
-        let adam = Adam::new((rate * self.scale) as f32, step);
+        let adam = Adam::new((rate * self.unit(&steps)) as f32, step);
         let (k, masked) = (self.k.max(1), !self.mask.is_empty());
         let (mask, arch) = (&self.mask, pulp::Arch::new());
         let moments = self
@@ -209,9 +213,18 @@ impl Layer {
         for (row, sum) in sums.iter().enumerate().filter(|_| !steps.is_empty()) {
             gradient[row % steps.len()] += sum;
         }
-        let rate = (rate * STEP_RATE) as f32;
+        let rate = (rate * FINE) as f32;
         self.step_moments
             .step(&mut self.log_steps, &gradient, &[], rate, step);
+    }
+
+    /// What the rate of learning is relative to: the mean step, or without one the spread.
+    fn unit(&self, steps: &[f32]) -> f64 {
+        let sum: f64 = steps.iter().copied().map(f64::from).sum();
+        match steps.len() {
+            0 => self.scale,
+            count => (sum / count as f64).max(FINE * self.scale),
+        }
     }
 
     /// One step for the layer: it may be made coarser from the start.
@@ -274,6 +287,7 @@ impl Student {
             layers: task.layers.iter().map(Layer::new).collect(),
             constants: constants.collect(),
             fixed_bytes: options.fixed_bytes as f64,
+            coding: 1.0,
         };
         student.measure();
         if let Some(size) = options.size {
@@ -325,9 +339,25 @@ impl Student {
 
     /// Estimated bytes of the file.
     pub fn bytes(&self) -> f64 {
-        let coded: f64 = self.layers.iter().map(|l| l.costs.bytes()).sum();
+        self.coding * self.coded() + self.other()
+    }
+
+    /// Bytes of layers on a grid, as estimated from the entropy of their codes.
+    fn coded(&self) -> f64 {
+        self.layers.iter().map(|l| l.costs.bytes()).sum()
+    }
+
+    fn other(&self) -> f64 {
         let constants: usize = self.constants.iter().map(|c| c.values.len()).sum();
-        coded + self.fixed_bytes + 2.0 * constants as f64
+        self.fixed_bytes + 2.0 * constants as f64
+    }
+
+    /// Corrects the estimate by the size of the file that was really coded; codes have been counted before.
+    pub fn correct(&mut self, bytes: f64) {
+        let (coded, rest) = (self.coded(), bytes - self.other());
+        if coded > 0.0 && rest > 0.0 {
+            self.coding = (rest / coded).clamp(0.25, 4.0);
+        }
     }
 
     /// Share of weights that are zero, after rounding.
@@ -432,13 +462,18 @@ impl Student {
             }
             let gradient = sink.take();
             if gradient.len() == constant.values.len() {
-                let rate = (rate * constant.scale) as f32;
+                let rate = (rate * FINE * constant.scale) as f32;
                 constant
                     .moments
                     .step(&mut constant.values, &gradient, &[], rate, step);
             }
         }
         Ok(())
+    }
+
+    /// Values by constant id.
+    pub fn constant_values(&self) -> Vec<Vec<f32>> {
+        self.constants.iter().map(|c| c.values.clone()).collect()
     }
 
     /// What the file gets.

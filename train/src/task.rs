@@ -85,8 +85,8 @@ pub struct Options {
     pub learning_rate: f64,
     /// Seed of everything random.
     pub seed: u64,
-    /// Different augmentations of an image; the first is the image itself.
-    pub variants: u32,
+    /// Different augmentations of an image; none: every epoch a new one.
+    pub variants: Option<u64>,
     /// Augmentations.
     pub augment: Augment,
     /// Bytes the file should have in the end: steps and weights are pressed until the estimate fits.
@@ -109,7 +109,7 @@ impl Default for Options {
             batch: 16,
             learning_rate: 0.01,
             seed: 0,
-            variants: 8,
+            variants: None,
             augment: Augment::default(),
             size: None,
             fixed_bytes: 0,
@@ -132,6 +132,10 @@ pub trait Source {
     ///
     /// Errors: any; training ends with it.
     fn picture(&self, index: usize) -> Result<Picture, Error>;
+    /// How many of the last images are kept aside and only measured; 0: some are chosen.
+    fn held_out(&self) -> usize {
+        0
+    }
     /// What the network takes for a picture: `[C, H, W]`.
     ///
     /// Errors: any; training ends with it.

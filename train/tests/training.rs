@@ -11,7 +11,7 @@ use dcz_format::graph::{
 use dcz_format::layer::LayerShape;
 use dcz_train::augment::{Picture, Random};
 use dcz_train::{
-    Budget, Control, Error, Grid, Losses, Options, Outcome, Source, Task, TrainConstant,
+    Budget, Control, Error, Grid, Losses, Options, Outcome, Retrained, Source, Task, TrainConstant,
     TrainLayer, retrain,
 };
 
@@ -31,6 +31,7 @@ impl Source for Pictures {
             width: 8,
             height: 8,
             rgb: (0..192).map(|_| random.number() as u8).collect(),
+            margin: 0,
         })
     }
     fn input(&self, picture: &Picture) -> Result<Vec<f32>, Error> {
@@ -178,8 +179,25 @@ fn options(steps: u64) -> Options {
     }
 }
 
+/// A file that takes nine tenths of the entropy of the values of every layer, and 80 bytes.
+fn coded(layers: &[Retrained], _: &[Vec<f32>]) -> Result<f64, Error> {
+    let mut bits = 0.0;
+    for layer in layers {
+        let mut counts = std::collections::BTreeMap::new();
+        for w in &layer.weights {
+            *counts.entry(w.to_bits()).or_insert(0.0f64) += 1.0;
+        }
+        let all = layer.weights.len() as f64;
+        bits += counts.values().map(|n| n * (all / n).log2()).sum::<f64>();
+    }
+    Ok(80.0 + 0.9 * bits / 8.0)
+}
+
 fn run(task: &Task, options: &Options) -> Outcome {
-    retrain(task, &PICTURES, options, &mut |_| Control::Continue).unwrap()
+    retrain(task, &PICTURES, options, &mut coded, &mut |_| {
+        Control::Continue
+    })
+    .unwrap()
 }
 
 fn held_out(outcome: &Outcome) -> (f64, f64) {
@@ -189,7 +207,11 @@ fn held_out(outcome: &Outcome) -> (f64, f64) {
 
 #[test]
 fn a_coarsely_rounded_network_comes_nearer_to_its_teacher() {
-    for losses in ["cosine", "l2=1", "cosine=1,l2=0.1,relational=0.1"] {
+    for losses in [
+        "cosine",
+        "l2=1",
+        "cosine=1,l2=0.1,relational=0.1,features=0.1",
+    ] {
         let mut options = options(300);
         options.losses = losses.parse().unwrap();
         let outcome = run(&task(0.3, 0.0), &options);
@@ -311,6 +333,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
             &task,
             &PICTURES,
             &options,
+            &mut coded,
             &mut |event| match event.step >= stop {
                 true => Control::Stop,
                 false => Control::Continue,
@@ -340,22 +363,76 @@ fn other_options_are_refused(task: &Task, options: &Options, folder: &Path) {
         seed: 9,
         ..options.clone()
     };
-    let result = retrain(task, &PICTURES, &other, &mut |_| Control::Continue);
+    let result = retrain(task, &PICTURES, &other, &mut coded, &mut |_| {
+        Control::Continue
+    });
     assert!(matches!(result, Err(Error::Input(text)) if text.contains("other options")));
     // A cut-off file is an error, not a panic.
     let file = folder.join(dcz_train::checkpoint::FILE);
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-    let result = retrain(task, &PICTURES, options, &mut |_| Control::Continue);
+    let result = retrain(task, &PICTURES, options, &mut coded, &mut |_| {
+        Control::Continue
+    });
     assert!(matches!(result, Err(Error::Io(text)) if text.contains("checkpoint")));
+}
+
+#[test]
+fn the_estimate_follows_what_is_coded() {
+    let mut options = options(60);
+    options.size = Some(200);
+    let outcome = run(&task(0.1, 0.0), &options);
+    let real = coded(&outcome.layers, &[]).unwrap();
+    assert!(
+        (outcome.bytes / real - 1.0).abs() < 0.02,
+        "{}",
+        outcome.bytes
+    );
+    assert!((real / 200.0 - 1.0).abs() < 0.05, "{real}");
+}
+
+#[test]
+fn images_kept_aside_are_the_last_ones_when_the_source_says_so() {
+    struct Aside;
+    impl Source for Aside {
+        fn len(&self) -> usize {
+            PICTURES.len()
+        }
+        fn picture(&self, index: usize) -> Result<Picture, Error> {
+            PICTURES.picture(if index < 38 { 0 } else { index })
+        }
+        fn input(&self, picture: &Picture) -> Result<Vec<f32>, Error> {
+            PICTURES.input(picture)
+        }
+        fn label(&self, _: usize) -> Option<u32> {
+            None
+        }
+        fn held_out(&self) -> usize {
+            2
+        }
+    }
+    let mut options = options(40);
+    options.augment = "none".parse().unwrap();
+    let go = |source: &dyn Source| {
+        retrain(&task(0.3, 0.0), source, &options, &mut coded, &mut |_| {
+            Control::Continue
+        })
+        .unwrap()
+    };
+    // One picture is learnt by heart; the others are not.
+    let outcome = go(&Aside);
+    let last = outcome.curve.last().unwrap();
+    assert!(last.loss < 0.25 * (1.0 - last.held_out), "{last:?}");
 }
 
 #[test]
 fn what_cannot_be_trained_is_named() {
     let refuse = |task: &Task, source: &Pictures, options: &Options| {
-        retrain(task, source, options, &mut |_| Control::Continue)
-            .unwrap_err()
-            .to_string()
+        retrain(task, source, options, &mut coded, &mut |_| {
+            Control::Continue
+        })
+        .unwrap_err()
+        .to_string()
     };
     let mut resized = task(0.1, 0.0);
     resized.network.nodes[6].op = Op::Resize(Resize {

@@ -47,6 +47,8 @@ pub struct Alignment {
     pub landmarks: BTreeMap<String, Landmarks>,
     /// Size of the crop and where the points go.
     pub template: Align,
+    /// Pixels of the crop on every side that the input does not have.
+    pub margin: u32,
 }
 
 impl Alignment {
@@ -69,7 +71,19 @@ impl Alignment {
         Ok(Alignment {
             landmarks,
             template,
+            margin: 0,
         })
+    }
+
+    /// The same with so many more pixels on every side, for augmentations that turn and shift.
+    pub fn with_margin(mut self, margin: u32) -> Alignment {
+        let by = margin as f32 - self.margin as f32;
+        for point in &mut self.template.template {
+            *point = point.map(|v| v + by);
+        }
+        self.template.size = self.template.size.map(|v| v - 2 * self.margin + 2 * margin);
+        self.margin = margin;
+        self
     }
 }
 
@@ -122,6 +136,7 @@ impl Loader {
         let Some(Alignment {
             landmarks,
             template,
+            ..
         }) = &self.alignment
         else {
             return Ok(Pixels {
@@ -171,6 +186,22 @@ fn wrong(path: &Path, why: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_margin_moves_the_template() {
+        let plain = Alignment {
+            landmarks: BTreeMap::new(),
+            template: arcface112(),
+            margin: 0,
+        };
+        let wide = plain.clone().with_margin(14);
+        assert_eq!((wide.template.size, wide.margin), ([140, 140], 14));
+        assert_eq!(
+            wide.template.template[0],
+            plain.template.template[0].map(|v| v + 14.0)
+        );
+        assert_eq!(wide.with_margin(0).template.size, plain.template.size);
+    }
 
     #[test]
     fn landmark_files() {

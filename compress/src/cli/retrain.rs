@@ -11,9 +11,13 @@ use dcz_compress::encode::{CompressOptions, Ready};
 use dcz_compress::error::Error;
 use dcz_compress::import::FloatNetwork;
 use dcz_compress::retrain::{Folder, retrain};
+use dcz_train::augment::Augment;
 use dcz_train::{Budget, Control, Event, Losses, Options, Record, Source};
 
 use super::target::write_text;
+
+/// Images cut by landmarks have so much more on every side, of their size, for augmentations that turn and shift.
+const MARGIN_SHARE: u32 = 8;
 
 /// Options of retraining.
 #[derive(Debug, clap::Args)]
@@ -40,6 +44,16 @@ pub struct RetrainArguments {
     /// Largest step of the optimiser, in standard deviations of each layer
     #[arg(long, value_name = "R", requires = "retrain", default_value_t = 0.01, value_parser = positive)]
     learning_rate: f64,
+    /// How pictures are changed before teacher and student see them: none, or flip, geometry, colour, blur, noise, erase, blend
+    /// (of two pictures), paste, each with =AMOUNT; what is not named is as by default
+    #[arg(long, value_name = "NAME=AMOUNT,..", requires = "retrain")]
+    augment: Option<Augment>,
+    /// So many changed versions of each image and no more: the teacher answers once for each [default: always new ones]
+    #[arg(long, value_name = "N", requires = "retrain", value_parser = clap::value_parser!(u64).range(1..))]
+    variants: Option<u64>,
+    /// Images that are only measured, best of other persons [default: one in 16 of --retrain, at most 64]
+    #[arg(long, value_name = "DIR", requires = "retrain")]
+    held_out: Option<PathBuf>,
     /// Bytes the file is to have: steps and weights are pressed until it fits (1500000, 1500kB, 1.5MB)
     #[arg(long, value_name = "SIZE", requires = "retrain", value_parser = bytes)]
     retrain_size: Option<u64>,
@@ -121,8 +135,14 @@ impl RetrainArguments {
             .landmarks
             .as_deref()
             .map(|path| Alignment::load(path, &record))
-            .transpose()?;
-        let source = Folder::open(folder, Loader { record, alignment }, self.strict)?;
+            .transpose()?
+            .map(|alignment| alignment.with_margin(record.size[0] / MARGIN_SHARE));
+        let source = Folder::open(
+            folder,
+            self.held_out.as_deref(),
+            Loader { record, alignment },
+            self.strict,
+        )?;
         if let Some(first) = source.skipped.first() {
             eprintln!(
                 "note: {} images skipped, the first: {first}",
@@ -137,7 +157,7 @@ impl RetrainArguments {
                 .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
                 .map_err(|e| Error::Io(format!("signals: {e}")))?;
         }
-        let mut shown = Shown::new(self.checkpoint.as_deref(), source.len());
+        let mut shown = Shown::new(self.checkpoint.as_deref(), &source);
         let (ready, outcome) = retrain(
             float,
             compress,
@@ -191,6 +211,8 @@ impl RetrainArguments {
             batch: self.batch,
             learning_rate: self.learning_rate,
             seed: self.seed,
+            augment: self.augment.unwrap_or_default(),
+            variants: self.variants,
             size: self.retrain_size,
             checkpoint: self.checkpoint.clone(),
             checkpoint_seconds: self.checkpoint_seconds,
@@ -206,10 +228,15 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    fn new(folder: Option<&Path>, images: usize) -> Shown<'_> {
+    fn new<'a>(folder: Option<&'a Path>, source: &dyn Source) -> Shown<'a> {
         let bar = super::progress_bar();
         bar.set_length(1000);
-        eprintln!("note: retraining on {images} images");
+        let aside = source.held_out();
+        let images = source.len() - aside;
+        match aside {
+            0 => eprintln!("note: retraining on {images} images"),
+            _ => eprintln!("note: retraining on {images} images, measuring on {aside}"),
+        }
         eprintln!(
             "{:>7} {:>10} {:>9} {:>10} {:>7} {:>9} {:>8}",
             "step", "loss", "held out", "bytes", "zeros", "images/s", "left"

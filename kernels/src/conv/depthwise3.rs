@@ -3,14 +3,14 @@
 //! Vectors of the three columns of taps are loaded where they lie, once for two output rows (one
 //! load serves up to two multiply-adds); the nine weights stay in registers. Vectors at the ends of
 //! a row are masked to zero where the padding is. Output rows that meet padding above or below are
-//! left to `depthwise.rs`. Between the ends, registers of 16 do two vectors at once. Half of the time goes into the multiply-adds, a fourth into the ends of
+//! left to `depthwise.rs`. Half of the time goes into the multiply-adds, a fourth into the ends of
 //! rows. Same chains and bits as there.
 
 use super::ConvShape;
 use super::blocks::K_BLOCK;
 use super::store::Target;
 use crate::shape::View;
-use crate::simd::{Isa, Long, LongWork, Simd, Work};
+use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 use std::ops::Range;
 
@@ -171,17 +171,12 @@ impl Pair<'_> {
             let from = self.from + i * self.step + T * (column + first * 8) - 1;
             *line = &self.data[from..][..T * 8 * (end - first) + 2];
         }
-        let between = Between::<T> {
+        self.isa.run(Between::<T> {
             weights: self.weights,
             lines,
             above: &mut above[first..end],
             below: &mut below[first..end],
-        };
-        if self.isa.has_long() {
-            self.isa.run_long(between);
-        } else {
-            self.isa.run(between);
-        }
+        });
     }
 
     /// What a vector sees of a row: `at` is the place of its middle column of taps.
@@ -229,57 +224,6 @@ impl<const T: usize> Work for Between<'_, T> {
     }
 }
 
-/// Two vectors at a time.
-impl<const T: usize> LongWork for Between<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Long>(mut self, simd: S) {
-        let mut weights = [simd.splat16(0.0); NINE];
-        for (to, w) in weights.iter_mut().zip(self.weights) {
-            *to = simd.splat16(*w);
-        }
-        let pairs = self.above.len() / 2;
-        let (above, last_above) = self.above.split_at_mut(2 * pairs);
-        let (below, last_below) = self.below.split_at_mut(2 * pairs);
-        let above = above.as_flattened_mut().as_chunks_mut::<16>().0;
-        let below = below.as_flattened_mut().as_chunks_mut::<16>().0;
-        for (j, (above, below)) in above.iter_mut().zip(below).enumerate() {
-            let mut acc = [simd.splat16(0.0); ROWS];
-            for i in 0..T + 3 {
-                let row = &self.lines[i][T * 16 * j..][..T * 16 + 2];
-                let taps = [
-                    load16::<S, T>(simd, &row[..T * 16]),
-                    load16::<S, T>(simd, &row[1..T * 16 + 1]),
-                    load16::<S, T>(simd, &row[2..T * 16 + 2]),
-                ];
-                for out in 0..ROWS {
-                    if i >= T * out && i < T * out + 3 {
-                        let w = 3 * (i - T * out);
-                        for tap in 0..3 {
-                            acc[out] = simd.mul_add16(weights[w + tap], taps[tap], acc[out]);
-                        }
-                    }
-                }
-            }
-            simd.store16(acc[0], above);
-            simd.store16(acc[1], below);
-        }
-        // One may be left.
-        for line in &mut self.lines[..T + 3] {
-            *line = &line[T * 16 * pairs..];
-        }
-        Work::run(
-            Between::<T> {
-                above: last_above,
-                below: last_below,
-                ..self
-            },
-            simd,
-        );
-    }
-}
-
 /// Copies the values from the one before `at` on, zeros where there are none.
 #[cold]
 #[inline(never)]
@@ -323,15 +267,6 @@ fn two_rows<S: Simd, const T: usize, const ENDS: bool>(
         }
     }
     acc
-}
-
-/// 16 values, `T` apart.
-#[inline(always)]
-fn load16<S: Long, const T: usize>(simd: S, from: &[f32]) -> S::L {
-    match T {
-        1 => simd.load16(&from.as_chunks().0[0]),
-        _ => simd.evens16(&from.as_chunks().0[0]),
-    }
 }
 
 /// 8 values, `T` apart.

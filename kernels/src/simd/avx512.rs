@@ -63,14 +63,6 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
-    fn evens16(self, from: &[f32; 32]) -> __m512 {
-        let [low, high] = from.as_chunks().0 else {
-            return self.splat16(0.0);
-        };
-        self.evens_of16(self.load16(low), self.load16(high))
-    }
-
-    #[inline(always)]
     fn add16(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512F.
         unsafe { _mm512_add_ps(a, b) }

@@ -278,8 +278,6 @@ pub(crate) trait Long: Simd {
     fn join(self, low: Self::V, high: Self::V) -> Self::L;
     /// The two halves.
     fn split(self, v: Self::L) -> [Self::V; 2];
-    /// Every other of 32 values, from the first on.
-    fn evens16(self, from: &[f32; 32]) -> Self::L;
     /// `a + b`
     fn add16(self, a: Self::L, b: Self::L) -> Self::L;
     /// `a - b`

@@ -186,20 +186,12 @@ impl Work for Pack<'_> {
         self.each(|piece, out| {
             let mut at = piece.at;
             for out in out.chunks_mut(pitch * LINE).take(count) {
-                let inside = usize::try_from(at).ok();
-                let from = inside.and_then(|at| piece.input.get(at..)).unwrap_or(&[]);
-                let whole = piece.lanes.len() == width && width >= 8 && piece.step < 3;
-                if whole && from.len() >= LINE * piece.step {
-                    let out = out[..width].as_chunks_mut::<8>().0;
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let v = match piece.step {
-                            1 => simd.load(&from.as_chunks().0[i]),
-                            _ => simd.evens(&from.as_chunks().0[i]),
-                        };
-                        simd.store(v, out);
-                    }
-                } else {
-                    out[..width].copy_from_slice(&piece.gather(at)[..width]);
+                let out = out[..width].as_chunks_mut::<8>();
+                for (i, out) in out.0.iter_mut().enumerate() {
+                    simd.store(piece.eight(simd, at, i * 8), out);
+                }
+                if !out.1.is_empty() {
+                    out.1.copy_from_slice(&piece.gather(at)[..width]);
                 }
                 at += piece.channel as isize;
             }
@@ -208,6 +200,28 @@ impl Work for Pack<'_> {
 }
 
 impl Piece<'_> {
+    /// The values of a channel from lane `first` on.
+    #[inline(always)]
+    fn eight<S: Simd>(&self, simd: S, at: isize, first: usize) -> S::V {
+        let [start, end] =
+            [self.lanes.start, self.lanes.end].map(|lane| lane.saturating_sub(first).min(8));
+        let zero = simd.splat(0.0);
+        if start >= end {
+            return zero;
+        }
+        let from = usize::try_from(at + (first * self.step) as isize).ok();
+        let from = from.and_then(|from| self.input.get(from..)).unwrap_or(&[]);
+        let v = match self.step {
+            1 if from.len() >= 8 => simd.load(&from.as_chunks().0[0]),
+            2 if from.len() >= 16 => simd.evens(&from.as_chunks().0[0]),
+            _ => return simd.load(&self.gather(at).as_chunks().0[first / 8]),
+        };
+        if end - start == 8 {
+            return v;
+        }
+        simd.blend(start, zero, simd.blend(end, v, zero))
+    }
+
     /// The values of a channel, one by one.
     #[inline(never)]
     fn gather(&self, at: isize) -> [f32; LINE] {

@@ -2,17 +2,18 @@
 //! pruned in blocks.
 //!
 //! ```text
-//! for band of output rows
-//!   for block of input channels         (lines.rs: packed, 24 KiB of it at a time in use)
-//!     for group of up to 8 vectors of pixels
+//! for tile of output pixels             (lines.rs: up to 12 vectors of 16)
+//!   for block of input channels         (packed, 42 KiB of the L1 cache)
+//!     for group of vectors
 //!       for output channel, or group of L    acc += weight * line, for the entries of its list
 //! ```
-//! An entry costs one load of a weight and a multiply-add from memory per vector of 8 pixels: loads bound
-//! it at about three quarters of the multiply-add rate with single channels; with groups of 4 an
-//! input is used four times, and multiply-adds are the bound. Lists ([`Lists`]) are resident ([`count`], [`fill`],
+//! An entry costs one load of a weight and a multiply-add from memory per vector: loads, whole cache lines, bound it at
+//! about two thirds of the multiply-add rate with single channels; with groups of 4 an
+//! input is used four times, and multiply-adds are the bound. With AVX-512 a vector is one register, else two. Sums go to
+//! the L2 cache between blocks, which weighs where few weights are left. Lists ([`Lists`]) are resident ([`count`], [`fill`],
 //! [`run`]: made once, 16 bits for a place and 32 for a weight), or made of a
 //! decoded tile in every call ([`crate::conv_tile`]). Both give the same bits. It loses to dense kernels below about 60 %
-//! zeros, on few pixels and on kernels wider than 9 columns, which lines do not hold. After
+//! zeros, on few pixels and on kernels wider than 9 columns, which it leaves to others. After
 //! Fast Sparse ConvNets (Elsen et al., 2020) and SkimCaffe (Park et al., ICLR 2017).
 //!
 //! Order of summation: one chain per output, from what is there, by input channel and tap. Neither
