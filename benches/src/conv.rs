@@ -941,7 +941,7 @@ mod tests {
         let geometry = shape(31).geometry().unwrap();
         let layer = Layer::new(Isa::detect(), geometry, 50, 1);
         assert!(layer.tiles.len() > 1);
-        for row in measure(&layer, layer.candidates(true), 0, &mut Caches::new(false)) {
+        for row in measure(&layer, layer.candidates(false), 0, &mut Caches::new(false)) {
             assert!(row.difference < 1e-4, "{} {}", row.name, row.difference);
         }
         // Weights that are kept.

@@ -5,9 +5,7 @@
 //! [`TileCost`] prices. Public for `bench fit`, which finds the prices.
 
 use crate::cost_table as table;
-pub use crate::cost_table::{
-    FEW_TILES, LinearCost, ListCost, Table, TileCost, Vectors, WEIGHTS, Weights,
-};
+pub use crate::cost_table::{LinearCost, ListCost, Table, TileCost, Vectors, WEIGHTS, Weights};
 use crate::weights::LayerInfo;
 use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
@@ -25,16 +23,25 @@ pub struct Work {
     pub product: f64,
     pub strided: f64,
     pub present: f64,
+    pub odd: f64,
     pub input: f64,
+    pub copy: f64,
     pub output: f64,
     pub far: f64,
     pub row: f64,
     pub pixel: f64,
+    pub call: f64,
     pub weight: f64,
     pub few: f64,
 }
 
 impl TileCost {
+    /// Counts the work of a convolution of one image.
+    pub fn work(&self, shape: &ConvShape, calls: Calls, density: f64) -> Work {
+        let ways = (self.vectors, self.few_tiles);
+        work(self.algorithm, ways, shape, calls, density)
+    }
+
     /// Nanoseconds.
     pub fn ns(&self, work: &Work, weights: Weights) -> f64 {
         let column = weights as usize;
@@ -42,6 +49,9 @@ impl TileCost {
         self.product * work.product
             + self.strided * work.strided
             + self.present * work.present
+            + self.odd * work.odd
+            + self.copy * work.copy
+            + self.call * work.call
             + self.input * work.input
             + self.output * work.output
             + self.far * work.far
@@ -83,10 +93,10 @@ pub(crate) fn conv(
         .iter()
         .map(|t| [t.panels, t.k_len].map(|n| n as usize));
     let (cut, slower) = cut.unzip();
-    let passes = if kept && dcz_kernels::joins(algorithm) {
-        joined_passes(shape)
+    let calls = if kept && dcz_kernels::joins(algorithm) {
+        Calls::joined(shape)
     } else {
-        passes(shape, tiles, cut.as_ref())
+        Calls::new(shape, tiles, cut.as_ref())
     };
     let weights = match form {
         TileForm::I8 => Weights::I8,
@@ -94,37 +104,62 @@ pub(crate) fn conv(
         TileForm::Lut => Weights::Lut,
         TileForm::F32 => Weights::Float,
     };
-    let ns = cost.ns(
-        &work(algorithm, cost.vectors, shape, passes, density),
-        weights,
-    );
+    let ns = cost.ns(&cost.work(shape, calls, density), weights);
     Some(ms(slower.unwrap_or(1.0) * ns * images as f64))
 }
 
-/// How often the input of a layer is packed or transformed: a tile (panels, and part of k) that is a part of k packs a part
-/// of the channels.
-pub fn passes(
-    shape: &ConvShape,
-    tiles: impl Iterator<Item = [usize; 2]>,
-    cut: Option<&winograd::TileCut>,
-) -> f64 {
-    let k = shape.k().max(1) as f64;
-    let of_tile = |[panels, k_len]: [usize; 2]| match cut {
-        Some(cut) => panels.div_ceil(cut.panels.max(1)) as f64,
-        None => panels.div_ceil(CHUNK) as f64 * k_len as f64 / k,
-    };
-    // Depthwise: once. On one strip it stays transformed from tile to tile.
-    let once = shape.is_depthwise() || cut.is_some_and(|cut| cut.single && shape.groups == 1);
-    if once {
-        return 1.0;
-    }
-    let passes = tiles.map(of_tile).sum::<f64>() / shape.groups.max(1) as f64;
-    passes.max(1.0)
+/// How a layer is cut into calls of its kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// How often its input is packed or transformed: a tile that is a part of k packs a part of the channels.
+    pub passes: f64,
+    /// Panels that are missing for pairs, over those there are.
+    pub odd: f64,
 }
 
-/// The same where all tiles are there and computed together.
-pub fn joined_passes(shape: &ConvShape) -> f64 {
-    shape.panels_per_group().div_ceil(CHUNK).max(1) as f64
+impl Calls {
+    /// Of tiles of so many panels and so much of k. `cut` is how Winograd goes about it.
+    pub fn new(
+        shape: &ConvShape,
+        tiles: impl Iterator<Item = [usize; 2]>,
+        cut: Option<&winograd::TileCut>,
+    ) -> Calls {
+        let (mut passes, mut odd, mut all) = (0.0, 0.0, 0.0);
+        let k = shape.k().max(1) as f64;
+        for [panels, k_len] in tiles {
+            let share = k_len as f64 / k;
+            passes += match cut {
+                Some(cut) => panels.div_ceil(cut.panels.max(1)) as f64,
+                None => panels.div_ceil(CHUNK) as f64 * share,
+            };
+            odd += (panels % 2) as f64 * share;
+            all += panels as f64 * share;
+        }
+        // Depthwise: once. On one strip it stays transformed from tile to tile.
+        let once = shape.is_depthwise() || cut.is_some_and(|cut| cut.single && shape.groups == 1);
+        let passes = if once {
+            1.0
+        } else {
+            (passes / shape.groups.max(1) as f64).max(1.0)
+        };
+        let odd = odd / f64::max(all, 1.0);
+        Calls { passes, odd }
+    }
+
+    /// The same where all tiles are there and computed together.
+    pub fn joined(shape: &ConvShape) -> Calls {
+        let panels = shape.panels_per_group().max(1);
+        Calls {
+            passes: panels.div_ceil(CHUNK) as f64,
+            odd: (panels % 2) as f64 / panels as f64,
+        }
+    }
+
+    /// All in one.
+    pub const ONE: Calls = Calls {
+        passes: 1.0,
+        odd: 0.0,
+    };
 }
 
 /// A convolution with transformed weights in memory, in f32 or 16 bits.
@@ -142,7 +177,7 @@ pub(crate) fn transformed(
     } else {
         Weights::Transformed
     };
-    let ns = cost.ns(&work(algorithm, cost.vectors, shape, 1.0, 1.0), weights);
+    let ns = cost.ns(&cost.work(shape, Calls::ONE, 1.0), weights);
     Some(ms(level_factor(level) * ns * images as f64))
 }
 
@@ -153,20 +188,20 @@ pub struct ListWork {
     pub product: f64,
     pub entry: f64,
     pub list: f64,
-    pub input: f64,
+    pub copy: f64,
     pub output: f64,
     pub row: f64,
 }
 
 /// Counts the work of lists of groups of `group` output channels with so many entries.
 pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64) -> ListWork {
-    let count = shape.out_h * shape.out_w.div_ceil(vectors.lanes.max(1));
+    let tiling = sparse::tiling(shape);
     let lists = sparse::starts_len(shape, group).saturating_sub(1) as f64;
     ListWork {
-        product: entries as f64 * vectors.cost(count),
+        product: entries as f64 * vectors.of_tiles(&tiling),
         entry: entries as f64,
-        list: lists * count.div_ceil(vectors.sizes[0].max(1)) as f64,
-        input: (shape.in_channels * shape.in_h * shape.in_w) as f64,
+        list: lists * tiling.tiles.iter().sum::<usize>() as f64,
+        copy: (shape.in_channels * tiling.pieces) as f64,
         output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
         row: (shape.out_channels * shape.out_h) as f64,
     }
@@ -178,7 +213,7 @@ impl ListCost {
         self.product * work.product
             + self.entry * work.entry
             + self.list * work.list
-            + self.input * work.input
+            + self.copy * work.copy
             + self.output * work.output
             + self.row * work.row
     }
@@ -228,14 +263,15 @@ pub(crate) fn fft(costs: &Table, operations: f64, images: usize) -> f64 {
     ms(costs.fft_operation * operations * images as f64)
 }
 
-/// Counts the work of a convolution of one image whose input is packed or transformed `passes` times.
+/// See [`TileCost::work`], with how pixels or tiles become vectors and how many tiles are few.
 pub fn work(
     algorithm: ConvAlgo,
-    vectors: Vectors,
+    (vectors, few_tiles): (Vectors, usize),
     shape: &ConvShape,
-    passes: f64,
+    calls: Calls,
     density: f64,
 ) -> Work {
+    let passes = calls.passes;
     let pixels = (shape.out_h * shape.out_w) as f64;
     let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
     let far = outputs * pixels * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
@@ -245,9 +281,10 @@ pub fn work(
         let (m, positions) = (size.tile(), size.positions() as f64);
         let tiles = shape.out_h.div_ceil(m) * shape.out_w.div_ceil(m);
         let weights = (shape.panels() * PANEL * shape.in_per_group()) as f64 * positions;
-        let few = tiles <= FEW_TILES;
-        let filled = if few {
-            FEW_TILES
+        let few = tiles <= few_tiles;
+        // At most 4 are multiplied with a channel per lane.
+        let filled = if tiles <= 4 {
+            4
         } else {
             tiles.next_multiple_of(lanes)
         };
@@ -263,32 +300,46 @@ pub fn work(
             ..Work::default()
         };
     }
-    let count = shape.out_h * shape.out_w.div_ceil(lanes);
-    let computed = lanes as f64 * vectors.cost(count);
+    let tiling = group(algorithm).map(|_| sparse::tiling(shape));
+    let computed = match &tiling {
+        Some(tiling) => 16.0 * vectors.of_tiles(tiling),
+        None => (shape.out_h * shape.out_w.div_ceil(lanes) * lanes) as f64,
+    };
     let macs = outputs * shape.k() as f64 * computed;
-    // A small kernel with a stride does not look at everything.
-    let seen = |axis: usize, size: usize, out: usize| size.min(out * shape.kernel[axis]);
-    let area = (seen(0, shape.in_h, shape.out_h) * seen(1, shape.in_w, shape.out_w)) as f64;
+    let seen = inputs * seen(shape);
     let blocks = match group(algorithm) {
         Some(_) => sparse::input_blocks(shape),
         None => shape.k().div_ceil(K_BLOCK),
     };
     let blocks = blocks.max(1) as f64;
-    let chunks = (shape.panels_per_group().div_ceil(CHUNK) * shape.groups) as f64;
-    let chunks = if shape.is_depthwise() { 1.0 } else { chunks };
+    let (chunks, groups) = if shape.is_depthwise() {
+        (1.0, 1.0)
+    } else {
+        let chunks = shape.panels_per_group().div_ceil(CHUNK) * shape.groups;
+        (chunks as f64, shape.groups as f64)
+    };
     let stored = outputs * pixels * blocks;
     Work {
         product: macs,
         strided: if shape.stride == [1, 1] { 0.0 } else { macs },
         present: macs * density,
-        input: inputs * area * passes,
+        odd: macs * calls.odd,
+        input: seen * passes,
+        copy: inputs * passes * tiling.map_or(0.0, |t| t.pieces as f64),
         output: stored,
         far: far * stored,
         row: outputs * shape.out_h as f64 * blocks,
         pixel: pixels * blocks * chunks,
+        call: pixels * blocks * passes * groups,
         weight: (shape.panels() * PANEL * shape.k()) as f64,
         few: 0.0,
     }
+}
+
+/// Pixels of the input that are looked at: a small kernel with a stride does not see all.
+fn seen(shape: &ConvShape) -> f64 {
+    let seen = |axis: usize, size: usize, out: usize| size.min(out * shape.kernel[axis]);
+    (seen(0, shape.in_h, shape.out_h) * seen(1, shape.in_w, shape.out_w)) as f64
 }
 
 /// A linear layer of `rows` rows whose weights lie decoded in memory: a tile decoded just before, or all of them `kept`.

@@ -4,6 +4,7 @@
 //! them from measurements (benches/README.md), `bench pick` checks the choices that follow. Nanoseconds per unit, one
 //! thread. Only ratios matter to a choice; another machine shifts all of them alike.
 
+use dcz_kernels::sparse::Tiling;
 use dcz_kernels::{ConvAlgo, Isa, winograd};
 
 mod avx2;
@@ -71,8 +72,12 @@ pub struct TileCost {
     pub strided: f64,
     /// A multiply-add with a weight that is not zero, where zeros are skipped.
     pub present: f64,
+    /// A multiply-add with a panel that is not there, where panels are taken in pairs.
+    pub odd: f64,
     /// An input element (of Winograd: transformed), each time it is packed.
     pub input: f64,
+    /// A piece of a row of the input, copied, where zeros are skipped.
+    pub copy: f64,
     /// An output element (of Winograd: transformed), each time it is stored.
     pub output: f64,
     /// The same on top, where the outputs have more than [`FAR_BYTES`].
@@ -81,16 +86,20 @@ pub struct TileCost {
     pub row: f64,
     /// A pixel, for each block of k and each 8 panels: finding its place.
     pub pixel: f64,
+    /// The same for each call: of tiles that are not computed together.
+    pub call: f64,
     /// A weight, each time it is read and expanded or transformed, by [`Weights`].
     pub weight: [f64; WEIGHTS.len()],
-    /// The same of Winograd on at most [`FEW_TILES`] tiles, where a lane is a channel.
+    /// The same of Winograd on at most `few_tiles` tiles, which products do not hide.
     pub few: [f64; WEIGHTS.len()],
+    /// Winograd only; 0: no number of tiles is few.
+    pub few_tiles: usize,
 }
 
 /// How pixels become vectors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vectors {
-    /// Lanes of a vector; 1: every pixel counts as one.
+    /// Lanes of a vector, where zeros are not skipped; 1: every pixel counts as one.
     pub lanes: usize,
     /// Vectors that are computed together, as often as they fit: the largest number, and what is tried for the rest.
     pub sizes: [usize; 3],
@@ -99,8 +108,14 @@ pub struct Vectors {
 }
 
 impl Vectors {
+    /// What the tiles of a map cost, in vectors.
+    pub(crate) fn of_tiles(&self, tiling: &Tiling) -> f64 {
+        let tiles = tiling.tiles.iter().enumerate();
+        tiles.map(|(n, &tiles)| tiles as f64 * self.cost(n)).sum()
+    }
+
     /// What so many vectors cost, in vectors.
-    pub(crate) fn cost(&self, vectors: usize) -> f64 {
+    fn cost(&self, vectors: usize) -> f64 {
         let (mut left, mut cost) = (vectors, 0.0);
         for size in self.sizes.into_iter().chain([1]) {
             let size = size.max(1);
@@ -118,14 +133,14 @@ pub struct ListCost {
     pub group: usize,
     /// How pixels become vectors.
     pub vectors: Vectors,
-    /// An entry times a vector.
+    /// An entry times a vector of 16.
     pub product: f64,
     /// An entry, once: read from memory.
     pub entry: f64,
-    /// A list, for each group of vectors.
+    /// A list, for each tile of the map.
     pub list: f64,
-    /// An input element, packed.
-    pub input: f64,
+    /// A piece of a row of the input, copied.
+    pub copy: f64,
     /// An output element.
     pub output: f64,
     /// A row of an output channel.
@@ -153,9 +168,6 @@ pub struct LinearCost {
 
 /// Bytes of an output that does not stay in the caches.
 pub(crate) const FAR_BYTES: usize = 8 << 20;
-
-/// Tiles up to which Winograd has a channel per lane.
-pub const FEW_TILES: usize = 4;
 
 /// Share of weights that are not zero up to which lists made in a call are considered for 1x1 kernels: beyond it they take
 /// up to 2.3 times as long as the pointwise kernel (MobileFaceNet under its smallest budget).

@@ -52,12 +52,13 @@ pub(crate) struct Variants<'a> {
 }
 
 impl<'a> Variants<'a> {
-    /// Finds them: the program itself, and programs with smaller arenas.
-    pub(crate) fn new(program: &'a Program, network: &'a Network) -> Variants<'a> {
+    /// Finds them: the program itself, and programs with smaller arenas; with bands for maps too large for caches only, where
+    /// memory does not count.
+    pub(crate) fn new(program: &'a Program, network: &'a Network, only_far: bool) -> Variants<'a> {
         let count = program.steps.len();
         let considered = if count <= MOST_PROGRAM { count } else { 0 };
         let groups: Vec<Vec<Vec<Candidate>>> = (0..considered)
-            .map(|first| candidates(program, network, first))
+            .map(|first| candidates(program, network, first, only_far))
             .collect();
         let all = || groups.iter().flatten().flatten();
         let mut limits: Vec<usize> = all().map(|c| c.need).collect();
@@ -104,8 +105,11 @@ impl<'a> Variants<'a> {
 
 /// Whether bands may pay without a limit on memory: a map is too large for caches.
 pub(crate) fn is_far(program: &Program) -> bool {
-    let far = |life: &Life| life.len * size_of::<f32>() > FAR_BYTES;
-    program.lives.iter().any(far)
+    program.lives.iter().any(|life| far(life.len))
+}
+
+fn far(len: usize) -> bool {
+    len * size_of::<f32>() > FAR_BYTES
 }
 
 /// The cheapest way through the program on which at most `limit` elements are alive, and at most `wanted` where shorter
@@ -155,7 +159,12 @@ fn path(
 }
 
 /// The bands that begin at a step: for each end, one candidate per strip height, tallest first.
-fn candidates(program: &Program, network: &Network, first: usize) -> Vec<Vec<Candidate>> {
+fn candidates(
+    program: &Program,
+    network: &Network,
+    first: usize,
+    only_far: bool,
+) -> Vec<Vec<Candidate>> {
     let mut list = Vec::new();
     let longest = (program.steps.len() - first).min(MAX_STEPS);
     for count in 1..=longest {
@@ -165,6 +174,9 @@ fn candidates(program: &Program, network: &Network, first: usize) -> Vec<Vec<Can
         };
         if !by_rows(last) || last.output.map().n != steps[0].output.map().n {
             break;
+        }
+        if only_far && !steps.iter().any(|step| far(step.output.len())) {
+            continue;
         }
         let most = program.live[first..first + count].iter().max();
         let Some(&most) = most else {

@@ -5,6 +5,7 @@ use crate::liveness::Span;
 use crate::program::{Layout, Place, Program, Value, Work};
 use crate::resident::ResidentForm;
 use dcz_format::graph::Network;
+use dcz_format::layer::{Steps, Values};
 use dcz_kernels::{ALGOS, Isa};
 use serde::Serialize;
 use std::fmt::{self, Write};
@@ -247,7 +248,7 @@ impl Plan {
             steps,
             memory: Memory::default(),
             peak_step,
-            numeric_id: numeric_id(network, program, isa, inputs),
+            numeric_id: 0,
         }
     }
 }
@@ -360,13 +361,23 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
     }
 }
 
-/// FNV-1a over a textual description.
+/// FNV-1a over a textual description, and over the bits of numbers.
 struct Hasher(u64);
+
+const PRIME: u64 = 0x0000_0100_0000_01b3;
+
+impl Hasher {
+    fn bits(&mut self, values: &[f32]) {
+        for value in values {
+            self.0 = (self.0 ^ u64::from(value.to_bits())).wrapping_mul(PRIME);
+        }
+    }
+}
 
 impl Write for Hasher {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         for byte in s.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
         }
         Ok(())
     }
@@ -374,7 +385,12 @@ impl Write for Hasher {
 
 /// What the nodes compute, on which weights, in which order of sums. The batch is left out: it
 /// changes no bit.
-fn numeric_id(network: &Network, program: &Program, isa: Isa, inputs: &[Vec<usize>]) -> u64 {
+pub(crate) fn numeric_id(
+    network: &Network,
+    program: &Program,
+    isa: Isa,
+    inputs: &[Vec<usize>],
+) -> u64 {
     let mut hash = Hasher(0xcbf2_9ce4_8422_2325);
     // Writing to the hasher cannot fail.
     let _ = write!(
@@ -391,7 +407,27 @@ fn numeric_id(network: &Network, program: &Program, isa: Isa, inputs: &[Vec<usiz
         let _ = write!(hash, " {:08x}", constant.crc);
     }
     for layer in &network.layers {
-        let _ = write!(hash, " {:?} {:?}", layer.values, layer.k_order);
+        // Long lists by their bits: as text they would take longer than all other planning.
+        let _ = match &layer.values {
+            Values::Codebook { values, zero_code } => {
+                hash.bits(values);
+                write!(hash, " codebook {zero_code:?}")
+            }
+            Values::Grid {
+                steps: Steps::Channel(steps),
+            } => {
+                hash.bits(steps);
+                write!(hash, " channels")
+            }
+            Values::Grid {
+                steps: Steps::Block { len, steps },
+            } => {
+                hash.bits(steps);
+                write!(hash, " blocks {len}")
+            }
+            values => write!(hash, " {values:?}"),
+        };
+        let _ = write!(hash, " {:?}", layer.k_order);
         for tile in &layer.tiles {
             let _ = write!(hash, " {} {} {:08x}", tile.k, tile.k_len, tile.crc);
         }

@@ -442,10 +442,23 @@ fn thresholds(units: &[Unit]) -> Vec<u64> {
 
 /// The candidate of every unit, within `room` bytes; `None` when nothing fits.
 pub(crate) fn select(units: &[Unit], room: Option<u64>) -> Option<Vec<usize>> {
+    let fastest: Option<Vec<usize>> = units.iter().map(fastest).collect();
     let Some(room) = room else {
-        return units.iter().map(fastest).collect();
+        return fastest;
     };
-    let mut best: Option<(f64, Vec<usize>)> = None;
+    // Greedy upgrades do not always find what no budget would choose, where it fits.
+    let mut best = fastest.and_then(|choice| {
+        let chosen = || {
+            units
+                .iter()
+                .zip(&choice)
+                .filter_map(|(u, &i)| u.candidates.get(i))
+        };
+        let resident = chosen().map(|c| c.resident).fold(0, u64::saturating_add);
+        let scratch = chosen().map(|c| c.scratch).max().unwrap_or(0);
+        let ms = chosen().map(|c| c.ms).sum::<f64>();
+        (resident.saturating_add(scratch) <= room).then_some((ms, choice))
+    });
     for scratch in thresholds(units) {
         let Some(rest) = room.checked_sub(scratch) else {
             break;

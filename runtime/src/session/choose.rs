@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::exec::StepTime;
 use crate::fuse::{self, Variants};
 use crate::lower::lower;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::planner::{self, Fixed, Unit};
 use crate::program::Program;
 use crate::shape::{self, Dims};
@@ -115,7 +115,8 @@ impl Chooser<'_> {
             self.consider(program, &mut best)?;
         } else {
             // One after the other, for the memory that planning takes.
-            let variants = Variants::new(&program, self.network);
+            let only_far = options.memory_budget == MemoryBudget::Max;
+            let variants = Variants::new(&program, self.network, only_far);
             variants
                 .programs()
                 .try_for_each(|program| self.consider(program, &mut best))?;
@@ -182,6 +183,12 @@ impl Chooser<'_> {
         planner::assign_scratch(&mut compiled.program, self.network, threads);
         compiled.plan = self.describe(&compiled.program);
         compiled.plan.threads = threads;
+        compiled.plan.numeric_id = plan::numeric_id(
+            self.network,
+            &compiled.program,
+            self.session.isa,
+            self.inputs,
+        );
         Ok(compiled)
     }
 

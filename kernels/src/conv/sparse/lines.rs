@@ -107,6 +107,16 @@ impl Lines {
         rows.div_ceil(self.height).min(TILE / self.across) * self.across
     }
 
+    /// Vectors of a tile, and pieces of rows that are copied for it from each input channel.
+    pub fn amounts(&self, shape: &ConvShape, tile: &Tile) -> [usize; 2] {
+        let step = self.step(shape);
+        let groups = tile.rows.len().div_ceil(self.height);
+        let last = groups.saturating_sub(1) * step + reach(shape);
+        let rows = (0..self.phases).map(|phase| (last + step).saturating_sub(phase) / step);
+        let pieces = rows.sum::<usize>() * self.height * shape.kernel[1];
+        [groups, pieces].map(|n| n * self.across)
+    }
+
     /// Elements of a block.
     pub fn len(&self) -> usize {
         let lines = self.channels.saturating_mul(self.channel);

@@ -24,7 +24,7 @@ mod lines;
 mod lists;
 
 use self::kernel::{Channels, Groups, Job, Part, Place, Sums, tiles};
-use self::lines::{LINE, Lines};
+use self::lines::{LINE, Lines, TILE};
 use super::{Call, ConvShape, Start, chunks, split_scratch};
 use crate::activation::Epilogue;
 use crate::shape::{View, ViewMut};
@@ -53,6 +53,30 @@ pub fn supports_resident(shape: &ConvShape) -> bool {
 pub fn input_blocks(shape: &ConvShape) -> usize {
     let inputs = shape.in_per_group();
     inputs.div_ceil(Lines::new(shape).channels)
+}
+
+/// What the tiles of a map take beside products, for predictions.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiling {
+    /// Tiles by their number of vectors of 16 outputs.
+    pub tiles: [usize; TILE + 1],
+    /// Pieces of rows that are copied, for each input channel.
+    pub pieces: usize,
+}
+
+/// See [`Tiling`].
+pub fn tiling(shape: &ConvShape) -> Tiling {
+    let lines = Lines::new(shape);
+    let mut tiling = Tiling {
+        tiles: [0; TILE + 1],
+        pieces: 0,
+    };
+    for tile in tiles(&lines, shape, &(0..shape.out_h)) {
+        let [vectors, pieces] = lines.amounts(shape, &tile);
+        tiling.tiles[vectors.min(TILE)] += 1;
+        tiling.pieces += pieces;
+    }
+    tiling
 }
 
 /// Rows of weights of a block.
