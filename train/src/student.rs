@@ -31,8 +31,10 @@ const DEAD_ZONE: f32 = 0.12;
 const STARTED_SLACK: f64 = 1.2;
 /// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
 /// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
-/// once, while a coarse weight must travel half a step before anything changes.
-const FINE: f64 = 0.05;
+/// once, while a coarse weight must travel half a step before anything changes. A student that begins as another file is near its
+/// goal and needs less.
+const FINE: f64 = 0.2;
+const FINE_STARTED: f64 = 0.05;
 
 /// A layer in training.
 #[derive(Clone, Debug)]
@@ -51,6 +53,7 @@ pub struct Layer {
     pub costs: Costs,
     k: usize,
     scale: f64,
+    fine: f64,
     sparsity: (f64, f64),
     units: Units,
     dead_zone: f32,
@@ -75,6 +78,7 @@ pub struct Student {
     /// By constant id.
     pub constants: Vec<Constant>,
     fixed_bytes: f64,
+    fine: f64,
     /// What coded layers really take, relative to the estimate.
     pub coding: f64,
 }
@@ -96,7 +100,7 @@ fn spread(values: &[f32]) -> f64 {
 }
 
 impl Layer {
-    fn new(layer: &TrainLayer) -> Layer {
+    fn new(layer: &TrainLayer, fine: f64) -> Layer {
         let weights = layer.start.clone().unwrap_or_else(|| layer.weights.clone());
         let scale = spread(&weights);
         let (log_steps, dead_zone, limit) = match &layer.grid {
@@ -125,6 +129,7 @@ impl Layer {
             costs: Costs::default(),
             k: layer.shape.k(),
             scale: if scale > 0.0 { scale } else { 1e-3 },
+            fine,
             sparsity: (first.min(layer.sparsity), layer.sparsity),
             units: Units::new(&layer.shape, if pruned { layer.block } else { 1 }),
             weights,
@@ -213,7 +218,7 @@ impl Layer {
         for (row, sum) in sums.iter().enumerate().filter(|_| !steps.is_empty()) {
             gradient[row % steps.len()] += sum;
         }
-        let rate = (rate * FINE) as f32;
+        let rate = (rate * self.fine) as f32;
         self.step_moments
             .step(&mut self.log_steps, &gradient, &[], rate, step);
     }
@@ -223,7 +228,7 @@ impl Layer {
         let sum: f64 = steps.iter().copied().map(f64::from).sum();
         match steps.len() {
             0 => self.scale,
-            count => (sum / count as f64).max(FINE * self.scale),
+            count => (sum / count as f64).max(self.fine * self.scale),
         }
     }
 
@@ -283,8 +288,11 @@ impl Student {
                 scale: if scale > 0.0 { scale } else { 1e-2 },
             }
         });
+        let started = task.layers.iter().any(|l| l.start.is_some());
+        let fine = if started { FINE_STARTED } else { FINE };
         let mut student = Student {
-            layers: task.layers.iter().map(Layer::new).collect(),
+            layers: task.layers.iter().map(|l| Layer::new(l, fine)).collect(),
+            fine,
             constants: constants.collect(),
             fixed_bytes: options.fixed_bytes as f64,
             coding: 1.0,
@@ -292,7 +300,6 @@ impl Student {
         student.measure();
         if let Some(size) = options.size {
             // Weights that are rounded already would be rounded twice: what is a little too large is left to training.
-            let started = task.layers.iter().any(|l| l.start.is_some());
             let slack = if started { STARTED_SLACK } else { 1.0 };
             if student.bytes() > slack * size as f64 {
                 student.coarsen(size as f64);
@@ -462,7 +469,7 @@ impl Student {
             }
             let gradient = sink.take();
             if gradient.len() == constant.values.len() {
-                let rate = (rate * FINE * constant.scale) as f32;
+                let rate = (rate * self.fine * constant.scale) as f32;
                 constant
                     .moments
                     .step(&mut constant.values, &gradient, &[], rate, step);

@@ -81,7 +81,7 @@ pub struct Options {
     pub budget: Budget,
     /// Images per step.
     pub batch: usize,
-    /// Step of the optimiser in standard deviations of each layer, at its largest.
+    /// Step of the optimiser in steps of each layer's grid (without one: its standard deviation), at its largest.
     pub learning_rate: f64,
     /// Seed of everything random.
     pub seed: u64,

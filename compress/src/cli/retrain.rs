@@ -41,7 +41,7 @@ pub struct RetrainArguments {
     /// Images per step
     #[arg(long, value_name = "N", requires = "retrain", default_value_t = 16)]
     batch: usize,
-    /// Largest step of the optimiser, in standard deviations of each layer
+    /// Largest step of the optimiser, in steps of each layer's grid
     #[arg(long, value_name = "R", requires = "retrain", default_value_t = 0.01, value_parser = positive)]
     learning_rate: f64,
     /// How pictures are changed before teacher and student see them: none, or flip, geometry, colour, blur, noise, erase, blend
