@@ -82,7 +82,9 @@ pub fn binary(
     out_strides: Dims,
 ) {
     let nest = Nest::new(dims, [a.strides, b.strides, out_strides]);
-    with_operation!(kind, nested(&nest, a.data, b.data, out));
+    let (len, steps) = nest.inner();
+    // One loop over the rows for all operations.
+    nest.outer(|at| with_operation!(kind, row(len, steps, at, a.data, b.data, out)));
 }
 
 /// `target = target op b` over `dims` with any strides, or `b op target` when `b_first`; `target` has
@@ -96,25 +98,37 @@ pub fn binary_update(
     b_first: bool,
 ) {
     let nest = Nest::new(dims, [target_strides, b.strides]);
-    if b_first {
-        with_operation!(kind, update_reversed(&nest, target, b.data));
-    } else {
-        with_operation!(kind, update(&nest, target, b.data));
-    }
+    let (len, steps) = nest.inner();
+    nest.outer(|at| {
+        if b_first {
+            with_operation!(kind, update_reversed(len, steps, at, target, b.data));
+        } else {
+            with_operation!(kind, update(len, steps, at, target, b.data));
+        }
+    });
 }
 
 fn update_reversed(
-    nest: &Nest<2>,
+    len: usize,
+    steps: [usize; 2],
+    at: [usize; 2],
     target: &mut [f32],
     b: &[f32],
-    f: impl Fn(f32, f32) -> f32 + Copy,
+    f: impl Fn(f32, f32) -> f32,
 ) {
-    update(nest, target, b, |t, b| f(b, t));
+    update(len, steps, at, target, b, |t, b| f(b, t));
 }
 
-fn update(nest: &Nest<2>, target: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) {
-    let (len, steps) = nest.inner();
-    nest.outer(|[at, at_b]| match steps {
+/// The innermost loop: `len` elements from offsets `at` on, `steps` apart.
+fn update(
+    len: usize,
+    steps: [usize; 2],
+    [at, at_b]: [usize; 2],
+    target: &mut [f32],
+    b: &[f32],
+    f: impl Fn(f32, f32) -> f32,
+) {
+    match steps {
         [1, 1] => {
             let pairs = target[at..at + len].iter_mut().zip(&b[at_b..at_b + len]);
             pairs.for_each(|(t, &b)| *t = f(*t, b));
@@ -129,18 +143,20 @@ fn update(nest: &Nest<2>, target: &mut [f32], b: &[f32], f: impl Fn(f32, f32) ->
                 *t = f(*t, b[at_b + i * step_b]);
             }
         }
-    });
+    }
 }
 
-fn nested(
-    nest: &Nest<3>,
+/// The same into another place.
+fn row(
+    len: usize,
+    steps: [usize; 3],
+    [at_a, at_b, at_out]: [usize; 3],
     a: &[f32],
     b: &[f32],
     out: &mut [f32],
-    f: impl Fn(f32, f32) -> f32 + Copy,
+    f: impl Fn(f32, f32) -> f32,
 ) {
-    let (len, steps) = nest.inner();
-    nest.outer(|[at_a, at_b, at_out]| match steps {
+    match steps {
         [1, 1, 1] => {
             let (a, b) = (&a[at_a..at_a + len], &b[at_b..at_b + len]);
             for ((o, &a), &b) in out[at_out..at_out + len].iter_mut().zip(a).zip(b) {
@@ -164,5 +180,5 @@ fn nested(
                 out[at_out + i * step_out] = f(a[at_a + i * step_a], b[at_b + i * step_b]);
             }
         }
-    });
+    }
 }
