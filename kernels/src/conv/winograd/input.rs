@@ -13,13 +13,13 @@ use crate::simd::{Long, LongWork, Simd, Work};
 use std::ops::Range;
 
 /// Elements of the buffer for a strip of `rows` x `columns` tiles.
-pub(super) fn buffer<K: Size>(rows: usize, columns: usize) -> usize {
-    rows.saturating_mul(K::T).saturating_mul(line::<K>(columns))
+pub(super) fn buffer(m: usize, rows: usize, columns: usize) -> usize {
+    rows.saturating_mul(m + 2).saturating_mul(line(m, columns))
 }
 
 /// Distance of two buffer rows: the tiles' columns, and room for a vector that starts in the last.
-fn line<K: Size>(columns: usize) -> usize {
-    columns.saturating_mul(K::M).saturating_add(16)
+fn line(m: usize, columns: usize) -> usize {
+    columns.saturating_mul(m).saturating_add(16)
 }
 
 /// Transforms `channels` (of the whole input).
@@ -67,7 +67,7 @@ impl<K: Size> Input<'_, K> {
             buffer,
             ..
         } = self;
-        let line = line::<K>(strip.columns.len());
+        let line = line(K::M, strip.columns.len());
         let tile_row = K::T * line;
         let buffer = &mut buffer[..strip.rows.len() * tile_row];
         // The halo stays zero: zeros transform to zeros.

@@ -252,7 +252,7 @@ pub fn workspace(
     level: usize,
 ) -> usize {
     let cut = Weights::Resident { panels };
-    sized!(size, parts(shape, cut, rows, level)).len()
+    parts(size.tile(), shape, cut, rows, level).len()
 }
 
 /// How [`crate::conv_tile`] goes about tiles of `panels` panels and calls of `rows` rows at a level.
@@ -274,7 +274,7 @@ pub fn tile_cut(
     rows: usize,
     level: usize,
 ) -> TileCut {
-    let parts = sized!(size, parts(shape, Weights::Coded { panels }, rows, level));
+    let parts = parts(size.tile(), shape, Weights::Coded { panels }, rows, level);
     TileCut {
         scratch: parts.len(),
         single: parts.single,
@@ -311,20 +311,21 @@ struct Parts {
     widened: usize,
 }
 
-fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize) -> Parts {
+/// For tiles of `m` x `m` outputs.
+fn parts(m: usize, shape: &ConvShape, weights: Weights, rows: usize, level: usize) -> Parts {
     let Blocking {
         tiles,
         least,
         panels,
     } = BLOCKINGS[level.min(LEVELS - 1)];
-    let positions = K::T * K::T;
+    let positions = (m + 2) * (m + 2);
     let channels = shape.in_per_group().max(1);
     let tiles = match tiles {
         0 => (TARGET / (positions * channels) / 8 * 8).clamp(least, MOST_TILES),
         n => n,
     };
-    let cut = Cut::new::<K>(shape, rows, tiles);
-    let single = cut.is_all::<K>(shape, rows);
+    let cut = Cut::new(m, shape, rows, tiles);
+    let single = cut.is_all(m, shape, rows);
     let pitch = (cut.rows * cut.columns).next_multiple_of(8);
     let input = positions.saturating_mul(channels.saturating_mul(pitch).saturating_add(GAP));
     let of_channels = |n: usize| positions.saturating_mul(weights::stride(n));
@@ -352,8 +353,11 @@ fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize
         input,
         weights,
         sums: panels.min(CHUNK) * positions * (PANEL * pitch + GAP),
-        buffer: input::buffer::<K>(cut.rows, cut.columns)
-            .max(output::buffer::<K>(cut.rows, cut.columns)),
+        buffer: input::buffer(m, cut.rows, cut.columns).max(output::buffer(
+            m,
+            cut.rows,
+            cut.columns,
+        )),
         widened: panels.min(CHUNK) * BLOCK * PANEL,
     }
 }
@@ -362,8 +366,8 @@ fn parts<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, level: usize
 ///
 /// # Panics
 /// When none does.
-fn fitting<K: Size>(shape: &ConvShape, weights: Weights, rows: usize, scratch: usize) -> Parts {
-    let all = (0..LEVELS).map(|level| parts::<K>(shape, weights, rows, level));
+fn fitting(m: usize, shape: &ConvShape, weights: Weights, rows: usize, scratch: usize) -> Parts {
+    let all = (0..LEVELS).map(|level| parts(m, shape, weights, rows, level));
     let mut fitting = all.filter(|parts| parts.len() <= scratch);
     let Some(parts) = fitting.next() else {
         panic!("{scratch} elements of scratch are fewer than any level's");
@@ -438,10 +442,10 @@ fn run_sized<K: Size>(
     let resident = Weights::Resident {
         panels: panels.len(),
     };
-    let parts = fitting::<K>(shape, resident, job.rows.len(), scratch.len());
+    let parts = fitting(K::M, shape, resident, job.rows.len(), scratch.len());
     let mut scratch = Scratch::new(&parts, scratch);
     let channels = 0..shape.in_per_group();
-    for strip in parts.cut.strips::<K>(shape, &job.rows) {
+    for strip in parts.cut.strips(K::M, shape, &job.rows) {
         let mut panel = panels.start;
         while panel < panels.end {
             let (group, end) = group_of(shape, panel, panels.end);
@@ -631,9 +635,9 @@ fn run_tile_sized<K: Size>(isa: Isa, call: Call<'_, '_>) {
     let coded = Weights::Coded {
         panels: tile.panels,
     };
-    let parts = fitting::<K>(shape, coded, call.rows.len(), call.scratch.len());
+    let parts = fitting(K::M, shape, coded, call.rows.len(), call.scratch.len());
     let mut scratch = Scratch::new(&parts, call.scratch);
-    let strips = parts.cut.strips::<K>(shape, &call.rows);
+    let strips = parts.cut.strips(K::M, shape, &call.rows);
     let mut job = Job {
         isa,
         shape,

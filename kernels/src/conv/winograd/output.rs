@@ -13,13 +13,13 @@ use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use std::ops::Range;
 
 /// Elements of the lines of a strip of `rows` x `columns` tiles.
-pub(super) fn buffer<K: Size>(rows: usize, columns: usize) -> usize {
-    rows.saturating_mul(K::M).saturating_mul(line::<K>(columns))
+pub(super) fn buffer(m: usize, rows: usize, columns: usize) -> usize {
+    rows.saturating_mul(m).saturating_mul(line(m, columns))
 }
 
 /// Distance of two lines: a vector may start at the last tile and end behind it.
-fn line<K: Size>(columns: usize) -> usize {
-    columns.saturating_mul(K::M).saturating_add(16)
+fn line(m: usize, columns: usize) -> usize {
+    columns.saturating_mul(m).saturating_add(16)
 }
 
 /// Transforms one panel back and writes output rows `rows`.
@@ -44,7 +44,7 @@ impl Output<'_, '_> {
         let Output {
             isa, strip, buffer, ..
         } = self;
-        let line = line::<K>(strip.columns.len());
+        let line = line(K::M, strip.columns.len());
         let top = strip.rows.start * K::M;
         let left = strip.columns.start * K::M;
         let rows = self.rows.start.max(top)..self.rows.end.min(strip.rows.end * K::M);

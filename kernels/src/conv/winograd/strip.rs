@@ -1,7 +1,6 @@
 //! Strips: rectangles of tiles that are transformed, multiplied and transformed back together.
 //! How a map is cut into strips changes no bit, since tiles lie on a fixed grid of the output.
 
-use super::points::Size;
 use crate::conv::ConvShape;
 use std::ops::Range;
 
@@ -46,7 +45,7 @@ impl Strip {
     }
 }
 
-/// The largest strip.
+/// The largest strip. `m`: output rows and columns of a tile.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
     pub rows: usize,
@@ -55,10 +54,10 @@ pub(super) struct Cut {
 
 impl Cut {
     /// At most `tiles` tiles (but one), of calls of at most `rows` output rows.
-    pub fn new<K: Size>(shape: &ConvShape, rows: usize, tiles: usize) -> Cut {
-        let across = shape.out_w.div_ceil(K::M).max(1);
+    pub fn new(m: usize, shape: &ConvShape, rows: usize, tiles: usize) -> Cut {
+        let across = shape.out_w.div_ceil(m).max(1);
         // A call that starts in the middle of a tile row touches one more.
-        let down = (rows.div_ceil(K::M) + 1).clamp(1, shape.out_h.div_ceil(K::M).max(1));
+        let down = (rows.div_ceil(m) + 1).clamp(1, shape.out_h.div_ceil(m).max(1));
         let tiles = tiles.max(1);
         if across > tiles {
             let columns = across.div_ceil(across.div_ceil(tiles));
@@ -72,14 +71,14 @@ impl Cut {
     }
 
     /// Whether one strip holds any call of at most `rows` output rows.
-    pub fn is_all<K: Size>(self, shape: &ConvShape, rows: usize) -> bool {
-        let down = (rows.div_ceil(K::M) + 1).min(shape.out_h.div_ceil(K::M));
-        self.rows >= down && self.columns >= shape.out_w.div_ceil(K::M)
+    pub fn is_all(self, m: usize, shape: &ConvShape, rows: usize) -> bool {
+        let down = (rows.div_ceil(m) + 1).min(shape.out_h.div_ceil(m));
+        self.rows >= down && self.columns >= shape.out_w.div_ceil(m)
     }
 
     /// The strips that cover output rows `rows`.
-    pub fn strips<K: Size>(self, shape: &ConvShape, rows: &Range<usize>) -> Strips {
-        let down = rows.start / K::M..rows.end.div_ceil(K::M);
+    pub fn strips(self, m: usize, shape: &ConvShape, rows: &Range<usize>) -> Strips {
+        let down = rows.start / m..rows.end.div_ceil(m);
         // Balanced.
         let height = down.len().div_ceil(down.len().div_ceil(self.rows));
         Strips {
@@ -87,7 +86,7 @@ impl Cut {
                 rows: height,
                 columns: self.columns,
             },
-            across: shape.out_w.div_ceil(K::M),
+            across: shape.out_w.div_ceil(m),
             next: down.start,
             end: down.end,
             column: 0,
