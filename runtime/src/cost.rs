@@ -15,6 +15,8 @@ use dcz_kernels::{ConvAlgo, ConvShape, Isa, sparse};
 
 /// Panels that share packed input.
 const CHUNK: usize = 8;
+/// Strides beyond this are collected one by one where zeros are skipped.
+const COLLECTED: usize = 2;
 
 /// What a convolution of one image does, as often as it does it: the columns of a [`TileCost`] say what each costs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,14 +34,16 @@ pub struct Work {
     pub pixel: f64,
     pub call: f64,
     pub weight: f64,
+    pub again: f64,
+    pub tile: f64,
     pub few: f64,
 }
 
 impl TileCost {
     /// Counts the work of a convolution of one image.
-    pub fn work(&self, shape: &ConvShape, calls: Calls, density: f64) -> Work {
+    pub fn work(&self, shape: &ConvShape, weights: Weights, calls: Calls, density: f64) -> Work {
         let ways = (self.vectors, self.few_tiles);
-        work(self.algorithm, ways, shape, calls, density)
+        work(self.algorithm, ways, shape, weights, calls, density)
     }
 
     /// Nanoseconds.
@@ -58,6 +62,8 @@ impl TileCost {
             + self.row * work.row
             + self.pixel * work.pixel
             + of(&self.weight) * work.weight
+            + self.again * work.again
+            + self.tile * work.tile
             + of(&self.few) * work.few
     }
 }
@@ -104,7 +110,7 @@ pub(crate) fn conv(
         TileForm::Lut => Weights::Lut,
         TileForm::F32 => Weights::Float,
     };
-    let ns = cost.ns(&cost.work(shape, calls, density), weights);
+    let ns = cost.ns(&cost.work(shape, weights, calls, density), weights);
     Some(ms(slower.unwrap_or(1.0) * ns * images as f64))
 }
 
@@ -177,7 +183,7 @@ pub(crate) fn transformed(
     } else {
         Weights::Transformed
     };
-    let ns = cost.ns(&cost.work(shape, Calls::ONE, 1.0), weights);
+    let ns = cost.ns(&cost.work(shape, weights, Calls::ONE, 1.0), weights);
     Some(ms(level_factor(level) * ns * images as f64))
 }
 
@@ -188,7 +194,10 @@ pub struct ListWork {
     pub product: f64,
     pub entry: f64,
     pub list: f64,
+    pub tile: f64,
+    pub input: f64,
     pub copy: f64,
+    pub strided: f64,
     pub output: f64,
     pub row: f64,
 }
@@ -197,11 +206,17 @@ pub struct ListWork {
 pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64) -> ListWork {
     let tiling = sparse::tiling(shape);
     let lists = sparse::starts_len(shape, group).saturating_sub(1) as f64;
+    let tiles = tiling.tiles.iter().sum::<usize>() as f64;
+    let copy = (shape.in_channels * tiling.pieces) as f64;
+    let collected = shape.stride[1] > COLLECTED;
     ListWork {
         product: entries as f64 * vectors.of_tiles(&tiling),
         entry: entries as f64,
-        list: lists * tiling.tiles.iter().sum::<usize>() as f64,
-        copy: (shape.in_channels * tiling.pieces) as f64,
+        list: lists * tiles,
+        tile: tiles * sparse::input_blocks(shape) as f64,
+        input: shape.in_channels as f64 * seen(shape),
+        copy,
+        strided: if collected { copy } else { 0.0 },
         output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
         row: (shape.out_channels * shape.out_h) as f64,
     }
@@ -213,7 +228,10 @@ impl ListCost {
         self.product * work.product
             + self.entry * work.entry
             + self.list * work.list
+            + self.tile * work.tile
+            + self.input * work.input
             + self.copy * work.copy
+            + self.strided * work.strided
             + self.output * work.output
             + self.row * work.row
     }
@@ -268,6 +286,7 @@ pub fn work(
     algorithm: ConvAlgo,
     (vectors, few_tiles): (Vectors, usize),
     shape: &ConvShape,
+    from: Weights,
     calls: Calls,
     density: f64,
 ) -> Work {
@@ -282,17 +301,26 @@ pub fn work(
         let tiles = shape.out_h.div_ceil(m) * shape.out_w.div_ceil(m);
         let weights = (shape.panels() * PANEL * shape.in_per_group()) as f64 * positions;
         let few = tiles <= few_tiles;
+        let [strips, filled] = winograd::strips(size, shape, 0, lanes);
         // At most 4 are multiplied with a channel per lane.
-        let filled = if tiles <= 4 {
-            4
+        let filled = if tiles <= 4 { 4 } else { filled };
+        let bytes = match from {
+            Weights::Transformed => size_of::<f32>(),
+            Weights::Transformed16 => size_of::<i16>(),
+            // Transformed a few panels at a time.
+            _ => 0,
+        };
+        let again = if weights * bytes as f64 > table::NEAR_BYTES as f64 {
+            weights * strips.saturating_sub(1) as f64
         } else {
-            tiles.next_multiple_of(lanes)
+            0.0
         };
         let (weight, few) = if few { (0.0, weights) } else { (weights, 0.0) };
         let tiles = tiles as f64 * positions;
         return Work {
             product: weights * filled as f64,
             weight,
+            again,
             few,
             input: tiles * inputs * passes,
             output: tiles * outputs,
@@ -319,19 +347,29 @@ pub fn work(
         (chunks as f64, shape.groups as f64)
     };
     let stored = outputs * pixels * blocks;
+    let copies = |t: &sparse::Tiling| inputs * passes * t.pieces as f64;
+    let copy = tiling.as_ref().map_or(0.0, copies);
+    let strided = match &tiling {
+        Some(_) if shape.stride[1] > COLLECTED => copy,
+        None if shape.stride != [1, 1] => macs,
+        _ => 0.0,
+    };
+    let tiles = |t: &sparse::Tiling| t.tiles.iter().sum::<usize>() as f64 * blocks * passes;
     Work {
         product: macs,
-        strided: if shape.stride == [1, 1] { 0.0 } else { macs },
+        strided,
         present: macs * density,
         odd: macs * calls.odd,
         input: seen * passes,
-        copy: inputs * passes * tiling.map_or(0.0, |t| t.pieces as f64),
+        copy,
         output: stored,
         far: far * stored,
         row: outputs * shape.out_h as f64 * blocks,
         pixel: pixels * blocks * chunks,
         call: pixels * blocks * passes * groups,
         weight: (shape.panels() * PANEL * shape.k()) as f64,
+        again: 0.0,
+        tile: tiling.as_ref().map_or(0.0, tiles),
         few: 0.0,
     }
 }

@@ -68,7 +68,8 @@ pub struct TileCost {
     pub vectors: Vectors,
     /// A multiply-add (of Winograd: in the transformed domain, tiles filled up to vectors).
     pub product: f64,
-    /// The same, where inputs are not neighbours because of a stride: on top.
+    /// The same, where inputs are not neighbours because of a stride: on top. Where zeros are skipped: a piece of a row of the
+    /// input that is collected one by one.
     pub strided: f64,
     /// A multiply-add with a weight that is not zero, where zeros are skipped.
     pub present: f64,
@@ -90,6 +91,10 @@ pub struct TileCost {
     pub call: f64,
     /// A weight, each time it is read and expanded or transformed, by [`Weights`].
     pub weight: [f64; WEIGHTS.len()],
+    /// A transformed weight each further time it is read, where all of them are more than the L2 cache holds.
+    pub again: f64,
+    /// A tile of the map and block of k, where zeros are skipped.
+    pub tile: f64,
     /// The same of Winograd on at most `few_tiles` tiles, which products do not hide.
     pub few: [f64; WEIGHTS.len()],
     /// Winograd only; 0: no number of tiles is few.
@@ -139,8 +144,14 @@ pub struct ListCost {
     pub entry: f64,
     /// A list, for each tile of the map.
     pub list: f64,
+    /// A tile of the map and block of k.
+    pub tile: f64,
+    /// An input element.
+    pub input: f64,
     /// A piece of a row of the input, copied.
     pub copy: f64,
+    /// The same on top where it is collected one by one.
+    pub strided: f64,
     /// An output element.
     pub output: f64,
     /// A row of an output channel.
@@ -168,6 +179,9 @@ pub struct LinearCost {
 
 /// Bytes of an output that does not stay in the caches.
 pub(crate) const FAR_BYTES: usize = 8 << 20;
+
+/// Bytes of weights that the L2 cache holds beside other things.
+pub(crate) const NEAR_BYTES: usize = 1 << 20;
 
 /// Share of weights that are not zero up to which lists made in a call are considered for 1x1 kernels: beyond it they take
 /// up to 2.3 times as long as the pointwise kernel (MobileFaceNet under its smallest budget).

@@ -282,6 +282,29 @@ pub fn tile_cut(
     }
 }
 
+/// Strips that cover a map at a level, each of which reads all weights, and their tiles filled up to vectors of `lanes`, for
+/// predictions.
+pub fn strips(size: Winograd, shape: &ConvShape, level: usize, lanes: usize) -> [usize; 2] {
+    sized!(size, strips_sized(shape, level, lanes))
+}
+
+fn strips_sized<K: Size>(shape: &ConvShape, level: usize, lanes: usize) -> [usize; 2] {
+    let parts = parts(
+        K::M,
+        shape,
+        Weights::Resident { panels: 1 },
+        shape.out_h,
+        level,
+    );
+    let strips = parts.cut.strips(K::M, shape, &(0..shape.out_h));
+    strips.fold([0, 0], |[count, tiles], strip| {
+        [
+            count + 1,
+            tiles + strip.tiles().next_multiple_of(lanes.max(1)),
+        ]
+    })
+}
+
 /// Where weights come from.
 #[derive(Clone, Copy)]
 enum Weights {
