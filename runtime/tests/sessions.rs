@@ -315,12 +315,14 @@ fn wide(coding: Coding) -> Net {
 
 #[test]
 fn budgets_buy_speed_and_threads_change_no_bit() {
-    for coding in [Coding::Raw32, Coding::GridChannel, Coding::Codebook] {
+    let codings = [Coding::Raw32, Coding::GridChannel, Coding::Codebook];
+    for (isa, coding) in dcz::Isa::available().flat_map(|isa| codings.map(|coding| (isa, coding))) {
         let model = wide(coding).model();
         let (dims, data) = noise(3, &[2, 32, 21, 19]);
         let plan_of = |budget, threads, max_error: f32| {
             let mut options = SessionOptions::default()
                 .with_threads(threads)
+                .with_isa(isa)
                 .with_memory_budget(budget);
             options.max_relative_error = max_error;
             let mut session = Session::new(&model, options).unwrap();
@@ -335,10 +337,16 @@ fn budgets_buy_speed_and_threads_change_no_bit() {
             let transformed = [dcz::Tier::Winograd, dcz::Tier::Winograd16];
             tiers.filter(|t| transformed.contains(t)).count()
         };
-        assert_eq!(transformed(&full), 3, "{full}");
+        // In vectors of 16, codes are transformed in the call in so little time that keeping them transformed need not pay.
+        if isa.name() != "avx512" {
+            assert_eq!(transformed(&full), 3, "{full}");
+        }
         // The same plan for one image: the same bits.
+        let two = SessionOptions::default()
+            .with_threads(Threads::Own(2))
+            .with_isa(isa);
         let one = run(
-            &mut session(&model, Threads::Own(2)),
+            &mut Session::new(&model, two).unwrap(),
             &[(vec![1, 32, 21, 19], data[..32 * 21 * 19].to_vec())],
         );
         assert_eq!(one[0], reference[0][..one[0].len()]);

@@ -85,7 +85,6 @@ impl Groups<1> for Channels<1> {
     const LONG: &'static [(usize, Run<1>)] = &[
         (12, long::<1, 12, 1>),
         (8, long::<1, 8, 1>),
-        (6, long::<1, 6, 1>),
         (4, long::<1, 4, 1>),
         (2, long::<1, 2, 2>),
         (1, long::<1, 1, 2>),
@@ -101,7 +100,6 @@ impl Groups<1> for Channels<1> {
 impl Groups<2> for Channels<2> {
     const LONG: &'static [(usize, Run<2>)] = &[
         (8, long::<2, 8, 1>),
-        (6, long::<2, 6, 1>),
         (4, long::<2, 4, 1>),
         (2, long::<2, 2, 2>),
         (1, long::<2, 1, 4>),

@@ -27,7 +27,8 @@ impl<K: Size> Transform<'_, K> {
     /// One copy of the code for all callers.
     #[inline(never)]
     pub(super) fn run_on(self, isa: Isa) {
-        if isa.has_long() && self.is_coded() {
+        // F(6,3) is for large maps, where weights count little.
+        if K::M < 6 && isa.has_long() && self.is_coded() {
             isa.run_long(self);
         } else {
             isa.run(self);
