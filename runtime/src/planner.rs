@@ -472,8 +472,9 @@ pub(crate) fn select(units: &[Unit], room: Option<u64>) -> Option<Vec<usize>> {
     best.map(|(_, choice)| choice)
 }
 
-/// The fastest candidate; of those that the prediction cannot tell apart from it, the smallest. Decoding in every run is
-/// real work, however little.
+/// The fastest candidate; of those that the prediction cannot tell apart from it, the one that keeps least. Decoding in every
+/// run is real work, however little. Scratch does not count: how much of it finds a place in the arena depends on the batch,
+/// on which this choice must not depend.
 fn fastest(unit: &Unit) -> Option<usize> {
     let candidate = |i: usize| unit.candidates[i];
     let all = 0..unit.candidates.len();
@@ -485,8 +486,7 @@ fn fastest(unit: &Unit) -> Option<usize> {
     all.filter(|&i| candidate(i).ms <= least || equal(candidate(i)))
         .min_by(|&a, &b| {
             let (a, b) = (candidate(a), candidate(b));
-            let bytes = |c: Candidate| c.resident.saturating_add(c.scratch);
-            bytes(a).cmp(&bytes(b)).then(a.ms.total_cmp(&b.ms))
+            a.resident.cmp(&b.resident).then(a.ms.total_cmp(&b.ms))
         })
 }
 
