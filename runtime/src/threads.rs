@@ -89,19 +89,21 @@ impl Team {
         match self {
             Team::Own(team) if items.len() > 1 => team.for_each(items, &f),
             Team::Pool(pool) if items.len() > 1 => {
-                use rayon::iter::{
-                    IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
-                };
-                pool.install(|| {
-                    items
-                        .par_iter_mut()
-                        .enumerate()
-                        .for_each(|(i, item)| f(i, item))
-                });
+                pool.install(|| halves(0, items, &f));
             }
             _ => inline(items, &f),
         }
     }
+}
+
+/// All items on the threads of the current rayon pool, `first` being the number of the first one.
+fn halves<T: Send, F: Fn(usize, &mut T) + Sync>(first: usize, items: &mut [T], f: &F) {
+    if let [item] = items {
+        return f(first, item);
+    }
+    let (low, high) = items.split_at_mut(items.len() / 2);
+    let second = first + low.len();
+    rayon::join(|| halves(first, low, f), || halves(second, high, f));
 }
 
 /// All items on the calling thread.
