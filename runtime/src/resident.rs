@@ -268,10 +268,8 @@ fn each<'a, J: Send>(
             loader.outcome = f(loader, job);
         }
     });
-    let outcomes = loaders.iter_mut();
-    outcomes
-        .map(|l| std::mem::replace(&mut l.outcome, Ok(())))
-        .collect()
+    let mut outcomes = loaders.iter_mut();
+    outcomes.try_for_each(|l| std::mem::replace(&mut l.outcome, Ok(())))
 }
 
 /// Where a tile of a layer goes.
