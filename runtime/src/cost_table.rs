@@ -81,7 +81,7 @@ pub struct TileCost {
     pub copy: f64,
     /// An output element (of Winograd: transformed), each time it is stored.
     pub output: f64,
-    /// The same on top, where the outputs have more than [`FAR_BYTES`].
+    /// The same on top, where the outputs have more than `FAR_BYTES`.
     pub far: f64,
     /// A row of an output channel, each time it is stored.
     pub row: f64,
