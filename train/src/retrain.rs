@@ -21,6 +21,9 @@ const POINTS: f64 = 20.0;
 const LEAST_STEPS: u64 = 8;
 /// Share of the training over which the wanted size is approached when pruning shrinks the network anyway.
 const SIZE_SLACK: f64 = 0.02;
+/// What the first price of a bit is multiplied by when the student begins as a file that is small enough: coded weights that are all
+/// pulled alike reach zero together, and come back one by one.
+const WITHIN: f64 = 0.02;
 
 /// Channels, height and width of the network's input.
 fn input_dims(network: &Network) -> Result<[usize; 3], Error> {
@@ -303,15 +306,15 @@ impl Run<'_> {
         let Some(size) = self.options.size else {
             return 0.0;
         };
+        // Slightly below: the estimate is corrected only now and then.
+        let wanted = size as f64 * (1.0 - SIZE_SLACK * 0.25);
+        let bytes = self.student.bytes();
         let mut controller = match self.progress.integral {
             Some(integral) => Controller { integral },
+            None if self.student.started && bytes <= wanted => Controller::new(loss * WITHIN),
             None => Controller::new(loss),
         };
-        // Slightly below: the estimate is corrected only now and then.
-        let multiplier = controller.update(
-            self.student.bytes(),
-            size as f64 * (1.0 - SIZE_SLACK * 0.25),
-        );
+        let multiplier = controller.update(bytes, wanted);
         self.progress.integral = Some(controller.integral);
         multiplier
     }

@@ -79,6 +79,8 @@ pub struct Student {
     pub constants: Vec<Constant>,
     fixed_bytes: f64,
     fine: f64,
+    /// It begins as another file.
+    pub started: bool,
     /// What coded layers really take, relative to the estimate.
     pub coding: f64,
 }
@@ -293,6 +295,7 @@ impl Student {
         let mut student = Student {
             layers: task.layers.iter().map(|l| Layer::new(l, fine)).collect(),
             fine,
+            started,
             constants: constants.collect(),
             fixed_bytes: options.fixed_bytes as f64,
             coding: 1.0,
