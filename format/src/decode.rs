@@ -188,7 +188,7 @@ impl TileDecoder {
                 order_ks = order_ks.max(ks);
                 kept_orders.max(orders)
             } else {
-                1
+                kept_orders.max(orders.min(1))
             };
         }
         if container.source().bytes().is_some() {
