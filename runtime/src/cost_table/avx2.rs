@@ -3,6 +3,7 @@
 //! Fitted (non-negative least squares of relative error, outliers weighed down) to `bench conv --zeros 0,50,80 --json` of
 //! November 2026. Median error: dense 6 percent, sparse 5, Winograd 6 (worst 30 with 4 channels). What kept weights of
 //! Winograd cost is more than fitted, since they come from main memory in a network; wide tables are a guess.
+//! The rows of sparse kernels are older than these kernels, and packing for lists is a guess, until `bench fit` has run there.
 
 use super::{LinearCost, ListCost, Table, TileCost, Vectors};
 use dcz_kernels::ConvAlgo;
