@@ -1,4 +1,5 @@
-//! What a process really uses, as the operating system counts it.
+//! What a process really uses, as the operating system counts it, and what the allocator gives back. `unsafe` is here for the
+//! one call of the C library that does the latter.
 
 use serde::Serialize;
 
@@ -35,6 +36,21 @@ pub fn process_memory() -> ProcessMemory {
         resident: field("VmRSS"),
         anonymous: field("RssAnon"),
         file: field("RssFile"),
+    }
+}
+
+/// Gives free pages of the heap back to the system. Planning makes many small objects that live for milliseconds; without this
+/// their pages stay with the process beside the session's own memory (0.6 MB with 60 layers), since what outlives them lies
+/// above. For sessions that give mapped pages back too; elsewhere than with glibc nothing happens.
+pub(crate) fn give_back_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: the signature is that of glibc's <malloc.h>; the call may be made from any thread at any time and gives back only
+        // pages that hold no allocated object. A program with another global allocator keeps its memory as it is.
+        unsafe { malloc_trim(0) };
     }
 }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Exec, Io, StepTime, Worker};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
 use crate::liveness::Span;
+use crate::memory::give_back_heap;
 use crate::model::Model;
 use crate::plan::{Memory, Plan};
 use crate::planner::Fixed;
@@ -450,6 +451,9 @@ impl Session {
     fn compile(&mut self, inputs: Vec<Dims>) -> Result<usize> {
         self.load()?;
         let (mut compiled, budget) = self.choose(inputs)?;
+        if self.options.release_pages {
+            give_back_heap();
+        }
         // Plans of other shapes stay while there is room; they share arena, threads and weights.
         while self.cache.len() >= self.options.plan_cache.max(1) {
             self.evict();
