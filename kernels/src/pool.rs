@@ -76,11 +76,10 @@ pub fn pool(
                     shape,
                     rows,
                     first,
-                    count: count(inner),
+                    mean: mean.then(|| count(inner)),
                     line,
                 };
                 let end = match shape.stride[1] {
-                    1 | 2 if mean => isa.run(Means(work)),
                     1 | 2 => isa.run(work),
                     _ => first,
                 };
@@ -131,40 +130,21 @@ struct Windows<'a, 'b> {
     shape: &'a PoolShape,
     rows: Rows<'a>,
     first: usize,
-    /// What the sum of a whole window is divided by.
-    count: f32,
+    /// Means instead: what the sum of a whole window is divided by.
+    mean: Option<f32>,
     line: &'b mut [f32],
 }
-
-/// The means instead.
-struct Means<'a, 'b>(Windows<'a, 'b>);
 
 impl Work for Windows<'_, '_> {
     type Output = usize;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        self.vectors::<S, false>(simd)
-    }
-}
-
-impl Work for Means<'_, '_> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> usize {
-        self.0.vectors::<S, true>(simd)
-    }
-}
-
-impl Windows<'_, '_> {
-    #[inline(always)]
-    fn vectors<S: Simd, const MEAN: bool>(self, simd: S) -> usize {
         let Windows {
             shape,
             rows,
             first,
-            count,
+            mean,
             line,
         } = self;
         let (stride, pad, len) = (shape.stride[1], shape.pads[1], line.len());
@@ -173,7 +153,7 @@ impl Windows<'_, '_> {
         let mut column = first;
         if shape.kernel == [2, 2] && (stride, shape.dilation, rows.count, pad) == (2, [1, 1], 2, 0)
         {
-            column = halves::<S, MEAN>(simd, rows, count, line);
+            column = halves(simd, rows, mean, line);
         }
         while column < len && len >= first + 8 {
             let at = column.min(len - 8);
@@ -181,7 +161,11 @@ impl Windows<'_, '_> {
             if from + reach > rows.width {
                 break;
             }
-            let mut best = simd.splat(if MEAN { 0.0 } else { f32::NEG_INFINITY });
+            let mut best = simd.splat(if mean.is_some() {
+                0.0
+            } else {
+                f32::NEG_INFINITY
+            });
             for i in 0..rows.count {
                 let row = &rows.data[i * rows.step..][..rows.width];
                 for kx in 0..shape.kernel[1] {
@@ -195,15 +179,15 @@ impl Windows<'_, '_> {
                             simd.evens(&pairs)
                         }
                     };
-                    best = match MEAN {
-                        true => simd.add(best, values),
-                        false => simd.max(best, values),
+                    best = match mean {
+                        Some(_) => simd.add(best, values),
+                        None => simd.max(best, values),
                     };
                 }
             }
             let out = &mut line[at..at + 8].as_chunks_mut::<8>().0[0];
             simd.store(best, out);
-            if MEAN {
+            if let Some(count) = mean {
                 for v in out {
                     *v /= count;
                 }
@@ -216,12 +200,7 @@ impl Windows<'_, '_> {
 
 /// The usual case by itself: windows of 2x2 without padding, side by side.
 #[inline(always)]
-fn halves<S: Simd, const MEAN: bool>(
-    simd: S,
-    rows: Rows<'_>,
-    count: f32,
-    line: &mut [f32],
-) -> usize {
+fn halves<S: Simd>(simd: S, rows: Rows<'_>, mean: Option<f32>, line: &mut [f32]) -> usize {
     // Odd columns are even ones from the second on, so one value more is read.
     let vectors = (rows.width.saturating_sub(1) / 16).min(line.len() / 8);
     let above = &rows.data[..16 * vectors + 1];
@@ -232,16 +211,20 @@ fn halves<S: Simd, const MEAN: bool>(
     {
         let above = &above[16 * j..][..17];
         let below = &below[16 * j..][..17];
-        let mut best = simd.splat(if MEAN { 0.0 } else { f32::NEG_INFINITY });
+        let mut best = simd.splat(if mean.is_some() {
+            0.0
+        } else {
+            f32::NEG_INFINITY
+        });
         for from in [&above[..16], &above[1..], &below[..16], &below[1..]] {
             let values = simd.evens(&from.as_chunks().0[0]);
-            best = match MEAN {
-                true => simd.add(best, values),
-                false => simd.max(best, values),
+            best = match mean {
+                Some(_) => simd.add(best, values),
+                None => simd.max(best, values),
             };
         }
         simd.store(best, out);
-        if MEAN {
+        if let Some(count) = mean {
             for v in out {
                 *v /= count;
             }

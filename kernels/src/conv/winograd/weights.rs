@@ -37,8 +37,11 @@ impl<K: Size> Transform<'_, K> {
 
     /// Whether its integers, or codes of a short table, are there to be read, all that vectors of 16 are made for.
     fn is_coded(&self) -> bool {
-        let table = matches!(self.tile.values, TileValues::Lut { lut, .. } if lut.is_half());
-        self.tile.k_len == self.shape.k() && (table || has_integers(self.tile))
+        self.tile.k_len == self.shape.k()
+            && match self.tile.values {
+                TileValues::Lut { lut, .. } => lut.is_half(),
+                _ => has_integers(self.tile),
+            }
     }
 }
 
@@ -82,7 +85,7 @@ impl<K: Size> Transform<'_, K> {
         let table = table(tile);
         let first = self.panel * tile.k_len;
         let all = first..first + tile.k_len;
-        let fast = L::S::FAST && self.is_coded();
+        let fast = L::S::FAST && tile.k_len == shape.k();
         let mut out = self.out;
         let mut channel = self.channels.start;
         let mut translated = [[0; PANEL]; 9 * BLOCK];
@@ -98,7 +101,7 @@ impl<K: Size> Transform<'_, K> {
                     let taps: [&[_]; 9] = std::array::from_fn(|tap| &q[at(tap)..]);
                     Some((taps, rows.channel))
                 }
-                TileValues::Lut { codes, lut } if fast && lut.step() > 0.0 => {
+                TileValues::Lut { codes, lut } if fast && L::N == PANEL && lut.step() > 0.0 => {
                     let codes = &codes.as_chunks().0[all.clone()];
                     for tap in 0..9 {
                         let to = &mut translated[tap * BLOCK..][..count];
@@ -124,13 +127,13 @@ impl<K: Size> Transform<'_, K> {
                         }
                     }
                     None if L::N > PANEL => {
-                        if let TileValues::Lut { codes, lut } = tile.values {
+                        if let TileValues::Lut { codes, .. } = tile.values {
                             let codes = &codes.as_chunks().0[all.clone()];
                             for tap in 0..9 {
                                 let codes = &codes[at(tap)..];
                                 let rows =
                                     [&codes[i * rows.channel], &codes[second * rows.channel]];
-                                g[tap] = lanes.lookup(lut.values(), rows);
+                                g[tap] = lanes.lookup(&table, rows);
                             }
                         }
                     }
