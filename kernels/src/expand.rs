@@ -30,6 +30,9 @@ pub(crate) fn expand_pair(
     let alike = matches!(
         panels.map(|(tile, _)| tile.values),
         [TileValues::F32(_), TileValues::F32(_)] | [TileValues::I8 { .. }, TileValues::I8 { .. }]
+    ) || matches!(
+        panels.map(|(tile, _)| tile.values),
+        [TileValues::Lut { lut: a, .. }, TileValues::Lut { lut: b, .. }] if a.is_half() && std::ptr::eq(a, b)
     );
     if !alike {
         let mut own = [[0.0; PANEL]; K_BLOCK];
@@ -177,7 +180,12 @@ impl LongWork for ExpandPair<'_> {
                             simd.store16(simd.join(simd.load(from), simd.load(and)), to);
                         }
                     }
-                    // Tables and mixtures are none of this work.
+                    (Piece::Codes(from, lut), Piece::Codes(and, _)) => {
+                        for ((to, from), and) in out.iter_mut().zip(from).zip(and) {
+                            simd.store16(simd.lookup_two(lut, from, and), to);
+                        }
+                    }
+                    // Mixtures are none of this work.
                     _ => return,
                 }
                 done += n;
@@ -190,7 +198,7 @@ impl LongWork for ExpandPair<'_> {
 enum Piece<'a, V> {
     F32(&'a [[f32; PANEL]]),
     I8(&'a [[i8; PANEL]], V),
-    Other,
+    Codes(&'a [[u8; PANEL]], &'a [f32; 256]),
 }
 
 impl<'a, V: Copy> Piece<'a, V> {
@@ -204,7 +212,10 @@ impl<'a, V: Copy> Piece<'a, V> {
         let range = (panel * tile.k_len + at) * PANEL..(panel * tile.k_len + end) * PANEL;
         match tile.values {
             TileValues::F32(values) => (Piece::F32(values[range].as_chunks().0), end - at),
-            TileValues::Lut { .. } => (Piece::Other, end - at),
+            TileValues::Lut { codes, lut } => {
+                let codes = codes[range].as_chunks().0;
+                (Piece::Codes(codes, lut.values()), end - at)
+            }
             TileValues::I8 { q, steps } => {
                 let (step, n) = match steps {
                     Steps::Layer(step) => (simd.splat(step), end - at),

@@ -43,12 +43,18 @@ pub fn pool(
     out: &mut ViewMut<'_>,
 ) {
     let (im, om) = (input.map, out.map);
+    let (mut channels, mut widths) = (om.c, [im.w, om.w]);
+    // Windows side by side that fill rows: the rows of all channels are one.
+    let across = [shape.stride[1], shape.dilation[1], shape.pads[1]] == [shape.kernel[1], 1, 0];
+    if across && [im.channel, om.channel, om.w * shape.stride[1]] == [im.w, om.w, im.w] {
+        (channels, widths) = (1, [im.c * im.w, om.c * om.w]);
+    }
     for n in 0..om.n {
         for (i, oy) in rows.clone().enumerate() {
             let (taps, count_y) = window(shape, 0, oy, im.h);
-            for c in 0..om.c {
+            for c in 0..channels {
                 let to = om.at(n, c, i);
-                let line = &mut out.data[to..to + om.w];
+                let line = &mut out.data[to..to + widths[1]];
                 let top = oy * shape.stride[0] + taps.start * shape.dilation[0];
                 let from = input
                     .data
@@ -57,48 +63,38 @@ pub fn pool(
                     data: from.unwrap_or(&[]),
                     count: taps.len(),
                     step: shape.dilation[0] * im.row,
-                    width: im.w,
+                    width: widths[0],
                 };
-                match shape.kind {
-                    PoolKind::Max => {
-                        let first = shape.pads[1].div_ceil(shape.stride[1]).min(line.len());
-                        let work = Largest {
-                            shape,
-                            rows,
-                            first,
-                            line,
-                        };
-                        let end = match shape.stride[1] {
-                            1 | 2 => isa.run(work),
-                            _ => first,
-                        };
-                        for ox in (0..first).chain(end..om.w) {
-                            let columns = window(shape, 1, ox, im.w).0;
-                            let x = ox * shape.stride[1];
-                            let values = rows.each().flat_map(|row| {
-                                columns
-                                    .clone()
-                                    .map(move |kx| row[x + kx * shape.dilation[1] - shape.pads[1]])
-                            });
-                            line[ox] = values.fold(f32::NEG_INFINITY, larger);
-                        }
-                    }
-                    PoolKind::Average => {
-                        line.fill(0.0);
-                        rows.each()
-                            .for_each(|row| each_tap(shape, row, line, |sum, v| sum + v));
-                        for (ox, value) in line.iter_mut().enumerate() {
-                            let (kx, count_x) = window(shape, 1, ox, im.w);
-                            let inside = taps.len() * kx.len();
-                            let padded = count_y * count_x;
-                            let count = if shape.count_include_pad {
-                                padded
-                            } else {
-                                inside
-                            };
-                            *value /= count.max(1) as f32;
-                        }
-                    }
+                let mean = shape.kind == PoolKind::Average;
+                let count = |(kx, count_x): (Range<usize>, usize)| match shape.count_include_pad {
+                    true => (count_y * count_x).max(1) as f32,
+                    false => (taps.len() * kx.len()).max(1) as f32,
+                };
+                let first = shape.pads[1].div_ceil(shape.stride[1]).min(line.len());
+                let inner = (0..shape.kernel[1], shape.kernel[1]);
+                let work = Windows {
+                    shape,
+                    rows,
+                    first,
+                    mean: mean.then(|| count(inner)),
+                    line,
+                };
+                let end = match shape.stride[1] {
+                    1 | 2 => isa.run(work),
+                    _ => first,
+                };
+                for ox in (0..first).chain(end..widths[1]) {
+                    let all = window(shape, 1, ox, widths[0]);
+                    let (columns, x) = (all.0.clone(), ox * shape.stride[1]);
+                    let values = rows.each().flat_map(|row| {
+                        columns
+                            .clone()
+                            .map(move |kx| row[x + kx * shape.dilation[1] - shape.pads[1]])
+                    });
+                    line[ox] = match mean {
+                        true => values.fold(0.0, |sum, v| sum + v) / count(all),
+                        false => values.fold(f32::NEG_INFINITY, larger),
+                    };
                 }
             }
         }
@@ -128,41 +124,50 @@ fn larger(best: f32, v: f32) -> f32 {
     if v > best || v.is_nan() { v } else { best }
 }
 
-/// The largest values of windows from output column `first` on, in whole vectors as far as windows lie within the rows;
-/// answers the first column that is left. Stride 1 or 2.
-struct Largest<'a, 'b> {
+/// The largest values of windows from output column `first` on, in vectors as far as windows lie within the rows (the
+/// last one may repeat some); answers the first column that is left. Stride 1 or 2.
+struct Windows<'a, 'b> {
     shape: &'a PoolShape,
     rows: Rows<'a>,
     first: usize,
+    /// Means instead: what the sum of a whole window is divided by.
+    mean: Option<f32>,
     line: &'b mut [f32],
 }
 
-impl Work for Largest<'_, '_> {
+impl Work for Windows<'_, '_> {
     type Output = usize;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        let Largest {
+        let Windows {
             shape,
             rows,
             first,
+            mean,
             line,
         } = self;
-        let (stride, pad) = (shape.stride[1], shape.pads[1]);
+        let (stride, pad, len) = (shape.stride[1], shape.pads[1], line.len());
         // Columns that a vector reads beyond its first window's first one.
         let reach = (shape.kernel[1] - 1) * shape.dilation[1] + 7 * stride + 1;
         let mut column = first;
         if shape.kernel == [2, 2] && (stride, shape.dilation, rows.count, pad) == (2, [1, 1], 2, 0)
         {
-            column = halves(simd, rows, line);
+            column = halves(simd, rows, mean, line);
         }
-        for out in line[column..].as_chunks_mut::<8>().0 {
-            let from = column * stride - pad;
+        while column < len && len >= first + 8 {
+            let at = column.min(len - 8);
+            let from = at * stride - pad;
             if from + reach > rows.width {
                 break;
             }
-            let mut best = simd.splat(f32::NEG_INFINITY);
-            for row in rows.each() {
+            let mut best = simd.splat(if mean.is_some() {
+                0.0
+            } else {
+                f32::NEG_INFINITY
+            });
+            for i in 0..rows.count {
+                let row = &rows.data[i * rows.step..][..rows.width];
                 for kx in 0..shape.kernel[1] {
                     let values = &row[from + kx * shape.dilation[1]..];
                     let values = match (stride, values.first_chunk::<16>()) {
@@ -174,11 +179,20 @@ impl Work for Largest<'_, '_> {
                             simd.evens(&pairs)
                         }
                     };
-                    best = simd.max(best, values);
+                    best = match mean {
+                        Some(_) => simd.add(best, values),
+                        None => simd.max(best, values),
+                    };
                 }
             }
+            let out = &mut line[at..at + 8].as_chunks_mut::<8>().0[0];
             simd.store(best, out);
-            column += 8;
+            if let Some(count) = mean {
+                for v in out {
+                    *v /= count;
+                }
+            }
+            column = at + 8;
         }
         column
     }
@@ -186,48 +200,37 @@ impl Work for Largest<'_, '_> {
 
 /// The usual case by itself: windows of 2x2 without padding, side by side.
 #[inline(always)]
-fn halves<S: Simd>(simd: S, rows: Rows<'_>, line: &mut [f32]) -> usize {
+fn halves<S: Simd>(simd: S, rows: Rows<'_>, mean: Option<f32>, line: &mut [f32]) -> usize {
     // Odd columns are even ones from the second on, so one value more is read.
-    let count = (rows.width.saturating_sub(1) / 16).min(line.len() / 8);
-    let above = &rows.data[..16 * count + 1];
-    let below = &rows.data[rows.step..][..16 * count + 1];
-    for (j, out) in line.as_chunks_mut::<8>().0[..count].iter_mut().enumerate() {
+    let vectors = (rows.width.saturating_sub(1) / 16).min(line.len() / 8);
+    let above = &rows.data[..16 * vectors + 1];
+    let below = &rows.data[rows.step..][..16 * vectors + 1];
+    for (j, out) in line.as_chunks_mut::<8>().0[..vectors]
+        .iter_mut()
+        .enumerate()
+    {
         let above = &above[16 * j..][..17];
         let below = &below[16 * j..][..17];
-        let mut best = simd.splat(f32::NEG_INFINITY);
+        let mut best = simd.splat(if mean.is_some() {
+            0.0
+        } else {
+            f32::NEG_INFINITY
+        });
         for from in [&above[..16], &above[1..], &below[..16], &below[1..]] {
-            best = simd.max(best, simd.evens(&from.as_chunks().0[0]));
+            let values = simd.evens(&from.as_chunks().0[0]);
+            best = match mean {
+                Some(_) => simd.add(best, values),
+                None => simd.max(best, values),
+            };
         }
         simd.store(best, out);
-    }
-    8 * count
-}
-
-/// Folds the columns of one input row into an output row, tap by tap: long inner loops, and the
-/// same order for every element.
-fn each_tap(shape: &PoolShape, row: &[f32], line: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-    let (stride, pad) = (shape.stride[1], shape.pads[1]);
-    for kx in 0..shape.kernel[1] {
-        let shift = kx * shape.dilation[1];
-        // Output columns whose tap falls into the input.
-        let first = pad.saturating_sub(shift).div_ceil(stride);
-        let end = (row.len() + pad)
-            .saturating_sub(shift)
-            .div_ceil(stride)
-            .min(line.len());
-        if first >= end {
-            continue;
-        }
-        let from = &row[first * stride + shift - pad..];
-        let line = &mut line[first..end];
-        if stride == 1 {
-            line.iter_mut().zip(from).for_each(|(l, &v)| *l = f(*l, v));
-        } else {
-            line.iter_mut()
-                .zip(from.iter().step_by(stride))
-                .for_each(|(l, &v)| *l = f(*l, v));
+        if let Some(count) = mean {
+            for v in out {
+                *v /= count;
+            }
         }
     }
+    8 * vectors
 }
 
 /// The taps of a window that fall into the input, and how many fall into input or padding.

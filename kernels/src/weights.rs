@@ -112,6 +112,11 @@ impl Lut {
         self.values.first_chunk().filter(|_| self.len <= 16)
     }
 
+    /// Whether codes are below 128.
+    pub(crate) fn is_half(&self) -> bool {
+        self.len <= 128
+    }
+
     /// The values over the step, for the codes there are.
     pub(crate) fn multiples(&self) -> &[[i8; 16]] {
         &self.multiples[..self.len.div_ceil(16)]

@@ -108,11 +108,11 @@ pub(super) fn expand_with(
             break;
         };
         let mut next = 0usize;
-        for (place, &bits) in places.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
-            let mut packed = [0; 8];
-            packed.copy_from_slice(&values[next..next + 8]);
-            *place = spread(u64::from_le_bytes(packed), bits).to_le_bytes();
-            next += bits.count_ones() as usize;
+        let places = places.as_chunks_mut::<8>().0;
+        for i in 0..BLOCK {
+            let packed = values[next..].first_chunk().copied().unwrap_or_default();
+            places[i] = spread(u64::from_le_bytes(packed), bits[i]).to_le_bytes();
+            next += bits[i].count_ones() as usize;
         }
         read += next;
         group += BLOCK;

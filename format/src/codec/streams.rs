@@ -141,7 +141,7 @@ fn steps<const N: usize, const STEPS: usize, const WINDOW: usize>(
     let mut written = 0usize;
     for _ in 0..STEPS {
         let entry = entries[ahead as usize & (N - 1)];
-        window[written..written + 8].copy_from_slice(&(entry >> 8).to_le_bytes());
+        *window.get_mut(written..)?.first_chunk_mut()? = (entry >> 8).to_le_bytes();
         written += (entry >> COUNT_SHIFT) as usize;
         ahead >>= entry & BITS_MASK;
     }

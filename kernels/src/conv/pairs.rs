@@ -4,7 +4,7 @@
 //! for group of at most 64 pixels        (whole rows, or a piece of a row)
 //!   for 4 pairs of panels, or what is left
 //!     for 6 pixels, across rows         64 channels x 6 pixels from registers, to the stage
-//!                                       (48 x 8, 32 x 12, 16 x 12)
+//!                                       (48 x 7, 32 x 8, 16 x 12)
 //!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
@@ -75,7 +75,8 @@ impl Panels<'_> {
         bases: &[u32],
         stage: &mut Stage,
     ) -> usize {
-        let most = 24 / P.max(2);
+        // Of two pairs 12 pixels, of three 8, are more than the registers hold once all their inputs are loaded.
+        let most = [12, 12, 8, 7, 6][P];
         let pixels = bases.len();
         let tiles = pixels.div_ceil(most);
         for t in 0..tiles {
@@ -91,9 +92,8 @@ impl Panels<'_> {
             match (P, end - at) {
                 (4, 6) => isa.run_long(Pixels::<P, 6>(tile)),
                 (4, 5) => isa.run_long(Pixels::<P, 5>(tile)),
-                (3, 7) => isa.run_long(Pixels::<P, 7>(tile)),
-                (2, 9..) => isa.run_long(Pixels::<P, 12>(tile)),
-                (2 | 3, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
+                (3, 5..) => isa.run_long(Pixels::<P, 7>(tile)),
+                (2, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
                 (1, 9..) => isa.run_long(Pixels::<P, 12>(tile)),
                 (1, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
                 _ => isa.run_long(Pixels::<P, 4>(tile)),

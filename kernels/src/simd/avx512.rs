@@ -97,6 +97,28 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
+    fn lookup_two(self, lut: &[f32; 256], low: &[u8; 8], high: &[u8; 8]) -> __m512 {
+        let table = lut.as_chunks::<16>().0;
+        // SAFETY: `self` proves AVX-512F; `_mm_loadl_epi64` reads exactly the 8 bytes, the other loads 16 values.
+        unsafe {
+            let low = _mm_loadl_epi64(low.as_ptr().cast());
+            let high = _mm_loadl_epi64(high.as_ptr().cast());
+            let codes = _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(low, high));
+            let mut quarters = [_mm512_setzero_ps(); 4];
+            for i in 0..4 {
+                let low = _mm512_loadu_ps(table[2 * i].as_ptr());
+                let high = _mm512_loadu_ps(table[2 * i + 1].as_ptr());
+                quarters[i] = _mm512_permutex2var_ps(low, codes, high);
+            }
+            let odd = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(32));
+            let upper = _mm512_test_epi32_mask(codes, _mm512_set1_epi32(64));
+            let low = _mm512_mask_blend_ps(odd, quarters[0], quarters[1]);
+            let high = _mm512_mask_blend_ps(odd, quarters[2], quarters[3]);
+            _mm512_mask_blend_ps(upper, low, high)
+        }
+    }
+
+    #[inline(always)]
     fn widen_i16_two(self, low: &[i16; 8], high: &[i16; 8]) -> __m512 {
         // SAFETY: `self` proves AVX-512F; the loads read exactly the 16 bytes.
         unsafe {

@@ -29,6 +29,8 @@ pub(super) trait Lanes: Copy {
     fn rows(self, rows: [<Self::S as Simd>::V; 2]) -> Self::V;
     /// The same of signed bytes.
     fn rows_i8(self, rows: [&[i8; 8]; 2]) -> Self::V;
+    /// The same of codes of a table, below 128 where there is room for two rows.
+    fn lookup(self, lut: &[f32; 256], rows: [&[u8; 8]; 2]) -> Self::V;
     /// `MOST` neighbours of each of `N` places: vector `j` holds value `j` of each.
     fn gather(self, from: &[f32], places: &[u32]) -> [Self::V; MOST];
     /// The first `m` values of each lane to its place, ascending; up to `MOST` are written, for the next place to overwrite.
@@ -119,6 +121,11 @@ impl<S: Simd> Lanes for Eight<S> {
     }
 
     #[inline(always)]
+    fn lookup(self, lut: &[f32; 256], [row, _]: [&[u8; 8]; 2]) -> S::V {
+        self.0.lookup(lut, row)
+    }
+
+    #[inline(always)]
     fn gather(self, from: &[f32], places: &[u32]) -> [S::V; MOST] {
         let mut rows = [self.0.splat(0.0); 8];
         for (row, &place) in rows.iter_mut().zip(&places[..8]) {
@@ -201,6 +208,11 @@ impl<S: Long> Lanes for Sixteen<S> {
     #[inline(always)]
     fn rows_i8(self, [low, high]: [&[i8; 8]; 2]) -> S::L {
         self.0.widen_i8_two(low, high)
+    }
+
+    #[inline(always)]
+    fn lookup(self, lut: &[f32; 256], [low, high]: [&[u8; 8]; 2]) -> S::L {
+        self.0.lookup_two(lut, low, high)
     }
 
     #[inline(always)]

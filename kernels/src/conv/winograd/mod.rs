@@ -236,7 +236,7 @@ fn transform_16_sized<K: Size>(
         .run_on(isa);
         let q = &mut q[panel * len..][..len];
         let scales = &mut scales[panel * positions * PANEL..][..positions * PANEL];
-        exact &= weights::narrow::<K>(tile, panel, form, q, scales);
+        exact &= weights::narrow::<K>(isa, tile, panel, form, q, scales);
     }
     exact
 }

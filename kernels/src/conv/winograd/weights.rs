@@ -35,9 +35,13 @@ impl<K: Size> Transform<'_, K> {
         }
     }
 
-    /// Whether its integers are there to be read, all that vectors of 16 are made for.
+    /// Whether its integers, or codes of a short table, are there to be read, all that vectors of 16 are made for.
     fn is_coded(&self) -> bool {
-        self.tile.k_len == self.shape.k() && has_integers(self.tile)
+        self.tile.k_len == self.shape.k()
+            && match self.tile.values {
+                TileValues::Lut { lut, .. } => lut.is_half(),
+                _ => has_integers(self.tile),
+            }
     }
 }
 
@@ -81,7 +85,7 @@ impl<K: Size> Transform<'_, K> {
         let table = table(tile);
         let first = self.panel * tile.k_len;
         let all = first..first + tile.k_len;
-        let fast = L::S::FAST && self.is_coded();
+        let fast = L::S::FAST && tile.k_len == shape.k();
         let mut out = self.out;
         let mut channel = self.channels.start;
         let mut translated = [[0; PANEL]; 9 * BLOCK];
@@ -97,7 +101,7 @@ impl<K: Size> Transform<'_, K> {
                     let taps: [&[_]; 9] = std::array::from_fn(|tap| &q[at(tap)..]);
                     Some((taps, rows.channel))
                 }
-                TileValues::Lut { codes, lut } if fast && lut.step() > 0.0 => {
+                TileValues::Lut { codes, lut } if fast && L::N == PANEL && lut.step() > 0.0 => {
                     let codes = &codes.as_chunks().0[all.clone()];
                     for tap in 0..9 {
                         let to = &mut translated[tap * BLOCK..][..count];
@@ -122,7 +126,17 @@ impl<K: Size> Transform<'_, K> {
                             g[tap] = lanes.rows_i8(tap_rows);
                         }
                     }
-                    None if L::N > PANEL => {}
+                    None if L::N > PANEL => {
+                        if let TileValues::Lut { codes, .. } = tile.values {
+                            let codes = &codes.as_chunks().0[all.clone()];
+                            for tap in 0..9 {
+                                let codes = &codes[at(tap)..];
+                                let rows =
+                                    [&codes[i * rows.channel], &codes[second * rows.channel]];
+                                g[tap] = lanes.lookup(&table, rows);
+                            }
+                        }
+                    }
                     None => {
                         for (tap, g) in g.iter_mut().enumerate() {
                             if let Some(row) = rows.row(channel + i, tap) {
@@ -325,37 +339,75 @@ fn has_integers(tile: &WeightTile<'_>) -> bool {
 /// position and lane. Exact when the form is made of integers that fit; else rounded to 16 bits
 /// relative to the largest of the position and lane. Returns whether it is exact.
 pub(super) fn narrow<K: Size>(
+    isa: Isa,
     tile: &WeightTile<'_>,
     panel: usize,
     form: &[f32],
     q: &mut [i16],
     scales: &mut [f32],
 ) -> bool {
-    const MOST_I16: f32 = 32_767.0;
     let stride = form.len() / (K::T * K::T);
     let len = stride - GAP;
     let integers = has_integers(tile);
     let mut exact = true;
     for position in 0..K::T * K::T {
-        let from = form[position * stride..][..len].as_chunks::<PANEL>().0;
-        let to = q[position * stride..][..len].as_chunks_mut::<PANEL>().0;
         let scale = scale_of::<K>(tile, panel, position / K::T, position % K::T);
-        for lane in 0..PANEL {
-            let most = from.iter().fold(0f32, |m, v| m.max(v[lane].abs()));
-            let exactly = integers && most <= MOST_I16;
-            let unit = if exactly || most == 0.0 {
-                1.0
-            } else {
-                most / MOST_I16
-            };
-            exact &= exactly || most == 0.0;
-            scales[position * PANEL + lane] = scale[lane] * unit;
-            for (t, f) in to.iter_mut().zip(from) {
-                t[lane] = (f[lane] / unit).round() as i16;
-            }
-        }
+        exact &= isa.run(Narrow {
+            from: form[position * stride..][..len].as_chunks().0,
+            to: q[position * stride..][..len].as_chunks_mut().0,
+            integers,
+            scale,
+            scales: &mut scales[position * PANEL..][..PANEL],
+        });
     }
     exact
+}
+
+/// One position of [`narrow`]; loops over lanes become vectors.
+struct Narrow<'a> {
+    from: &'a [[f32; PANEL]],
+    to: &'a mut [[i16; PANEL]],
+    integers: bool,
+    scale: [f32; PANEL],
+    scales: &'a mut [f32],
+}
+
+impl Work for Narrow<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> bool {
+        const MOST_I16: f32 = 32_767.0;
+        let zero = simd.splat(0.0);
+        let mut most = zero;
+        for v in self.from {
+            let v = simd.load(v);
+            most = simd.max(most, simd.max(v, simd.sub(zero, v)));
+        }
+        let (mut largest, mut units) = ([0.0; PANEL], [1.0; PANEL]);
+        simd.store(most, &mut largest);
+        let mut exact = true;
+        for lane in 0..PANEL {
+            let most = largest[lane];
+            let exactly = self.integers && most <= MOST_I16;
+            exact &= exactly || most == 0.0;
+            if !exactly && most != 0.0 {
+                units[lane] = most / MOST_I16;
+            }
+            self.scales[lane] = self.scale[lane] * units[lane];
+        }
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            for lane in 0..PANEL {
+                // Half away from zero: what is half an integer or more in magnitude is one more.
+                let v = from[lane] / units[lane];
+                let whole = v as i32;
+                let rest = v - whole as f32;
+                let more = i32::from(rest >= 0.5) - i32::from(rest <= -0.5);
+                to[lane] = (whole + more) as i16;
+            }
+        }
+        exact
+    }
 }
 
 /// 16-bit weights of a block back to f32.
