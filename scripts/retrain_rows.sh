@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The rows "with retraining": trains on the calibration photographs only, measures on the pairs, prints one line per file.
 # Usage: scripts/retrain_rows.sh FOLDER sface|dlib|blocks|losses [minutes or, for losses, steps]
+# TRAIN, HELD: folders of 250 x 250 photographs of different persons, to train SFace on and to keep aside (default: the crops in
+# calibration_112, one in 16 kept aside).
 # Needs ../shared (or DCZ_SHARED) and target/release/dcz (or DCZ). Runs go on where they stopped: the folder keeps checkpoints.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +27,9 @@ measure() {
   "$dcz" evaluate "$out/$name.dcz" --pairs "$faces/pairs.txt" --images "$images" --against "$shared/models/$model" --json |
     tee "$out/$name.json"
 }
-sface() { train "$1" sface_float.onnx sface "$faces/calibration_112" "${@:2}"; }
+photographs=${TRAIN:-$faces/calibration_112}
+aside=(${TRAIN:+--landmarks "$faces/landmarks.txt"} ${HELD:+--held-out "$HELD"})
+sface() { train "$1" sface_float.onnx sface "$photographs" "${aside[@]}" "${@:2}"; }
 dlib() { train "$1" dlib_resnet29_150.onnx dlib150 "$faces/calibration" --landmarks "$faces/landmarks.txt" "${@:2}"; }
 
 case $row in
@@ -50,13 +54,13 @@ losses)
     options=(--loss "$loss" --steps "${amount:-200}" ${START:+--start "$START"} ${SIZE:+--retrain-size "$SIZE"})
     if [ "$loss" = ce ]; then
       if [ ! -e "$out/persons" ]; then
-        find "$faces/calibration_112" -name '*.jpg' -printf '%f\n' | sed 's/_[0-9]*\.jpg$//' | sort | uniq -c |
+        find "$photographs" -name '*.jpg' -printf '%f\n' | sed 's/_[0-9]*\.jpg$//' | sort | uniq -c |
           sort -k1,1nr -k2 | awk 'NR <= 128 { print $2 }' | while read -r person; do
           mkdir -p "$out/persons/$person"
-          cp "$faces/calibration_112/$person"_[0-9]*.jpg "$out/persons/$person"
+          cp "$photographs/$person"_[0-9]*.jpg "$out/persons/$person"
         done
       fi
-      train sface_ce sface_float.onnx sface "$out/persons" "${options[@]}"
+      train sface_ce sface_float.onnx sface "$out/persons" "${aside[@]}" "${options[@]}"
     else
       sface "sface_$loss" "${options[@]}"
     fi

@@ -3,6 +3,7 @@
 //! The library's optimiser keeps its moments to itself, so a run could not be continued exactly from a checkpoint; these are
 //! twenty lines. Pruned weights (mask 0) stay exactly zero, and so do their moments.
 
+use crate::ops::vectorised;
 use rayon::prelude::*;
 
 const BETA1: f32 = 0.9;
@@ -38,7 +39,6 @@ impl Moments {
         step: u64,
     ) {
         let adam = Adam::new(rate, step);
-        let arch = pulp::Arch::new();
         let moments = self
             .m
             .par_chunks_mut(CHUNK)
@@ -50,7 +50,10 @@ impl Moments {
             .enumerate()
             .for_each(|(chunk, ((values, gradient), (m, v)))| {
                 let mask = mask.get(chunk * CHUNK..).unwrap_or_default();
-                arch.dispatch(|| adam.apply(values, gradient, m, v, mask));
+                vectorised(
+                    #[inline(always)]
+                    || adam.apply(values, gradient, m, v, mask),
+                );
             });
     }
 }
@@ -83,15 +86,17 @@ impl Adam {
         v: &mut [f32],
         mask: &[u8],
     ) {
-        let moments = m.iter_mut().zip(&mut *v);
-        for ((w, g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
-            *m = BETA1 * *m + (1.0 - BETA1) * g;
-            *v = BETA2 * *v + (1.0 - BETA2) * g * g;
-            *w -= self.rate * (*m * self.correct1) / ((*v * self.correct2).sqrt() + EPSILON);
+        let n = values.len().min(gradient.len()).min(m.len()).min(v.len());
+        let (w, g) = (&mut values[..n], &gradient[..n]);
+        let (m, v) = (&mut m[..n], &mut v[..n]);
+        for i in 0..n {
+            m[i] = BETA1 * m[i] + (1.0 - BETA1) * g[i];
+            v[i] = BETA2 * v[i] + (1.0 - BETA2) * g[i] * g[i];
+            w[i] -= self.rate * (m[i] * self.correct1) / ((v[i] * self.correct2).sqrt() + EPSILON);
         }
-        for (((w, keep), m), v) in values.iter_mut().zip(mask).zip(m).zip(v) {
-            if *keep == 0 {
-                (*w, *m, *v) = (0.0, 0.0, 0.0);
+        for i in 0..n.min(mask.len()) {
+            if mask[i] == 0 {
+                (w[i], m[i], v[i]) = (0.0, 0.0, 0.0);
             }
         }
     }

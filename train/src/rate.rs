@@ -11,6 +11,7 @@
 use rayon::prelude::*;
 
 use crate::ops::quantise::{Quantise, code};
+use crate::ops::vectorised;
 
 /// Bytes of a coded layer over the entropy of its codes: Huffman codes, tables, tiles. Measured on SFace.
 const OVERHEAD: f64 = 1.05;
@@ -38,11 +39,14 @@ fn sum(mut a: Vec<u64>, b: Vec<u64>) -> Vec<u64> {
 fn count(counts: &mut [u64], weights: &[f32], inverse: f32, op: Quantise) {
     let mut codes = [0u8; BLOCK];
     for weights in weights.chunks(BLOCK) {
-        pulp::Arch::new().dispatch(|| {
-            for (q, w) in codes.iter_mut().zip(weights) {
-                *q = code(w * inverse, op.dead_zone, op.limit).abs() as i32 as u8;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (q, w) in codes.iter_mut().zip(weights) {
+                    *q = code(w * inverse, op.dead_zone, op.limit).abs() as i32 as u8;
+                }
+            },
+        );
         for q in &codes[..weights.len()] {
             counts[usize::from(*q & 127)] += 1;
         }
@@ -88,7 +92,10 @@ impl Costs {
             let step = steps[row % steps.len()];
             for (values, weights) in values.chunks_mut(BLOCK).zip(weights.chunks(BLOCK)) {
                 count(&mut counts, weights, 1.0 / step, op);
-                pulp::Arch::new().dispatch(|| op.row(values, weights, step));
+                vectorised(
+                    #[inline(always)]
+                    || op.row(values, weights, step),
+                );
             }
             counts
         });

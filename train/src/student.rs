@@ -16,6 +16,7 @@ use crate::graph::{Constant as Value, Parameters};
 use crate::mask::Units;
 use crate::ops::param::{Param, Pool};
 use crate::ops::quantise::Quantise;
+use crate::ops::vectorised;
 use crate::ops::{tensor, with_floats};
 use crate::optim::{Adam, Moments};
 use crate::rate::{Costs, add_gradient};
@@ -177,7 +178,7 @@ impl Layer {
         let table = self.costs.table();
         let adam = Adam::new((rate * self.unit(&steps)) as f32, step);
         let (k, masked) = (self.k.max(1), !self.mask.is_empty());
-        let (mask, arch) = (&self.mask, pulp::Arch::new());
+        let mask = &self.mask;
         let moments = self
             .moments
             .m
@@ -203,15 +204,19 @@ impl Layer {
                     } else {
                         &[]
                     };
-                    arch.dispatch(|| {
-                        if let Some(step) = step {
-                            sum += op.row_backward(d, w, step);
-                            if per_bit != 0.0 {
-                                sum -= per_bit * add_gradient(&table, w, 1.0 / step, per_bit, d);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            if let Some(step) = step {
+                                sum += op.row_backward(d, w, step);
+                                if per_bit != 0.0 {
+                                    sum -=
+                                        per_bit * add_gradient(&table, w, 1.0 / step, per_bit, d);
+                                }
                             }
-                        }
-                        adam.apply(w, d, m, v, mask);
-                    });
+                            adam.apply(w, d, m, v, mask);
+                        },
+                    );
                 }
                 sum
             })

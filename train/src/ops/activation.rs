@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use dcz_format::graph::Activation;
 use rayon::prelude::*;
 
-use super::{floats, tensor, with_floats};
+use super::{floats, tensor, vectorised, with_floats};
 
 const CHUNK: usize = 1 << 14;
 
@@ -90,36 +90,40 @@ impl CustomOp1 for Elementwise {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = floats(x, layout)?;
-        let arch = pulp::Arch::new();
         let mut y = vec![0.0f32; x.len()];
         y.par_chunks_mut(CHUNK)
             .zip(x.par_chunks(CHUNK))
             .for_each(|(y, x)| {
-                arch.dispatch(|| match self.0 {
-                    Activation::Relu => y.iter_mut().zip(x).for_each(|(y, x)| *y = x.max(0.0)),
-                    kind => y.iter_mut().zip(x).for_each(|(y, x)| *y = value(kind, *x)),
-                });
+                vectorised(
+                    #[inline(always)]
+                    || match self.0 {
+                        Activation::Relu => y.iter_mut().zip(x).for_each(|(y, x)| *y = x.max(0.0)),
+                        kind => y.iter_mut().zip(x).for_each(|(y, x)| *y = value(kind, *x)),
+                    },
+                );
             });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let arch = pulp::Arch::new();
         let dx = with_floats(dy, |dy| {
             with_floats(x, |x| {
                 let mut dx = vec![0.0f32; x.len()];
                 dx.par_chunks_mut(CHUNK)
                     .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
                     .for_each(|(dx, (x, dy))| {
-                        arch.dispatch(|| {
-                            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                                *dx = match self.0 {
-                                    Activation::Relu if *x > 0.0 => *dy,
-                                    Activation::Relu => 0.0,
-                                    kind => derivative(kind, *x) * dy,
-                                };
-                            }
-                        });
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                                    *dx = match self.0 {
+                                        Activation::Relu if *x > 0.0 => *dy,
+                                        Activation::Relu => 0.0,
+                                        kind => derivative(kind, *x) * dy,
+                                    };
+                                }
+                            },
+                        );
                     });
                 Ok(dx)
             })

@@ -13,7 +13,7 @@ use super::conv::Conv;
 use super::depthwise::Depthwise;
 use super::entry::Entry;
 use super::param::Pool;
-use super::{floats, tensor, with_floats};
+use super::{floats, tensor, vectorised, with_floats};
 
 /// What a stage does with the values that its entry gives.
 #[derive(Clone, Debug)]
@@ -61,12 +61,16 @@ impl Stage {
             Product::Depthwise(depthwise) => depthwise.forward(&self.entry, x, y),
             Product::None => {
                 let points = self.entry.points(self.channels);
-                let arch = pulp::Arch::new();
                 let columns = self.columns.max(1);
                 y.par_chunks_mut(columns)
                     .zip(x.par_chunks(columns))
                     .zip(&points)
-                    .for_each(|((y, x), point)| arch.dispatch(|| point.apply(y, x)));
+                    .for_each(|((y, x), point)| {
+                        vectorised(
+                            #[inline(always)]
+                            || point.apply(y, x),
+                        )
+                    });
             }
         }
         Ok(())
@@ -94,7 +98,6 @@ impl Stage {
 
     fn entry_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let points = self.entry.points(self.channels);
-        let arch = pulp::Arch::new();
         let columns = self.columns.max(1);
         let mut sums = vec![[0.0f32; 2]; self.channels];
         dx.par_chunks_mut(columns)
@@ -102,7 +105,10 @@ impl Stage {
             .zip(points.par_iter().zip(&mut sums))
             .for_each(|((dx, (x, dy)), (point, sums))| {
                 dx.copy_from_slice(dy);
-                *sums = arch.dispatch(|| point.backward(dx, x));
+                *sums = vectorised(
+                    #[inline(always)]
+                    || point.backward(dx, x),
+                );
             });
         self.entry.learn(&sums);
     }

@@ -13,6 +13,7 @@ use super::entry::{Entry, Point, add_sums};
 use super::geometry::Window;
 use super::matrix::{GROUPS, matrix, matrix_mut, strip};
 use super::param::{Param, add};
+use super::vectorised;
 
 /// `x [C, N H W]`, `w [O, C/g kh kw]` to `[O, N OH OW]`.
 #[derive(Clone, Debug)]
@@ -193,14 +194,16 @@ impl Block<'_> {
             return Some(x);
         }
         scratch.resize(x.len(), 0.0);
-        let arch = pulp::Arch::new();
         for ((out, x), point) in scratch
             .chunks_exact_mut(count.max(1))
             .zip(x.rows())
             .zip(self.points)
         {
             let x = x.to_slice()?;
-            arch.dispatch(|| point.apply(out, x));
+            vectorised(
+                #[inline(always)]
+                || point.apply(out, x),
+            );
         }
         ArrayView2::from_shape(x.raw_dim(), scratch).ok()
     }
@@ -276,12 +279,14 @@ impl Block<'_> {
         if self.plain {
             return;
         }
-        let arch = pulp::Arch::new();
         let x = self.x.slice(s![.., at..at + d.ncols()]);
         let rows = d.rows_mut().into_iter().zip(x.rows());
         for (((mut d, x), point), sums) in rows.zip(self.points).zip(&mut part.sums) {
             if let (Some(d), Some(x)) = (d.as_slice_mut(), x.to_slice()) {
-                let [bias, slope] = arch.dispatch(|| point.backward(d, x));
+                let [bias, slope] = vectorised(
+                    #[inline(always)]
+                    || point.backward(d, x),
+                );
                 sums[0] += bias;
                 sums[1] += slope;
             }

@@ -12,7 +12,7 @@ use super::entry::{Entry, Point};
 use super::geometry::Window;
 use super::param::Param;
 use super::taps::{Padded, Planes};
-use super::{axpy, dot};
+use super::{axpy, dot, vectorised};
 
 /// `x [C, N H W]`, `w [O, kh kw]` to `[O, N OH OW]`; `O` is a multiple of `C`.
 #[derive(Clone, Debug)]
@@ -114,25 +114,27 @@ impl Depthwise {
         let taps = self.window.taps();
         let points = entry.points(self.channels);
         let nine = self.nine();
-        let arch = pulp::Arch::new();
         y.par_chunks_mut((self.images * out_plane).max(1))
             .enumerate()
             .for_each_init(Planes::default, |planes, (o, y)| {
                 let c = o / self.multiplier;
                 let x = &x[c * self.images * plane..][..self.images * plane];
                 let w = &self.weights.values[o * taps..][..taps];
-                let pairs = y.chunks_exact_mut(out_plane).zip(x.chunks_exact(plane));
+                let mut pairs = y.chunks_exact_mut(out_plane).zip(x.chunks_exact(plane));
                 if let Some(padded) = &nine {
                     padded.prepare(planes);
                     pairs.for_each(|(y, x)| padded.forward(planes, points[c], y, x, w));
                     return;
                 }
-                arch.dispatch(|| {
-                    for (y, x) in pairs {
-                        let a = planes.read(points[c], x);
-                        self.forward_plane(y, a, w);
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (y, x) in pairs.by_ref() {
+                            let a = planes.read(points[c], x);
+                            self.forward_plane(y, a, w);
+                        }
+                    },
+                );
             });
     }
 
@@ -198,23 +200,26 @@ impl Depthwise {
         let (plane, out_plane) = (self.window.plane(), self.window.out_plane());
         let (taps, out_row) = (self.window.taps(), self.images * out_plane);
         let mut sums = [0.0f32; 2];
-        pulp::Arch::new().dispatch(|| {
-            let pairs = dx.chunks_exact_mut(plane).zip(x.chunks_exact(plane));
-            for (n, (dx, x)) in pairs.enumerate() {
-                dx.fill(0.0);
-                let a = planes.read(point, x);
-                for (m, dw) in dw.chunks_exact_mut(taps).enumerate() {
-                    let o = c * self.multiplier + m;
-                    let w = &self.weights.values[o * taps..][..taps];
-                    let dy = &dy[o * out_row + n * out_plane..][..out_plane];
-                    self.input_plane(dx, dy, w);
-                    self.weight_plane(dw, dy, a);
+        vectorised(
+            #[inline(always)]
+            || {
+                let pairs = dx.chunks_exact_mut(plane).zip(x.chunks_exact(plane));
+                for (n, (dx, x)) in pairs.enumerate() {
+                    dx.fill(0.0);
+                    let a = planes.read(point, x);
+                    for (m, dw) in dw.chunks_exact_mut(taps).enumerate() {
+                        let o = c * self.multiplier + m;
+                        let w = &self.weights.values[o * taps..][..taps];
+                        let dy = &dy[o * out_row + n * out_plane..][..out_plane];
+                        self.input_plane(dx, dy, w);
+                        self.weight_plane(dw, dy, a);
+                    }
+                    let [bias, slope] = point.backward(dx, x);
+                    sums[0] += bias;
+                    sums[1] += slope;
                 }
-                let [bias, slope] = point.backward(dx, x);
-                sums[0] += bias;
-                sums[1] += slope;
-            }
-        });
+            },
+        );
         sums
     }
 }

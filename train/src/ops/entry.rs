@@ -8,7 +8,7 @@ use dcz_format::graph::Activation;
 
 use super::activation::{derivative, value};
 use super::param::Param;
-use super::sum;
+use super::{LANES, sum};
 
 /// A function of one value.
 #[derive(Clone, Debug)]
@@ -96,17 +96,30 @@ impl Point {
     #[inline(always)]
     pub(crate) fn apply(self, y: &mut [f32], x: &[f32]) {
         let b = self.bias;
+        let n = y.len().min(x.len());
+        let (y, x) = (&mut y[..n], &x[..n]);
         match self.kind {
-            Kind::Identity => y.iter_mut().zip(x).for_each(|(y, x)| *y = x + b),
-            Kind::Relu => y.iter_mut().zip(x).for_each(|(y, x)| *y = (x + b).max(0.0)),
-            Kind::Slope(p) => y.iter_mut().zip(x).for_each(|(y, x)| {
-                let u = x + b;
-                *y = if u < 0.0 { p * u } else { u };
-            }),
-            Kind::Other(kind) => y
-                .iter_mut()
-                .zip(x)
-                .for_each(|(y, x)| *y = value(kind, x + b)),
+            Kind::Identity => {
+                for i in 0..n {
+                    y[i] = x[i] + b;
+                }
+            }
+            Kind::Relu => {
+                for i in 0..n {
+                    y[i] = (x[i] + b).max(0.0);
+                }
+            }
+            Kind::Slope(p) => {
+                for i in 0..n {
+                    let u = x[i] + b;
+                    y[i] = if u < 0.0 { p * u } else { u };
+                }
+            }
+            Kind::Other(kind) => {
+                for i in 0..n {
+                    y[i] = value(kind, x[i] + b);
+                }
+            }
         }
     }
 
@@ -114,32 +127,47 @@ impl Point {
     #[inline(always)]
     pub(crate) fn backward(self, d: &mut [f32], x: &[f32]) -> [f32; 2] {
         let b = self.bias;
+        let n = d.len().min(x.len());
+        let (d, x) = (&mut d[..n], &x[..n]);
         match self.kind {
             Kind::Identity => [sum(d), 0.0],
             Kind::Relu => {
-                d.iter_mut()
-                    .zip(x)
-                    .for_each(|(d, x)| *d = if x + b > 0.0 { *d } else { 0.0 });
+                for i in 0..n {
+                    d[i] = if x[i] + b > 0.0 { d[i] } else { 0.0 };
+                }
                 [sum(d), 0.0]
             }
             Kind::Slope(p) => {
-                let (mut bias, mut slope) = ([0.0f32; 16], [0.0f32; 16]);
-                for (d, x) in d.chunks_mut(16).zip(x.chunks(16)) {
-                    let lanes = bias.iter_mut().zip(&mut slope);
-                    for ((d, x), (bias, slope)) in d.iter_mut().zip(x).zip(lanes) {
-                        let u = x + b;
+                let (mut bias, mut slope) = ([0.0f32; LANES], [0.0f32; LANES]);
+                let whole = n / LANES * LANES;
+                for at in (0..whole).step_by(LANES) {
+                    let (d, x) = (&mut d[at..at + LANES], &x[at..at + LANES]);
+                    for i in 0..LANES {
+                        let u = x[i] + b;
                         let below = u < 0.0;
-                        *slope += if below { u * *d } else { 0.0 };
-                        *d = if below { p * *d } else { *d };
-                        *bias += *d;
+                        slope[i] += if below { u * d[i] } else { 0.0 };
+                        d[i] = if below { p * d[i] } else { d[i] };
+                        bias[i] += d[i];
                     }
                 }
-                [bias.iter().sum(), slope.iter().sum()]
+                for i in whole..n {
+                    let u = x[i] + b;
+                    let below = u < 0.0;
+                    slope[i - whole] += if below { u * d[i] } else { 0.0 };
+                    d[i] = if below { p * d[i] } else { d[i] };
+                    bias[i - whole] += d[i];
+                }
+                let mut sums = [0.0f32; 2];
+                for i in 0..LANES {
+                    sums[0] += bias[i];
+                    sums[1] += slope[i];
+                }
+                sums
             }
             Kind::Other(kind) => {
-                d.iter_mut()
-                    .zip(x)
-                    .for_each(|(d, x)| *d *= derivative(kind, x + b));
+                for i in 0..n {
+                    d[i] *= derivative(kind, x[i] + b);
+                }
                 [sum(d), 0.0]
             }
         }

@@ -1,8 +1,9 @@
 //! Matrices as views of slices, and their products.
 //!
 //! Products are `matrixmultiply`'s, through ndarray's safe views: it writes into a part of a larger matrix and can add to what is
-//! there, and for the short sums of small layers it is two to four times as fast as the product below candle. It uses
-//! one thread, so operations divide their work before.
+//! there, and for the short sums of small layers it is two to four times as fast as the product below candle (without AVX-512 there).
+//! It uses one thread, so operations divide their work before. The package is named among ours only for its feature `avx512`, which
+//! ndarray leaves off.
 
 use candle_core::{Error, Result};
 use ndarray::{ArrayView2, ArrayViewMut2};

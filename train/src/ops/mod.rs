@@ -4,8 +4,8 @@
 //! batch is one matrix product, a depthwise convolution works on contiguous planes, a bias or slope belongs to one row. The
 //! library's grouped convolutions split the tensor into as many small convolutions as there are groups; ours do not.
 //!
-//! Loops are written so that the compiler vectorises them, and run under `pulp`'s dispatch, which compiles them once per
-//! instruction set. Rows, or a fixed number of groups of columns, are divided among rayon's threads; sums are split the same
+//! Loops are written so that the compiler vectorises them, and run under `pulp`'s dispatch ([`vectorised`]), which compiles them once
+//! per instruction set: plain loops over indices, since closures of iterators are often compiled apart, without it. Rows, or a fixed number of groups of columns, are divided among rayon's threads; sums are split the same
 //! way whatever their number, so the result does not depend on it.
 
 pub mod activation;
@@ -48,7 +48,26 @@ pub(crate) fn tensor(values: Vec<f32>, dims: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, dims, &candle_core::Device::Cpu)
 }
 
-const LANES: usize = 16;
+/// Runs loops compiled for the widest vectors of the machine. The closure says `#[inline(always)]`, and is called by reference:
+/// what is not inlined, or is called through the shim of `FnOnce`, is compiled for the least machine.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnMut() -> R) -> R {
+    pulp::Arch::new().dispatch(Loops(work))
+}
+
+struct Loops<F>(F);
+
+impl<R, F: FnMut() -> R> pulp::WithSimd for Loops<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
+
+/// Values side by side in loops that sum.
+pub(crate) const LANES: usize = 16;
 
 /// Sum of products, in 16 interleaved partial sums.
 #[inline(always)]
@@ -74,20 +93,29 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn sum(a: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];
-    let chunks = a.chunks_exact(LANES);
-    let tail: f32 = chunks.remainder().iter().sum();
-    for x in chunks {
+    let whole = a.len() / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let x = &a[at..at + LANES];
         for lane in 0..LANES {
             sums[lane] += x[lane];
         }
     }
-    sums.iter().sum::<f32>() + tail
+    let mut total = 0.0;
+    for x in &a[whole..] {
+        total += x;
+    }
+    for sum in sums {
+        total += sum;
+    }
+    total
 }
 
 /// `y += a * x`.
 #[inline(always)]
 pub(crate) fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+    let n = y.len().min(x.len());
+    let (y, x) = (&mut y[..n], &x[..n]);
+    for i in 0..n {
+        y[i] += a * x[i];
     }
 }

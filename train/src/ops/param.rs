@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use super::axpy;
+use super::vectorised;
 
 const CHUNK: usize = 1 << 14;
 /// Buffers that are kept for later at most, in values (2 GB).
@@ -107,8 +108,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// `sum += part`, on all threads.
 pub(crate) fn add(sum: &mut [f32], part: &[f32]) {
-    let arch = pulp::Arch::new();
     sum.par_chunks_mut(CHUNK)
         .zip(part.par_chunks(CHUNK))
-        .for_each(|(sum, part)| arch.dispatch(|| axpy(sum, 1.0, part)));
+        .for_each(|(sum, part)| {
+            vectorised(
+                #[inline(always)]
+                || axpy(sum, 1.0, part),
+            )
+        });
 }

@@ -5,6 +5,8 @@
 //! et al. 2020): `dw = dy` inside the range and 0 outside; `ds = dy (q - w / s)` inside and `dy q` outside. The parameter
 //! is `log s`, so that a step stays positive and an optimiser's step is a relative change.
 
+use super::LANES;
+
 /// The code of a weight. Dead zone as in the compressor: it fades between codes 2 and 10.
 #[inline(always)]
 pub fn code(u: f32, dead_zone: f32, limit: f32) -> f32 {
@@ -29,9 +31,11 @@ impl Quantise {
     #[inline(always)]
     pub fn row(&self, y: &mut [f32], w: &[f32], step: f32) {
         let inverse = 1.0 / step;
-        for (y, w) in y.iter_mut().zip(w) {
+        let n = y.len().min(w.len());
+        let (y, w) = (&mut y[..n], &w[..n]);
+        for i in 0..n {
             // Not -0.0: an exact zero is the value of code 0.
-            *y = code(w * inverse, self.dead_zone, self.limit) * step + 0.0;
+            y[i] = code(w[i] * inverse, self.dead_zone, self.limit) * step + 0.0;
         }
     }
 
@@ -40,15 +44,26 @@ impl Quantise {
     pub fn row_backward(&self, d: &mut [f32], w: &[f32], step: f32) -> f32 {
         let inverse = 1.0 / step;
         let edge = self.limit + 0.5;
-        let mut lanes = [0.0f32; 16];
-        for (d, w) in d.chunks_mut(16).zip(w.chunks(16)) {
-            for ((d, w), lane) in d.iter_mut().zip(w).zip(&mut lanes) {
-                let u = w * inverse;
+        let mut lanes = [0.0f32; LANES];
+        let n = d.len().min(w.len());
+        let (d, w) = (&mut d[..n], &w[..n]);
+        let whole = n / LANES * LANES;
+        for at in (0..whole).step_by(LANES) {
+            let (d, w) = (&mut d[at..at + LANES], &w[at..at + LANES]);
+            for i in 0..LANES {
+                let u = w[i] * inverse;
                 let q = code(u, self.dead_zone, self.limit);
                 let inside = u.abs() <= edge;
-                *lane += *d * if inside { q - u } else { q };
-                *d = if inside { *d } else { 0.0 };
+                lanes[i] += d[i] * if inside { q - u } else { q };
+                d[i] = if inside { d[i] } else { 0.0 };
             }
+        }
+        for i in whole..n {
+            let u = w[i] * inverse;
+            let q = code(u, self.dead_zone, self.limit);
+            let inside = u.abs() <= edge;
+            lanes[i - whole] += d[i] * if inside { q - u } else { q };
+            d[i] = if inside { d[i] } else { 0.0 };
         }
         // d / d log s = s d / d s
         step * lanes.iter().sum::<f32>()

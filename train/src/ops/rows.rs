@@ -5,7 +5,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{floats, sum, tensor, with_floats};
+use super::{floats, sum, tensor, vectorised, with_floats};
 
 /// What one value per channel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,27 +29,28 @@ pub struct Rows {
 
 impl Rows {
     fn forward(&self, x: &[f32], p: &[f32]) -> Vec<f32> {
-        let arch = pulp::Arch::new();
         let mut y = vec![0.0f32; x.len()];
         y.par_chunks_mut(self.inner.max(1))
             .zip(x.par_chunks(self.inner.max(1)))
             .enumerate()
             .for_each(|(i, (y, x))| {
                 let p = p[i % self.channels % p.len()];
-                arch.dispatch(|| match self.kind {
-                    RowKind::Bias => y.iter_mut().zip(x).for_each(|(y, x)| *y = x + p),
-                    RowKind::Prelu => y
-                        .iter_mut()
-                        .zip(x)
-                        .for_each(|(y, x)| *y = if *x < 0.0 { p * x } else { *x }),
-                });
+                vectorised(
+                    #[inline(always)]
+                    || match self.kind {
+                        RowKind::Bias => y.iter_mut().zip(x).for_each(|(y, x)| *y = x + p),
+                        RowKind::Prelu => y
+                            .iter_mut()
+                            .zip(x)
+                            .for_each(|(y, x)| *y = if *x < 0.0 { p * x } else { *x }),
+                    },
+                );
             });
         y
     }
 
     /// Gradients of the input and, per row, of the parameter.
     fn prelu_backward(&self, x: &[f32], p: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let arch = pulp::Arch::new();
         let inner = self.inner.max(1);
         let mut dx = vec![0.0f32; x.len()];
         let mut sums = vec![0.0f32; x.len() / inner];
@@ -59,18 +60,23 @@ impl Rows {
             .for_each(|(i, (dx, total))| {
                 let (x, dy) = (&x[i * inner..][..inner], &dy[i * inner..][..inner]);
                 let p = p[i % self.channels % p.len()];
-                arch.dispatch(|| {
-                    let mut lanes = [0.0f32; 16];
-                    let blocks = dx.chunks_mut(16).zip(x.chunks(16).zip(dy.chunks(16)));
-                    for (dx, (x, dy)) in blocks {
-                        for (((dx, x), dy), lane) in dx.iter_mut().zip(x).zip(dy).zip(&mut lanes) {
-                            let below = *x < 0.0;
-                            *dx = if below { p * dy } else { *dy };
-                            *lane += if below { x * dy } else { 0.0 };
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let mut lanes = [0.0f32; 16];
+                        let blocks = dx.chunks_mut(16).zip(x.chunks(16).zip(dy.chunks(16)));
+                        for (dx, (x, dy)) in blocks {
+                            for (((dx, x), dy), lane) in
+                                dx.iter_mut().zip(x).zip(dy).zip(&mut lanes)
+                            {
+                                let below = *x < 0.0;
+                                *dx = if below { p * dy } else { *dy };
+                                *lane += if below { x * dy } else { 0.0 };
+                            }
                         }
-                    }
-                    *total = lanes.iter().sum();
-                });
+                        *total = lanes.iter().sum();
+                    },
+                );
             });
         (dx, sums)
     }
@@ -112,11 +118,15 @@ impl CustomOp2 for Rows {
         let (dx, rows) = match self.kind {
             RowKind::Bias => {
                 let inner = self.inner.max(1);
-                let arch = pulp::Arch::new();
                 let rows = with_floats(dy, |dy| {
                     Ok(dy
                         .par_chunks(inner)
-                        .map(|row| arch.dispatch(|| sum(row)))
+                        .map(|row| {
+                            vectorised(
+                                #[inline(always)]
+                                || sum(row),
+                            )
+                        })
                         .collect::<Vec<f32>>())
                 })?;
                 (dy.clone(), rows)

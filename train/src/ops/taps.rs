@@ -15,6 +15,7 @@ use pulp::{Simd, WithSimd};
 
 use super::entry::Point;
 use super::geometry::Window;
+use super::vectorised;
 
 /// Loops run over whole vectors: so many values are read after the last row.
 const SLACK: usize = 64;
@@ -83,12 +84,15 @@ impl Padded {
     /// Fills the inside of `a`.
     fn fill(&self, planes: &mut Planes, point: Point, x: &[f32]) {
         let w = &self.window;
-        pulp::Arch::new().dispatch(|| {
-            for (iy, x) in x.chunks_exact(w.x.input).enumerate() {
-                let at = (iy + w.y.before) * self.pitch + w.x.before;
-                point.apply(&mut planes.a[at..at + w.x.input], x);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (iy, x) in x.chunks_exact(w.x.input).enumerate() {
+                    let at = (iy + w.y.before) * self.pitch + w.x.before;
+                    point.apply(&mut planes.a[at..at + w.x.input], x);
+                }
+            },
+        );
     }
 
     pub(crate) fn forward(
@@ -151,7 +155,6 @@ impl Padded {
                 }
             }
         }
-        let arch = pulp::Arch::new();
         // Without zeros between rows all of a plane is one product, else each of its rows.
         let (parts, len) = if stride == 1 {
             (1, (w.y.output - 1) * pitch + w.x.output)
@@ -160,7 +163,7 @@ impl Padded {
         };
         for part in 0..parts {
             let at = part * stride * pitch;
-            arch.dispatch(Products {
+            pulp::Arch::new().dispatch(Products {
                 u: &u[at + 2 * pitch + 2..],
                 a: &a[at..],
                 pitch,
@@ -180,7 +183,10 @@ impl Padded {
                 dx.copy_from_slice(&out[..w.x.input]);
             }
         }
-        arch.dispatch(|| point.backward(dx, x))
+        vectorised(
+            #[inline(always)]
+            || point.backward(dx, x),
+        )
     }
 }
 
@@ -197,7 +203,21 @@ fn nine(out: &mut [f32], a: &[f32], pitch: usize, weights: &[f32], reverse: bool
 /// Nine shifted rows of `a` from `n` values on.
 #[inline(always)]
 fn shifted(a: &[f32], pitch: usize, n: usize) -> [&[f32]; 9] {
-    std::array::from_fn(|tap| &a[tap / 3 * pitch + tap % 3..][..n])
+    let mut rows = [a; 9];
+    for (tap, row) in rows.iter_mut().enumerate() {
+        *row = &a[tap / 3 * pitch + tap % 3..][..n];
+    }
+    rows
+}
+
+/// Rows as vectors; a loop, since a closure would be compiled for the least machine.
+#[inline(always)]
+fn vectors<S: Simd>(rows: [&[f32]; 9], count: usize) -> [&[S::f32s]; 9] {
+    let mut result: [&[S::f32s]; 9] = [&[]; 9];
+    for (result, row) in result.iter_mut().zip(rows) {
+        *result = &S::as_simd_f32s(row).0[..count];
+    }
+    result
 }
 
 /// Sums of nine shifted rows.
@@ -216,8 +236,11 @@ impl WithSimd for Sums<'_> {
         let rows = shifted(self.a, self.pitch, self.out.len());
         let (out, rest) = S::as_mut_simd_f32s(self.out);
         let done = out.len();
-        let [a0, a1, a2, a3, a4, a5, a6, a7, a8] = rows.map(|row| &S::as_simd_f32s(row).0[..done]);
-        let w = self.w.map(|w| simd.splat_f32s(w));
+        let [a0, a1, a2, a3, a4, a5, a6, a7, a8] = vectors::<S>(rows, done);
+        let mut w = [simd.splat_f32s(0.0); 9];
+        for (w, value) in w.iter_mut().zip(self.w) {
+            *w = simd.splat_f32s(value);
+        }
         for i in 0..done {
             let mut top = simd.mul_f32s(w[0], a0[i]);
             let mut bottom = simd.mul_f32s(w[1], a1[i]);
@@ -232,7 +255,11 @@ impl WithSimd for Sums<'_> {
         }
         let done = done * S::F32_LANES;
         for (i, out) in rest.iter_mut().enumerate() {
-            *out = (0..9).map(|tap| self.w[tap] * rows[tap][done + i]).sum();
+            let mut sum = 0.0;
+            for (w, row) in self.w.iter().zip(rows) {
+                sum += w * row[done + i];
+            }
+            *out = sum;
         }
     }
 }
@@ -254,7 +281,7 @@ impl WithSimd for Products<'_> {
         // Whole vectors: after the last row `u` is zero.
         let n = self.len.next_multiple_of(S::F32_LANES);
         let (u, _) = S::as_simd_f32s(&self.u[..n]);
-        let a = shifted(self.a, self.pitch, n).map(|row| &S::as_simd_f32s(row).0[..u.len()]);
+        let a = vectors::<S>(shifted(self.a, self.pitch, n), u.len());
         let mut sums = [simd.splat_f32s(0.0); 9];
         for (i, u) in u.iter().enumerate() {
             for tap in 0..9 {
