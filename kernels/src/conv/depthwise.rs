@@ -8,7 +8,7 @@
 use super::blocks::{K_BLOCK, KBlocks};
 use super::plane::Band;
 use super::store::Target;
-use super::{Call, ConvShape, Start, depthwise_lanes, depthwise3, split_scratch};
+use super::{Call, ConvShape, Start, depthwise_lanes, depthwise3, depthwise3_long, split_scratch};
 use crate::expand::expand;
 use crate::simd::Isa;
 use std::ops::Range;
@@ -38,7 +38,11 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
     let Some(block) = block.filter(|block| block.len == shape.taps()) else {
         return none;
     };
-    let own = depthwise3::rows(isa, shape, &call.rows);
+    let long = depthwise3_long::fits(isa, shape);
+    let own = match long {
+        true => call.rows.clone(),
+        false => depthwise3::rows(isa, shape, &call.rows),
+    };
     if own.is_empty() {
         return none;
     }
@@ -61,14 +65,19 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
             epilogue: call.epilogue,
             plain: false,
         };
-        isa.run(depthwise3::Direct {
+        let direct = depthwise3::Direct {
             isa,
             weights: &*weights,
             input,
             shape,
             channels: first..last + lanes,
             target: &mut target,
-        });
+        };
+        if long {
+            depthwise3_long::run(direct);
+        } else {
+            isa.run(direct);
+        }
     }
     own
 }

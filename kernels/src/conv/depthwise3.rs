@@ -15,7 +15,7 @@ use crate::weights::PANEL;
 use std::ops::Range;
 
 /// Taps.
-const NINE: usize = 9;
+pub(super) const NINE: usize = 9;
 /// Output rows at a time.
 const ROWS: usize = 2;
 /// Most input rows that they see.

@@ -13,6 +13,7 @@ pub mod blocks;
 mod channels;
 mod depthwise;
 mod depthwise3;
+mod depthwise3_long;
 mod depthwise_lanes;
 mod direct;
 #[cfg(feature = "fft")]

@@ -187,6 +187,27 @@ impl<V> First<V> {
     }
 }
 
+/// What three columns of taps see of a row for 16 outputs.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    skip: usize,
+    len: usize,
+    mask: u64,
+}
+
+impl Seen {
+    /// Values `skip..end`, counted from the one that the first column of the first output is at; 0 for those around them.
+    #[inline(always)]
+    pub fn new(skip: usize, end: usize) -> Seen {
+        let (skip, end) = (skip.min(1), end.min(33));
+        Seen {
+            skip,
+            len: end.saturating_sub(skip),
+            mask: ((1 << end) - 1) & !(skip as u64),
+        }
+    }
+}
+
 /// Operations on vectors of 8 f32.
 pub(crate) trait Simd: Copy {
     /// Whether loops made for one case are worth their code.
@@ -322,4 +343,7 @@ pub(crate) trait Long: Simd {
     fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
     /// The same for every other one of 31 values.
     fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
+    /// The values of three neighbouring columns of taps for 16 outputs `T` (1 or 2) apart; the first value that is seen
+    /// is at `at`. Panics if the slice is shorter.
+    fn taps16<const T: usize>(self, seen: Seen, from: &[f32], at: usize) -> [Self::L; 3];
 }
