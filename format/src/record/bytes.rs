@@ -2,7 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Reads fields one after the other; remembers where in the file it is.
+/// Reads fields one after the other; remembers where in the file it is. Its fields are read when a file is opened, and in so many
+/// places that copies of them there would be a good part of a small program.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     pos: usize,
@@ -32,6 +33,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.pos..).unwrap_or(&[])
     }
+    #[inline(never)]
     pub(crate) fn take(&mut self, n: usize, what: &str) -> Result<&'a [u8]> {
         match self.rest().get(..n) {
             Some(bytes) => {
@@ -46,15 +48,18 @@ impl<'a> Reader<'a> {
         out.copy_from_slice(self.take(N, what)?);
         Ok(out)
     }
+    #[inline(never)]
     pub(crate) fn u8(&mut self, what: &str) -> Result<u8> {
         Ok(self.array::<1>(what)?[0])
     }
+    #[inline(never)]
     pub(crate) fn u32(&mut self, what: &str) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
     pub(crate) fn u64(&mut self, what: &str) -> Result<u64> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
+    #[inline(never)]
     pub(crate) fn f32(&mut self, what: &str) -> Result<f32> {
         Ok(f32::from_le_bytes(self.array(what)?))
     }
@@ -80,10 +85,12 @@ impl<'a> Reader<'a> {
             tag => Err(self.bad_tag(what, tag)),
         }
     }
+    #[inline(never)]
     pub(crate) fn bad_tag(&self, what: &str, tag: u8) -> Error {
         self.error(ErrorKind::BadTag, format!("{what}: {tag}"))
     }
     /// Little-endian base 128, at most 10 bytes, the last of which is not zero (except for zero itself).
+    #[inline(never)]
     pub(crate) fn uint(&mut self, what: &str) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -99,6 +106,7 @@ impl<'a> Reader<'a> {
         }
         Err(self.error(ErrorKind::BadInteger, what))
     }
+    #[inline(never)]
     pub(crate) fn uint32(&mut self, what: &str) -> Result<u32> {
         let value = self.uint(what)?;
         u32::try_from(value)
@@ -151,6 +159,7 @@ impl<'a> Reader<'a> {
             Ok(None)
         }
     }
+    #[inline(never)]
     pub(crate) fn text(&mut self, what: &str) -> Result<String> {
         let limit = self.max_text as u64;
         let len = self.count(what, limit, 1)?;

@@ -240,9 +240,10 @@ impl Panel<'_, '_> {
             let base = x * step;
             let mut sums = [simd.splat(0.0); 8];
             match step {
-                8 if count > 4 => sums = self.chains::<S, 8, 8>(simd, base),
+                // Where loops for one case are not worth it, all eight are made.
+                8 if count > 4 || !S::FAST => sums = self.chains::<S, 8, 8>(simd, base),
                 8 => [sums[0], sums[1], sums[2], sums[3]] = self.chains::<S, 4, 8>(simd, base),
-                16 if count > 4 => sums = self.chains::<S, 8, 16>(simd, base),
+                16 if count > 4 || !S::FAST => sums = self.chains::<S, 8, 16>(simd, base),
                 16 => [sums[0], sums[1], sums[2], sums[3]] = self.chains::<S, 4, 16>(simd, base),
                 _ => {
                     for i in 0..count {
@@ -317,7 +318,7 @@ impl<S: Simd> Place<S> {
     fn store(&self, simd: S, pixels: [S::V; 8], out: &mut [f32]) {
         let lanes = simd.transpose(pixels);
         let count = self.pixels.count();
-        if self.lanes == PANEL && (count == 8 || self.over && self.stride + count >= 8) {
+        if S::FAST && self.lanes == PANEL && (count == 8 || self.over && self.stride + count >= 8) {
             // The last channel has none behind it.
             for lane in 0..PANEL - 1 {
                 let to = &mut out[self.at + lane * self.stride..][..8];
