@@ -4,9 +4,10 @@
 //! batch is one matrix product, a depthwise convolution works on contiguous planes, a bias or slope belongs to one row. The
 //! library's grouped convolutions split the tensor into as many small convolutions as there are groups; ours do not.
 //!
-//! Loops are written so that the compiler vectorises them, and run under `pulp`'s dispatch ([`vectorised`]), which compiles them once
-//! per instruction set: plain loops over indices, since closures of iterators are often compiled apart, without it. Rows, or a fixed number of groups of columns, are divided among rayon's threads; sums are split the same
-//! way whatever their number, so the result does not depend on it.
+//! Loops are written so that the compiler vectorises them, and run under `pulp`'s dispatch (`vectorised`), which compiles them once
+//! per instruction set: plain loops over indices, since closures of iterators are often compiled apart, without it. Rows, or a fixed
+//! number of groups of columns, are divided among rayon's threads; sums are split the same way whatever their number, so the result
+//! does not depend on it.
 
 pub mod activation;
 pub mod chain;
