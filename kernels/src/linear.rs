@@ -251,19 +251,23 @@ impl Work for Straight<'_> {
                 Some(lut) => self.sums(simd, codes, |_, w| simd.lookup_16(lut, w)),
                 None => self.sums(simd, codes, |_, w| simd.lookup(lut.values(), w)),
             },
-            TileValues::I8 { q, steps } => {
-                let mut own = [[0.0; PANEL]; CHAINS];
-                for (own, chain) in own.iter_mut().zip(&self.chains[..self.count]) {
-                    *own = match steps {
-                        Steps::Layer(step) => [step; PANEL],
-                        Steps::Channel(steps) => steps.as_chunks().0[chain.panel],
-                        Steps::Block { .. } => return None,
-                    };
+            TileValues::I8 { q, steps } => match steps {
+                Steps::Layer(step) => {
+                    let step = simd.splat(step);
+                    self.sums(simd, q, |_, w| simd.mul(simd.widen_i8(w), step))
                 }
-                self.sums(simd, q, |i, w| {
-                    simd.mul(simd.widen_i8(w), simd.load(&own[i]))
-                })
-            }
+                Steps::Channel(steps) => {
+                    let steps = steps.as_chunks().0;
+                    let mut own = [[0.0; PANEL]; CHAINS];
+                    for (own, chain) in own.iter_mut().zip(&self.chains[..self.count]) {
+                        *own = steps[chain.panel];
+                    }
+                    self.sums(simd, q, |i, w| {
+                        simd.mul(simd.widen_i8(w), simd.load(&own[i]))
+                    })
+                }
+                Steps::Block { .. } => return None,
+            },
         })
     }
 }
