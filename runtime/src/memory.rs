@@ -40,7 +40,7 @@ pub fn process_memory() -> ProcessMemory {
 }
 
 /// Gives free pages of the heap back to the system. Planning makes many small objects that live for milliseconds; without this
-/// their pages stay with the process beside the session's own memory (0.6 MB with 60 layers), since what outlives them lies
+/// their pages stay with the process beside the session's own memory (0.5 MiB with 60 layers), since what outlives them lies
 /// above. For sessions that give mapped pages back too; elsewhere than with glibc nothing happens.
 pub(crate) fn give_back_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

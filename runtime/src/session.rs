@@ -60,8 +60,8 @@ pub struct SessionOptions {
     pub plan_cache: usize,
     /// Instruction set; `None`: the fastest, or what the environment variable `DCZ_ISA` names.
     pub isa: Option<Isa>,
-    /// Give the mapped pages of a layer back after its use. Keeps the resident size small at the
-    /// price of mapping them again in the next run.
+    /// Give the mapped pages of a layer back after its use, and the heap that planning leaves before the arena is allocated. Keeps the
+    /// resident size small at the price of mapping pages again in the next run.
     pub release_pages: bool,
     /// Inputs are made row by row while they are needed ([`Session::run_rows`]), so that under a small budget no input
     /// exists as a whole.
@@ -110,7 +110,7 @@ impl SessionOptions {
         self.plan_cache = plans;
         self
     }
-    /// Sets whether mapped pages are given back after each layer.
+    /// Sets whether mapped pages are given back after each layer, and free heap after planning.
     pub fn with_release_pages(mut self, release: bool) -> Self {
         self.release_pages = release;
         self

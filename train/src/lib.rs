@@ -4,7 +4,8 @@
 //! gives weights back that lie on the grid. It depends on the records of `dcz-format` only; `dcz-compress` calls it between
 //! import and coding. The libraries of the runtime do not depend on it.
 //!
-//! Packages: `candle-core` (tensors, autograd, safetensors for checkpoints), `ndarray` (matrix products of views), `pulp` (loops
+//! Packages: `candle-core` (tensors, autograd, safetensors for checkpoints), `ndarray` (matrix products of views; `matrixmultiply`
+//! below it is named for its AVX-512 kernels), `pulp` (loops
 //! compiled once per instruction set), `rayon` (threads).
 //!
 //! Autograd is candle's; chains of convolutions, pooling and quantisation are operations of our own ([`ops`]), for the

@@ -377,15 +377,15 @@ fn total_loss(
     for (i, (s, t)) in student.iter().zip(teacher).enumerate() {
         debug_assert_eq!(s.dim(D::Minus1).ok(), t.dim(D::Minus1).ok());
         let loss = match losses.features().filter(|_| i >= of_network) {
-            Some(weight) => (l2(s, t)? * weight)?,
-            None => losses.compute(s, t, labels)?.0,
+            Some(weight) => Some((l2(s, t)? * weight)?),
+            None => losses.compute(s, t, labels)?,
         };
-        total = Some(match total {
-            Some(sum) => (sum + loss)?,
-            None => loss,
-        });
+        total = match (total, loss) {
+            (Some(sum), Some(loss)) => Some((sum + loss)?),
+            (sum, loss) => sum.or(loss),
+        };
     }
-    let total = total.ok_or_else(|| Error::Unsupported("the network has no output".into()))?;
+    let total = total.ok_or_else(|| Error::Input("no loss was named".into()))?;
     let value = f64::from(total.to_scalar::<f32>()?);
     Ok((total, value))
 }

@@ -224,6 +224,17 @@ fn a_coarsely_rounded_network_comes_nearer_to_its_teacher() {
     }
 }
 
+/// Nothing corrects the last layer then, so less is gained.
+#[test]
+fn features_are_a_loss_by_themselves() {
+    let mut options = options(300);
+    options.losses = "features".parse().unwrap();
+    let outcome = run(&task(0.3, 0.0), &options);
+    let (before, after) = held_out(&outcome);
+    assert!(after > before, "{before} {after}");
+    assert!(outcome.curve.last().unwrap().loss.is_finite());
+}
+
 #[test]
 fn every_weight_lies_on_the_grid_and_pruned_ones_are_zero() {
     let outcome = run(&task(0.1, 0.5), &options(60));

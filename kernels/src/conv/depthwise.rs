@@ -1,8 +1,9 @@
 //! Depthwise convolution: one input channel per output channel, 8 channels of `[tap][8]` weights per panel.
 //!
-//! 3x3 kernels on wide maps run straight from the map, a pixel per lane (`depthwise3.rs`); rows that meet padding above or
-//! below, and everything else, with a channel per lane (`depthwise_lanes.rs`). Every sum is one chain over the taps of a
-//! block, so the bits do not depend on which of the two ran. Bound by memory: a 3x3 layer moves about as many bytes as it
+//! 3x3 kernels run straight from the map, a pixel per lane: with registers of 16 all of a map of any width
+//! (`depthwise3_long.rs`), with those of 8 the inner rows of wide maps (`depthwise3.rs`). Everything else runs with a channel per
+//! lane (`depthwise_lanes.rs`). Every sum is one chain over the taps of a block, so the bits do not depend on which of the three ran.
+//! Bound by memory: a 3x3 layer moves about as many bytes as it
 //! computes.
 
 use super::blocks::{K_BLOCK, KBlocks};
@@ -28,7 +29,7 @@ pub(super) fn run(isa: Isa, mut call: Call<'_, '_>) {
     }
 }
 
-/// The rows that `depthwise3.rs` computes, done.
+/// The rows that `depthwise3_long.rs` or `depthwise3.rs` computes, done.
 fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
     let Call {
         shape, tile, input, ..
@@ -39,9 +40,10 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
         return none;
     };
     let long = depthwise3_long::fits(isa, shape);
-    let own = match long {
-        true => call.rows.clone(),
-        false => depthwise3::rows(isa, shape, &call.rows),
+    let own = if long {
+        call.rows.clone()
+    } else {
+        depthwise3::rows(isa, shape, &call.rows)
     };
     if own.is_empty() {
         return none;

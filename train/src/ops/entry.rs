@@ -143,18 +143,12 @@ impl Point {
                 for at in (0..whole).step_by(LANES) {
                     let (d, x) = (&mut d[at..at + LANES], &x[at..at + LANES]);
                     for i in 0..LANES {
-                        let u = x[i] + b;
-                        let below = u < 0.0;
-                        slope[i] += if below { u * d[i] } else { 0.0 };
-                        d[i] = if below { p * d[i] } else { d[i] };
+                        slope[i] += slope_backward(p, &mut d[i], x[i] + b);
                         bias[i] += d[i];
                     }
                 }
                 for i in whole..n {
-                    let u = x[i] + b;
-                    let below = u < 0.0;
-                    slope[i - whole] += if below { u * d[i] } else { 0.0 };
-                    d[i] = if below { p * d[i] } else { d[i] };
+                    slope[i - whole] += slope_backward(p, &mut d[i], x[i] + b);
                     bias[i - whole] += d[i];
                 }
                 let mut sums = [0.0f32; 2];
@@ -172,6 +166,15 @@ impl Point {
             }
         }
     }
+}
+
+/// Turns the gradient of a value behind slope `p` into that of `u` before it; returns its part of the slope's.
+#[inline(always)]
+fn slope_backward(p: f32, d: &mut f32, u: f32) -> f32 {
+    let below = u < 0.0;
+    let part = if below { u * *d } else { 0.0 };
+    *d = if below { p * *d } else { *d };
+    part
 }
 
 /// `total += part`, by channel.

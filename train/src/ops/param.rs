@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use super::axpy;
-use super::vectorised;
+use super::{axpy, vectorised};
 
 const CHUNK: usize = 1 << 14;
 /// Buffers that are kept for later at most, in values (2 GB).

@@ -43,7 +43,6 @@ impl Quantise {
     #[inline(always)]
     pub fn row_backward(&self, d: &mut [f32], w: &[f32], step: f32) -> f32 {
         let inverse = 1.0 / step;
-        let edge = self.limit + 0.5;
         let mut lanes = [0.0f32; LANES];
         let n = d.len().min(w.len());
         let (d, w) = (&mut d[..n], &w[..n]);
@@ -51,21 +50,23 @@ impl Quantise {
         for at in (0..whole).step_by(LANES) {
             let (d, w) = (&mut d[at..at + LANES], &w[at..at + LANES]);
             for i in 0..LANES {
-                let u = w[i] * inverse;
-                let q = code(u, self.dead_zone, self.limit);
-                let inside = u.abs() <= edge;
-                lanes[i] += d[i] * if inside { q - u } else { q };
-                d[i] = if inside { d[i] } else { 0.0 };
+                lanes[i] += self.value_backward(&mut d[i], w[i] * inverse);
             }
         }
         for i in whole..n {
-            let u = w[i] * inverse;
-            let q = code(u, self.dead_zone, self.limit);
-            let inside = u.abs() <= edge;
-            lanes[i - whole] += d[i] * if inside { q - u } else { q };
-            d[i] = if inside { d[i] } else { 0.0 };
+            lanes[i - whole] += self.value_backward(&mut d[i], w[i] * inverse);
         }
         // d / d log s = s d / d s
         step * lanes.iter().sum::<f32>()
+    }
+
+    /// The same of a weight of `u` steps: its part of the step's gradient.
+    #[inline(always)]
+    fn value_backward(&self, d: &mut f32, u: f32) -> f32 {
+        let q = code(u, self.dead_zone, self.limit);
+        let inside = u.abs() <= self.limit + 0.5;
+        let part = *d * if inside { q - u } else { q };
+        *d = if inside { *d } else { 0.0 };
+        part
     }
 }

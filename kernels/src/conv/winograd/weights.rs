@@ -63,6 +63,16 @@ impl<K: Size> LongWork for Transform<'_, K> {
     }
 }
 
+/// What a block of channels is transformed from.
+enum Taps<'a> {
+    /// Integers, a slice from the first channel on for every tap, and the distance of two channels.
+    Integers([&'a [[i8; PANEL]]; 9], usize),
+    /// Codes of a table, from the first channel's first tap on.
+    Codes(&'a [[u8; PANEL]]),
+    /// Rows one by one, whatever they hold and wherever they lie.
+    Rows,
+}
+
 impl<K: Size> Transform<'_, K> {
     /// A vector is as many channels as it has room for; the last may write into the gap behind the position.
     #[inline(always)]
@@ -92,25 +102,28 @@ impl<K: Size> Transform<'_, K> {
         while channel < self.channels.end {
             let count = (self.channels.end - channel).min(BLOCK);
             let at = |tap: usize| channel * rows.channel + tap * rows.tap;
-            let codes = match tile.values {
+            let given = match tile.values {
                 TileValues::I8 {
                     q,
                     steps: Steps::Layer(_) | Steps::Channel(_),
                 } if fast => {
                     let q = &q.as_chunks().0[all.clone()];
                     let taps: [&[_]; 9] = std::array::from_fn(|tap| &q[at(tap)..]);
-                    Some((taps, rows.channel))
+                    Taps::Integers(taps, rows.channel)
                 }
-                TileValues::Lut { codes, lut } if fast && L::N == PANEL && lut.step() > 0.0 => {
+                TileValues::Lut { codes, .. } if fast && L::N > PANEL => {
+                    Taps::Codes(&codes.as_chunks().0[all.clone()][at(0)..])
+                }
+                TileValues::Lut { codes, lut } if fast && lut.step() > 0.0 => {
                     let codes = &codes.as_chunks().0[all.clone()];
                     for tap in 0..9 {
                         let to = &mut translated[tap * BLOCK..][..count];
                         translate(simd, lut.multiples(), &codes[at(tap)..], rows.channel, to);
                     }
                     let taps: [&[_]; 9] = std::array::from_fn(|tap| &translated[tap * BLOCK..]);
-                    Some((taps, 1))
+                    Taps::Integers(taps, 1)
                 }
-                _ => None,
+                _ => Taps::Rows,
             };
             for i in (0..count).step_by(L::N / PANEL) {
                 let mut g = [lanes.splat(0.0); 9];
@@ -119,25 +132,23 @@ impl<K: Size> Transform<'_, K> {
                 } else {
                     i
                 };
-                match &codes {
-                    Some((taps, step)) => {
+                match &given {
+                    Taps::Integers(taps, step) => {
                         for tap in 0..9 {
                             let tap_rows = [&taps[tap][i * step], &taps[tap][second * step]];
                             g[tap] = lanes.rows_i8(tap_rows);
                         }
                     }
-                    None if L::N > PANEL => {
-                        if let TileValues::Lut { codes, .. } = tile.values {
-                            let codes = &codes.as_chunks().0[all.clone()];
-                            for tap in 0..9 {
-                                let codes = &codes[at(tap)..];
-                                let rows =
-                                    [&codes[i * rows.channel], &codes[second * rows.channel]];
-                                g[tap] = lanes.lookup(&table, rows);
-                            }
+                    Taps::Codes(codes) => {
+                        for tap in 0..9 {
+                            let codes = &codes[tap * rows.tap..];
+                            let pair = [&codes[i * rows.channel], &codes[second * rows.channel]];
+                            g[tap] = lanes.lookup(&table, pair);
                         }
                     }
-                    None => {
+                    // See `is_coded`.
+                    Taps::Rows if L::N > PANEL => {}
+                    Taps::Rows => {
                         for (tap, g) in g.iter_mut().enumerate() {
                             if let Some(row) = rows.row(channel + i, tap) {
                                 let v = load(simd, tile, &table, self.panel, row);
