@@ -165,7 +165,8 @@ pub fn add_gradient(
 /// The size answers slowly: weights must travel half a step before a code changes, so that at a price `x` times too low (in
 /// logarithms) a file grows by about `1e-4 x` of itself in a step, and no faster than `1e-4` at any. A proportional part of 80
 /// brings it back within some 120 steps; a large integral part makes it swing (seen with 0.5 beside 12: from 8 % too small to 8 %
-/// too large in 2,000 steps, and back). Short runs take a larger one, since they have no time to swing.
+/// too large in 2,000 steps, and back). Short runs take a larger one, since they have no time to swing. No price below a share of
+/// the loss makes a file grow faster, so the integral part stops there: a start that is too small does not wind it up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Controller {
     /// Logarithm of the multiplier without the proportional part.
@@ -176,6 +177,8 @@ const PROPORTIONAL: f64 = 80.0;
 const INTEGRAL_PER_STEP: f64 = 0.1;
 /// The same over a whole training, for short ones.
 const INTEGRAL_PER_RUN: f64 = 10.0;
+/// Of the first price at this loss.
+const LEAST_PRICE: f64 = 0.02;
 
 impl Controller {
     /// Starts from the first loss: at high rates the error falls by `2 ln 2` of itself per bit and weight.
@@ -185,13 +188,14 @@ impl Controller {
         }
     }
 
-    /// The multiplier, in loss per bit and weight, for an estimate and the wanted size; `share` is what one step is of the
-    /// training.
-    pub fn update(&mut self, bytes: f64, wanted: f64, share: f64) -> f64 {
+    /// The multiplier, in loss per bit and weight, for an estimate, the wanted size and the loss now; `share` is what one step
+    /// is of the training.
+    pub fn update(&mut self, bytes: f64, wanted: f64, loss: f64, share: f64) -> f64 {
         let error = (bytes / wanted.max(1.0)).max(1e-3).ln();
         let gain = (INTEGRAL_PER_STEP + INTEGRAL_PER_RUN * share).min(0.5);
         self.integral += (gain * error).clamp(-0.05, 0.05);
-        self.integral = self.integral.clamp(-25.0, 5.0);
+        let least = Controller::new(loss * LEAST_PRICE).integral;
+        self.integral = self.integral.clamp(least, 5.0);
         (self.integral + (PROPORTIONAL * error).clamp(-4.0, 4.0)).exp()
     }
 }
@@ -236,12 +240,12 @@ mod tests {
     #[test]
     fn the_controller_presses_when_too_large() {
         let mut c = Controller::new(0.1);
-        let first = c.update(2.0, 1.0, 0.01);
-        assert!(c.update(2.0, 1.0, 0.01) > first);
+        let first = c.update(2.0, 1.0, 0.1, 0.01);
+        assert!(c.update(2.0, 1.0, 0.1, 0.01) > first);
         for _ in 0..50 {
-            c.update(0.9, 1.0, 0.01);
+            c.update(0.9, 1.0, 0.1, 0.01);
         }
-        assert!(c.update(0.9, 1.0, 0.01) < first);
+        assert!(c.update(0.9, 1.0, 0.1, 0.01) < first);
     }
 
     /// A file that grows and shrinks as one was seen to do, from 3 % too small and a price seven times too low.
@@ -250,7 +254,7 @@ mod tests {
         let mut c = Controller { integral: -2.0 };
         let (mut size, mut largest) = (0.97f64.ln(), f64::MIN);
         for step in 0..4000 {
-            let price = c.update(size.exp(), 1.0, 1.0 / 4000.0).ln();
+            let price = c.update(size.exp(), 1.0, 2.0, 1.0 / 4000.0).ln();
             size -= 1e-4 * price.clamp(-1.0, 4.0);
             largest = largest.max(size);
             assert!(step < 3500 || size.abs() < 0.002, "{step}: {size}");

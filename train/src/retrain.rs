@@ -23,7 +23,7 @@ const LEAST_STEPS: u64 = 8;
 const SIZE_SLACK: f64 = 0.02;
 /// What the first price of a bit is multiplied by when the student begins as a file that is small enough: coded weights that are all
 /// pulled alike reach zero together, and come back one by one.
-const WITHIN: f64 = 0.01;
+const WITHIN: f64 = 0.05;
 
 /// Channels, height and width of the network's input.
 fn input_dims(network: &Network) -> Result<[usize; 3], Error> {
@@ -322,7 +322,7 @@ impl Run<'_> {
             None if self.student.started && bytes <= wanted => Controller::new(loss * WITHIN),
             None => Controller::new(loss),
         };
-        let multiplier = controller.update(bytes, wanted, self.step_share());
+        let multiplier = controller.update(bytes, wanted, loss, self.step_share());
         self.progress.integral = Some(controller.integral);
         multiplier
     }
