@@ -34,6 +34,8 @@ mod linear;
 const TILE: usize = 65_536;
 /// Least number of timed runs.
 const RUNS: usize = 3;
+/// Most of them with cold caches: filling those takes longer than quick layers.
+const COLD_RUNS: usize = 40;
 
 /// Options of `bench conv`.
 #[derive(Debug, clap::Args)]
@@ -849,7 +851,15 @@ fn measure(
         }
         differences.push(difference(&out, &baseline));
     }
-    let wants = |times: &[f64]| times.len() < RUNS || times.iter().sum::<f64>() < millis as f64;
+    let most = if caches.is_cold() {
+        COLD_RUNS
+    } else {
+        usize::MAX
+    };
+    let wants = |times: &[f64]| {
+        let more = times.iter().sum::<f64>() < millis as f64;
+        times.len() < RUNS || (more && times.len() < most)
+    };
     let mut times = in_turn(layer, &mut candidates, caches, wants);
     let rows = candidates.into_iter().zip(&mut times).zip(differences);
     rows.filter_map(|((candidate, times), difference)| {

@@ -124,7 +124,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     text.push_str("    ],\n");
     linear_layers(&mut text, &linear)?;
-    fft(&mut text, &seen)?;
+    fft(&mut text, &seen, args.worst)?;
     text.push_str("};\n");
     print!("{text}");
     Ok(ExitCode::SUCCESS)
@@ -133,7 +133,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn head(machine: &str) -> String {
     format!(
         "//! {machine}; one thread, release build.\n//!\n//! Written by `bench fit`; do not edit.\n\n\
-         use super::{{LinearCost, ListCost, Table, TileCost, Vectors}};\nuse dcz_kernels::ConvAlgo;\n\n\
+         use super::{{FftCost, LinearCost, ListCost, Table, TileCost, Vectors}};\nuse dcz_kernels::ConvAlgo;\n\n\
          #[rustfmt::skip]\npub(super) static TABLE: Table = Table {{\n"
     )
 }
@@ -369,7 +369,8 @@ fn lists(text: &mut String, group: usize, seen: &[Seen], worst: f64) -> Result<(
             let w = cost::list_work(group, vectors, &s.shape, s.model.entries);
             (
                 vec![
-                    w.product, w.entry, w.list, w.tile, w.input, w.copy, w.strided, w.output, w.row,
+                    w.product, w.entry, w.list, w.tile, w.input, w.copy, w.strided, w.output,
+                    w.far, w.row, w.again,
                 ],
                 s.ns,
             )
@@ -395,11 +396,13 @@ fn lists(text: &mut String, group: usize, seen: &[Seen], worst: f64) -> Result<(
         copy,
         strided,
         output,
+        far,
         row,
+        again,
     ] = std::array::from_fn(|i| fit.prices[i]);
     writeln!(
         text,
-        "        ListCost {{ group: {group}, vectors: {vectors:?}, product: {}, entry: {}, list: {}, tile: {}, input: {}, copy: {}, strided: {}, output: {}, row: {} }},",
+        "        ListCost {{ group: {group}, vectors: {vectors:?}, product: {}, entry: {}, list: {}, tile: {}, input: {}, copy: {}, strided: {}, output: {}, far: {}, row: {}, again: {} }},",
         price(product),
         price(entry),
         price(list),
@@ -408,7 +411,9 @@ fn lists(text: &mut String, group: usize, seen: &[Seen], worst: f64) -> Result<(
         price(copy),
         price(strided),
         price(output),
-        price(row)
+        price(far),
+        price(row),
+        price(again)
     )?;
     Ok(())
 }
@@ -476,23 +481,24 @@ fn linear_layers(text: &mut String, seen: &[(Model, f64, f64)]) -> Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "fft")]
-fn fft(text: &mut String, seen: &[Seen]) -> Result<()> {
-    let rows = seen.iter().filter(|s| s.model.weights == Source::Fft);
-    let prices: Vec<f64> = rows
-        .filter_map(|s| {
-            let (_, operations) = dcz_kernels::fft::FftPlan::operations(&s.shape)?;
-            Some(s.ns / operations)
-        })
-        .collect();
-    let one = median(&prices).ok_or("FFT: no measurement")?;
-    writeln!(text, "    fft_operation: {},", price(one))?;
+fn fft(text: &mut String, seen: &[Seen], worst: f64) -> Result<()> {
+    let rows = || seen.iter().filter(|s| s.model.weights == Source::Fft);
+    let equations = rows().filter_map(|s| {
+        let w = cost::fft_work(&s.shape)?;
+        Some((vec![w.transform, w.product, w.weight, w.output], s.ns))
+    });
+    let rows_of: Vec<_> = equations.collect();
+    if rows_of.is_empty() {
+        return Err("FFT: no measurement; bench fit needs the feature fft".into());
+    }
+    let fit = Equations { rows: rows_of }.solve();
+    report("FFT", rows().map(|s| s.title.clone()), &fit.errors, worst);
+    let [transform, product, weight, output] = std::array::from_fn(|i| price(fit.prices[i]));
+    writeln!(
+        text,
+        "    fft: FftCost {{ transform: {transform}, product: {product}, weight: {weight}, output: {output} }},"
+    )?;
     Ok(())
-}
-
-#[cfg(not(feature = "fft"))]
-fn fft(_: &mut String, _: &[Seen]) -> Result<()> {
-    Err("bench fit needs the feature fft".into())
 }
 
 /// A price with four digits.

@@ -17,12 +17,16 @@ use dcz_format::graph::{Conv, Dim, Meaning, Network, Node, Op, Pads, Tensor, Ten
 use dcz_format::layer::{KOrder, LayerShape, Steps, Values};
 use dcz_format::writer::{IndexChoice, LayerInput, NetworkInput, Weights, WriteOptions, encode};
 use dcz_kernels::{ALGOS, Algo, Isa};
+use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Least number of rounds.
 const ROUNDS: usize = 5;
+/// Most of them: quick layers need no more, and the caches are filled before each.
+const MOST_ROUNDS: usize = 40;
 /// Measurements before a choice fails.
 const ATTEMPTS: usize = 3;
 
@@ -47,6 +51,9 @@ pub struct Args {
     /// Leave the weights in the caches between runs.
     #[arg(long)]
     warm: bool,
+    /// Times from what `--json` printed before instead of measuring: the choices of new prices. Of several the median.
+    #[arg(long, value_name = "JSON")]
+    times: Vec<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -60,6 +67,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         &args.zeros
     };
+    let recorded = recorded(&args.times)?;
     let mut report = Report::begin("pick");
     let mut caches = Caches::new(!args.warm);
     let (mut failed, mut measured) = (0, 0);
@@ -68,7 +76,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let wanted = args.case.as_ref().is_none_or(|part| title.contains(part));
         for &percent in zeros.iter().filter(|_| wanted) {
             let picked = pick(shape, percent.min(100))?;
-            let verdict = judge(shape, percent.min(100), &picked, args, &mut caches)?;
+            let verdict = if args.times.is_empty() {
+                judge(shape, percent.min(100), &picked, args, &mut caches)?
+            } else {
+                let key = (title.clone(), percent);
+                match recorded.get(&key) {
+                    Some(times) => Verdict::of(&picked, times.clone())?,
+                    None => continue,
+                }
+            };
             let ratio = verdict.chosen_ms / verdict.best_ms;
             let slow = ratio > 1.0 + args.allowed / 100.0;
             measured += 1;
@@ -85,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             report.row(json!({
                 "network": shape.network, "shape": shape.name, "zeros_percent": percent, "warm": args.warm,
                 "chosen": picked, "chosen_ms": verdict.chosen_ms, "best": verdict.best, "best_ms": verdict.best_ms,
-                "ratio": ratio, "slow": slow,
+                "ratio": ratio, "slow": slow, "times": verdict.times,
             }));
         }
     }
@@ -103,11 +119,74 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// Milliseconds by algorithm.
+type All = BTreeMap<String, f64>;
+
 /// What was measured.
 struct Verdict {
     chosen_ms: f64,
     best: String,
     best_ms: f64,
+    /// Of all algorithms, at the first attempt.
+    times: All,
+}
+
+impl Verdict {
+    fn of(picked: &str, times: All) -> Result<Verdict> {
+        let least = times.iter().min_by(|a, b| a.1.total_cmp(b.1));
+        let (best, best_ms) = least
+            .map(|(name, ms)| (name.clone(), *ms))
+            .ok_or("no algorithm")?;
+        let chosen = times.get(picked).copied();
+        Ok(Verdict {
+            chosen_ms: chosen.ok_or_else(|| format!("{picked} is not measured"))?,
+            best,
+            best_ms,
+            times,
+        })
+    }
+}
+
+/// A row of what `--json` printed.
+#[derive(Deserialize)]
+struct Recorded {
+    network: String,
+    shape: String,
+    zeros_percent: u64,
+    times: All,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    rows: Vec<Recorded>,
+}
+
+/// Medians of recorded times, by title and percentage of zeros.
+fn recorded(files: &[PathBuf]) -> Result<BTreeMap<(String, u64), All>> {
+    let mut all: BTreeMap<(String, u64), BTreeMap<String, Vec<f64>>> = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let run: Run = serde_json::from_str(line)?;
+            for row in run.rows {
+                let title = format!("{} {}", row.network, row.shape);
+                let times = all.entry((title, row.zeros_percent)).or_default();
+                for (name, ms) in row.times {
+                    times.entry(name).or_default().push(ms);
+                }
+            }
+        }
+    }
+    let middle = |times: BTreeMap<String, Vec<f64>>| {
+        let times = times.into_iter();
+        times
+            .filter_map(|(name, ms)| Some((name, median(&ms)?)))
+            .collect()
+    };
+    Ok(all
+        .into_iter()
+        .map(|(k, times)| (k, middle(times)))
+        .collect())
 }
 
 fn judge(
@@ -123,23 +202,17 @@ fn judge(
     if !candidates.iter().any(|c| c.name == picked) {
         return Err(format!("{}: {picked} is not measured", shape.name).into());
     }
-    let mut verdict = None;
+    let mut verdict: Option<Verdict> = None;
     for _ in 0..ATTEMPTS {
         let times = measure(&layer, &mut candidates, args.millis, caches);
-        let of = |name: &str| candidates.iter().position(|c| c.name == name);
-        let chosen_ms = of(picked).map_or(f64::NAN, |i| times[i]);
-        let (best, best_ms) = candidates
-            .iter()
-            .zip(&times)
-            .min_by(|a, b| a.1.total_cmp(b.1))
-            .map(|(c, ms)| (c.name.clone(), *ms))
-            .ok_or("no algorithm")?;
-        let slow = chosen_ms > best_ms * (1.0 + args.allowed / 100.0);
-        verdict = Some(Verdict {
-            chosen_ms,
-            best,
-            best_ms,
-        });
+        let names = candidates.iter().map(|c| c.name.clone());
+        let mut now = Verdict::of(picked, names.zip(times.iter().copied()).collect())?;
+        let chosen_ms = now.chosen_ms;
+        let slow = chosen_ms > now.best_ms * (1.0 + args.allowed / 100.0);
+        if let Some(first) = verdict {
+            now.times = first.times;
+        }
+        verdict = Some(now);
         if !slow {
             break;
         }
@@ -160,7 +233,10 @@ fn measure(
     for candidate in &mut *candidates {
         (candidate.run)(&mut out);
     }
-    let wants = |times: &[f64]| times.len() < ROUNDS || times.iter().sum::<f64>() < millis as f64;
+    let wants = |times: &[f64]| {
+        let more = times.iter().sum::<f64>() < millis as f64;
+        times.len() < ROUNDS || (more && times.len() < MOST_ROUNDS)
+    };
     let times = in_turn(layer, candidates, caches, wants);
     let medians = times.iter().map(|times| median(times).unwrap_or(f64::NAN));
     medians.collect()

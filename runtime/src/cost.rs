@@ -5,7 +5,10 @@
 //! [`TileCost`] prices. Public for `bench fit`, which finds the prices.
 
 use crate::cost_table as table;
-pub use crate::cost_table::{LinearCost, ListCost, Table, TileCost, Vectors, WEIGHTS, Weights};
+pub use crate::cost_table::{
+    FftCost, LinearCost, ListCost, Table, TileCost, Vectors, WEIGHTS, Weights,
+};
+use crate::fft;
 use crate::weights::LayerInfo;
 use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
@@ -49,23 +52,33 @@ impl TileCost {
     /// Nanoseconds.
     pub fn ns(&self, work: &Work, weights: Weights) -> f64 {
         let column = weights as usize;
-        let of = |costs: &[f64; WEIGHTS.len()]| costs.get(column).copied().unwrap_or(0.0);
-        self.product * work.product
-            + self.strided * work.strided
-            + self.present * work.present
-            + self.odd * work.odd
-            + self.copy * work.copy
-            + self.call * work.call
-            + self.input * work.input
-            + self.output * work.output
-            + self.far * work.far
-            + self.row * work.row
-            + self.pixel * work.pixel
-            + of(&self.weight) * work.weight
-            + self.again * work.again
-            + self.tile * work.tile
-            + of(&self.few) * work.few
+        let of = |costs: &[f32; WEIGHTS.len()]| costs.get(column).copied().unwrap_or(0.0);
+        total(&[
+            (self.product, work.product),
+            (self.strided, work.strided),
+            (self.present, work.present),
+            (self.odd, work.odd),
+            (self.copy, work.copy),
+            (self.call, work.call),
+            (self.input, work.input),
+            (self.output, work.output),
+            (self.far, work.far),
+            (self.row, work.row),
+            (self.pixel, work.pixel),
+            (of(&self.weight), work.weight),
+            (self.again, work.again),
+            (self.tile, work.tile),
+            (of(&self.few), work.few),
+        ])
     }
+}
+
+/// The sum of amounts times prices.
+fn total(items: &[(f32, f64)]) -> f64 {
+    items
+        .iter()
+        .map(|(price, amount)| f64::from(*price) * amount)
+        .sum()
 }
 
 /// A convolution of `images` images whose weights lie decoded in memory; `None` when the table does not know the
@@ -199,7 +212,9 @@ pub struct ListWork {
     pub copy: f64,
     pub strided: f64,
     pub output: f64,
+    pub far: f64,
     pub row: f64,
+    pub again: f64,
 }
 
 /// Counts the work of lists of groups of `group` output channels with so many entries.
@@ -209,6 +224,8 @@ pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64
     let tiles = tiling.tiles.iter().sum::<usize>() as f64;
     let copy = (shape.in_channels * tiling.pieces) as f64;
     let collected = shape.stride[1] > COLLECTED;
+    let outputs = (shape.out_channels * shape.out_h * shape.out_w) as f64;
+    let far = outputs * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
     ListWork {
         product: entries as f64 * vectors.of_tiles(&tiling),
         entry: entries as f64,
@@ -217,23 +234,33 @@ pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64
         input: shape.in_channels as f64 * seen(shape),
         copy,
         strided: if collected { copy } else { 0.0 },
-        output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
+        output: outputs,
+        far: if far { outputs } else { 0.0 },
         row: (shape.out_channels * shape.out_h) as f64,
+        again: {
+            let bytes = entries as f64 * (size_of::<u16>() + group * size_of::<f32>()) as f64;
+            let far = bytes > table::NEAR_BYTES as f64;
+            if far { bytes * (tiles - 1.0) } else { 0.0 }
+        },
     }
 }
 
 impl ListCost {
     /// Nanoseconds.
     pub fn ns(&self, work: &ListWork) -> f64 {
-        self.product * work.product
-            + self.entry * work.entry
-            + self.list * work.list
-            + self.tile * work.tile
-            + self.input * work.input
-            + self.copy * work.copy
-            + self.strided * work.strided
-            + self.output * work.output
-            + self.row * work.row
+        total(&[
+            (self.product, work.product),
+            (self.entry, work.entry),
+            (self.list, work.list),
+            (self.tile, work.tile),
+            (self.input, work.input),
+            (self.copy, work.copy),
+            (self.strided, work.strided),
+            (self.output, work.output),
+            (self.far, work.far),
+            (self.row, work.row),
+            (self.again, work.again),
+        ])
     }
 }
 
@@ -276,9 +303,37 @@ pub(crate) fn level_factor(level: usize) -> f64 {
     table::LEVELS.get(level).copied().unwrap_or(1.0)
 }
 
-/// A convolution by FFT of so many operations per image.
-pub(crate) fn fft(costs: &Table, operations: f64, images: usize) -> f64 {
-    ms(costs.fft_operation * operations * images as f64)
+/// What a convolution by FFT does: columns of an [`FftCost`].
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "as in FftCost")]
+pub struct FftWork {
+    pub transform: f64,
+    pub product: f64,
+    pub weight: f64,
+    pub output: f64,
+}
+
+/// Counts the work of a convolution by FFT; `None` where it is not possible.
+pub fn fft_work(shape: &ConvShape) -> Option<FftWork> {
+    let [transform, product, weight] = fft::work(shape)?;
+    Some(FftWork {
+        transform,
+        product,
+        weight,
+        output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
+    })
+}
+
+/// A convolution by FFT.
+pub(crate) fn fft(costs: &Table, shape: &ConvShape, images: usize) -> Option<f64> {
+    let (cost, work) = (&costs.fft, fft_work(shape)?);
+    let ns = total(&[
+        (cost.transform, work.transform),
+        (cost.product, work.product),
+        (cost.weight, work.weight),
+        (cost.output, work.output),
+    ]);
+    Some(ms(ns * images as f64))
 }
 
 /// See [`TileCost::work`], with how pixels or tiles become vectors and how many tiles are few.
@@ -290,7 +345,11 @@ pub fn work(
     calls: Calls,
     density: f64,
 ) -> Work {
-    let passes = calls.passes;
+    let passes = match algorithm {
+        // Every panel reads the input where it lies.
+        ConvAlgo::Direct => shape.panels_per_group() as f64,
+        _ => calls.passes,
+    };
     let pixels = (shape.out_h * shape.out_w) as f64;
     let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
     let far = outputs * pixels * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
@@ -334,10 +393,17 @@ pub fn work(
         None => (shape.out_h * shape.out_w.div_ceil(lanes) * lanes) as f64,
     };
     let macs = outputs * shape.k() as f64 * computed;
-    let seen = inputs * seen(shape);
-    let blocks = match group(algorithm) {
-        Some(_) => sparse::input_blocks(shape),
-        None => shape.k().div_ceil(K_BLOCK),
+    let seen = match algorithm {
+        ConvAlgo::Im2col | ConvAlgo::Im2row => inputs * shape.taps() as f64 * pixels,
+        _ => inputs * seen(shape),
+    };
+    let blocks = match algorithm {
+        _ if tiling.is_some() => sparse::input_blocks(shape),
+        // Each tap adds to the output.
+        ConvAlgo::Kn2row | ConvAlgo::Kn2col => {
+            shape.taps() * shape.in_per_group().div_ceil(K_BLOCK)
+        }
+        _ => shape.k().div_ceil(K_BLOCK),
     };
     let blocks = blocks.max(1) as f64;
     let (chunks, groups) = if shape.is_depthwise() {

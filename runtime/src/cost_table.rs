@@ -21,15 +21,27 @@ pub(crate) fn of(isa: Isa) -> &'static Table {
 /// Costs on one instruction set.
 #[derive(Debug)]
 pub struct Table {
-    /// Convolutions by tiles of weights. Algorithms that are not here are never chosen: where they are faster than these is
-    /// not known, or (direct convolution without scratch) what they save is not worth what they cost.
+    /// Convolutions by tiles of weights. Algorithms that are not here are never chosen.
     pub tiles: &'static [TileCost],
     /// Convolutions from resident lists.
     pub lists: &'static [ListCost],
     /// Linear layers.
     pub linear: LinearCost,
-    /// An operation of a convolution by FFT.
-    pub fft_operation: f64,
+    /// Convolutions by FFT.
+    pub fft: FftCost,
+}
+
+/// Costs of convolutions by FFT.
+#[derive(Clone, Debug)]
+pub struct FftCost {
+    /// An operation of a transform.
+    pub transform: f32,
+    /// A multiply-add of frequencies.
+    pub product: f32,
+    /// An element of transformed weights, each time it is read.
+    pub weight: f32,
+    /// An output.
+    pub output: f32,
 }
 
 /// Where a convolution finds its weights.
@@ -67,36 +79,36 @@ pub struct TileCost {
     /// How pixels (of Winograd: tiles) become vectors.
     pub vectors: Vectors,
     /// A multiply-add (of Winograd: in the transformed domain, tiles filled up to vectors).
-    pub product: f64,
+    pub product: f32,
     /// The same, where inputs are not neighbours because of a stride: on top. Where zeros are skipped: a piece of a row of the
     /// input that is collected one by one.
-    pub strided: f64,
+    pub strided: f32,
     /// A multiply-add with a weight that is not zero, where zeros are skipped.
-    pub present: f64,
+    pub present: f32,
     /// A multiply-add with a panel that is not there, where panels are taken in pairs.
-    pub odd: f64,
+    pub odd: f32,
     /// An input element (of Winograd: transformed), each time it is packed.
-    pub input: f64,
+    pub input: f32,
     /// A piece of a row of the input, copied, where zeros are skipped.
-    pub copy: f64,
+    pub copy: f32,
     /// An output element (of Winograd: transformed), each time it is stored.
-    pub output: f64,
+    pub output: f32,
     /// The same on top, where the outputs have more than `FAR_BYTES`.
-    pub far: f64,
+    pub far: f32,
     /// A row of an output channel, each time it is stored.
-    pub row: f64,
+    pub row: f32,
     /// A pixel, for each block of k and each 8 panels: finding its place.
-    pub pixel: f64,
+    pub pixel: f32,
     /// The same for each call: of tiles that are not computed together.
-    pub call: f64,
+    pub call: f32,
     /// A weight, each time it is read and expanded or transformed, by [`Weights`].
-    pub weight: [f64; WEIGHTS.len()],
+    pub weight: [f32; WEIGHTS.len()],
     /// A transformed weight each further time it is read, where all of them are more than the L2 cache holds.
-    pub again: f64,
+    pub again: f32,
     /// A tile of the map and block of k, where zeros are skipped.
-    pub tile: f64,
+    pub tile: f32,
     /// The same of Winograd on at most `few_tiles` tiles, which products do not hide.
-    pub few: [f64; WEIGHTS.len()],
+    pub few: [f32; WEIGHTS.len()],
     /// Winograd only; 0: no number of tiles is few.
     pub few_tiles: usize,
 }
@@ -139,23 +151,27 @@ pub struct ListCost {
     /// How pixels become vectors.
     pub vectors: Vectors,
     /// An entry times a vector of 16.
-    pub product: f64,
+    pub product: f32,
     /// An entry, once: read from memory.
-    pub entry: f64,
+    pub entry: f32,
     /// A list, for each tile of the map.
-    pub list: f64,
+    pub list: f32,
     /// A tile of the map and block of k.
-    pub tile: f64,
+    pub tile: f32,
     /// An input element.
-    pub input: f64,
+    pub input: f32,
     /// A piece of a row of the input, copied.
-    pub copy: f64,
+    pub copy: f32,
     /// The same on top where it is collected one by one.
-    pub strided: f64,
+    pub strided: f32,
     /// An output element.
-    pub output: f64,
+    pub output: f32,
+    /// The same on top, where the outputs have more than `FAR_BYTES`.
+    pub far: f32,
     /// A row of an output channel.
-    pub row: f64,
+    pub row: f32,
+    /// A byte of lists each further time it is read, where they are more than the L2 cache holds.
+    pub again: f32,
 }
 
 /// Costs of linear layers, per multiply-add of the first row.
@@ -202,7 +218,7 @@ pub(crate) const DECODE_LAYER: f64 = 12_000.0;
 pub(crate) const DECODE_TILE: f64 = 1_000.0;
 
 /// Errors, largest error over largest output, beyond those of the dense order of sums: of Winograd and FFT the limits that
-/// the tests of the kernels enforce; sparse kernels have an order of sums of their own, which a limit of zero excludes.
+/// the tests of the kernels enforce; sparse kernels and kn2 have an order of sums of their own, which a limit of zero excludes.
 #[rustfmt::skip]
 pub(crate) const ERRORS: &[(ConvAlgo, f64)] = &[
     (ConvAlgo::Winograd2, 1e-6),
@@ -212,6 +228,8 @@ pub(crate) const ERRORS: &[(ConvAlgo, f64)] = &[
     (ConvAlgo::DirectSparse, 2e-7),
     (ConvAlgo::BlockSparse2, 2e-7),
     (ConvAlgo::BlockSparse4, 2e-7),
+    (ConvAlgo::Kn2row, 2e-7),
+    (ConvAlgo::Kn2col, 2e-7),
 ];
 
 /// One element of a step without weights.

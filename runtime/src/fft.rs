@@ -15,9 +15,9 @@ pub(crate) fn supports(shape: &ConvShape) -> bool {
     shape.taps() >= LEAST_TAPS && fft::supports(shape)
 }
 
-/// See [`FftPlan::operations`].
-pub(crate) fn operations(shape: &ConvShape) -> Option<f64> {
-    FftPlan::operations(shape).map(|(_, operations)| operations)
+/// See [`FftPlan::work`].
+pub(crate) fn work(shape: &ConvShape) -> Option<[f64; 3]> {
+    FftPlan::work(shape)
 }
 
 /// What a layer needs, the same on every instruction set.
@@ -53,7 +53,7 @@ impl Transformed {
         Ok(Transformed { plan, weights })
     }
 
-    /// Transforms a tile that holds the whole k of its panels.
+    /// Adds the weights of a tile.
     pub(crate) fn add(&mut self, tile: &WeightTile<'_>, scratch: &mut [f32]) -> Result<()> {
         let len = self.plan.panel_len();
         let panels = tile.first_panel * len..(tile.first_panel + tile.panels) * len;

@@ -9,7 +9,7 @@ pub(crate) fn supports(_: &ConvShape) -> bool {
     false
 }
 
-pub(crate) fn operations(_: &ConvShape) -> Option<f64> {
+pub(crate) fn work(_: &ConvShape) -> Option<[f64; 3]> {
     None
 }
 

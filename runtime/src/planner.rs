@@ -40,6 +40,16 @@ const PANEL_SCRATCH: usize = 16_384;
 /// The same for a thread's share of a layer with transformed weights.
 const SHARE_SCRATCH: usize = 65_536;
 
+/// Algorithms that are seldom the quickest: candidates only where they are predicted to beat the packed kernels. Some need hardly any
+/// scratch, and would be what the smallest budget takes, however slow.
+const SELDOM: [ConvAlgo; 5] = [
+    ConvAlgo::Direct,
+    ConvAlgo::Kn2row,
+    ConvAlgo::Kn2col,
+    ConvAlgo::Im2col,
+    ConvAlgo::Im2row,
+];
+
 /// Differences of predicted times that mean nothing.
 const NOISE: f64 = 0.04;
 
@@ -99,9 +109,7 @@ pub(crate) fn units(
     };
     let winograd = |layer| whole(layer) && steps_support(layer, winograd::supports);
     // Transformed for one size of map.
-    let by_fft = |layer: usize| {
-        whole(layer) && steps[layer].len() == 1 && steps_support(layer, fft::supports)
-    };
+    let by_fft = |layer: usize| steps[layer].len() == 1 && steps_support(layer, fft::supports);
     let transformable = |layer| winograd(layer) || by_fft(layer);
     let rooms = program.rooms();
     let used = |layer: &usize| !steps[*layer].is_empty();
@@ -319,6 +327,13 @@ fn candidates(
             }
         }
     }
+    let packed: Vec<Candidate> = (list.iter().copied())
+        .filter(|c| matches!(c.algorithm, Some(ConvAlgo::Gemm | ConvAlgo::Pointwise)))
+        .collect();
+    list.retain(|c| {
+        let beaten = |p: &Candidate| p.form == c.form && p.ms <= c.ms;
+        !c.algorithm.is_some_and(|a| SELDOM.contains(&a)) || !packed.iter().any(beaten)
+    });
     list
 }
 
@@ -351,7 +366,7 @@ fn conv_needs(
         return None;
     }
     let ms = match form {
-        Some(ResidentForm::Fft(shape)) => cost::fft(costs, fft::operations(&shape)?, images),
+        Some(ResidentForm::Fft(shape)) => cost::fft(costs, &shape, images)?,
         _ if algorithm == ConvAlgo::Fft => return None,
         Some(ResidentForm::Winograd(_) | ResidentForm::Winograd16(_)) => {
             let narrow = matches!(form, Some(ResidentForm::Winograd16(_)));

@@ -9,9 +9,9 @@ fn large(coding: Coding) -> Net {
     let mut net = Net::new("large");
     net.coding = coding;
     let x = net.batch_input(&[24, 40, 37]);
-    let a = net.conv(x, 24, 24, 7, 1, 1);
+    let a = net.conv(x, 24, 24, 11, 1, 1);
     let b = net.relu(a);
-    let c = net.conv(b, 24, 24, 9, 1, 1);
+    let c = net.conv(b, 24, 24, 13, 1, 1);
     let sum = net.add(b, c);
     let d = net.conv(sum, 24, 24, 3, 2, 1);
     net.output(d);

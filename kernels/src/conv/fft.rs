@@ -102,6 +102,20 @@ impl FftPlan {
         best
     }
 
+    /// What a run does: operations of transforms, multiply-adds of frequencies, and elements of weights that it reads. None
+    /// where [`supports`] says no.
+    pub fn work(shape: &ConvShape) -> Option<[f64; 3]> {
+        let (n, _) = FftPlan::operations(shape)?;
+        let tiles = |axis: usize, out: usize| out.div_ceil(n[axis] + 1 - extent(shape, axis));
+        let tiles = (tiles(0, shape.out_h) * tiles(1, shape.out_w)) as f64;
+        let points = (n[0] * n[1]) as f64;
+        let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
+        let transforms = (inputs + outputs) * 2.5 * points * points.log2();
+        // Half of the frequencies, a complex weight each.
+        let weights = outputs * shape.in_per_group() as f64 * points;
+        Some([tiles * transforms, 2.0 * tiles * weights, tiles * weights])
+    }
+
     /// A plan, none where [`supports`] says no.
     pub fn new(isa: Isa, shape: &ConvShape) -> Option<FftPlan> {
         let (n, _) = FftPlan::operations(shape)?;
@@ -168,24 +182,30 @@ impl FftPlan {
         input.saturating_add(sums + self.transform_workspace())
     }
 
-    /// Transforms the weights of a tile that holds the whole k of its panels; `out` takes
-    /// [`FftPlan::panel_len`] elements for each.
+    /// Adds the transformed weights of a tile to `out`, [`FftPlan::panel_len`] elements for each panel, zero before the first
+    /// tile: where tiles hold parts of k they are added up in the order of the calls.
     ///
     /// # Panics
-    /// When the tile holds a part of k only or a slice is too short: a mistake of the caller.
+    /// When a slice is too short: a mistake of the caller.
     pub fn transform(&self, tile: &WeightTile<'_>, out: &mut [f32], scratch: &mut [f32]) {
         let shape = &self.shape;
-        assert!((tile.k0, tile.k_len) == (0, shape.k()), "a part of k");
         let mut buffers = Buffers::new(self, scratch);
         let scale = 1.0 / (self.n[0] * self.n[1]) as f32;
         for (panel, out) in (0..tile.panels).zip(out.chunks_exact_mut(self.panel_len())) {
             for channel in 0..self.channels() {
+                let of = |tap: usize| match tile.order {
+                    KOrder::ChannelMajor => channel * shape.taps() + tap,
+                    KOrder::TapMajor => tap * self.channels() + channel,
+                };
+                let there = |k: usize| k.checked_sub(tile.k0).filter(|&k| k < tile.k_len);
+                if !(0..shape.taps()).any(|tap| there(of(tap)).is_some()) {
+                    continue;
+                }
                 for lane in (0..PANEL).step_by(2) {
                     buffers.a.fill(C::default());
                     for tap in 0..shape.taps() {
-                        let k = match tile.order {
-                            KOrder::ChannelMajor => channel * shape.taps() + tap,
-                            KOrder::TapMajor => tap * self.channels() + channel,
+                        let Some(k) = there(of(tap)) else {
+                            continue;
                         };
                         let y = tap / shape.kernel[1] * shape.dilation[0];
                         let x = tap % shape.kernel[1] * shape.dilation[1];
@@ -198,7 +218,7 @@ impl FftPlan {
                     // Correlation multiplies with the conjugate.
                     let at = |lane: usize| (channel * PANEL + lane) * PAIR;
                     let step = self.channels() * GROUP;
-                    buffers.separate(self, out, at(lane), Some(at(lane + 1)), step, -1.0);
+                    buffers.separate(self, out, at(lane), Some(at(lane + 1)), step, (-1.0, true));
                 }
             }
         }
@@ -250,7 +270,7 @@ impl FftPlan {
                             buffers.forward(self);
                             let two = second.map(|_| (c + 1) * PAIR);
                             let step = count * PAIR;
-                            buffers.separate(self, values, c * PAIR, two, step, 1.0);
+                            buffers.separate(self, values, c * PAIR, two, step, (1.0, false));
                         }
                         ready = Some(inputs.clone());
                     }
@@ -378,7 +398,8 @@ impl<'a> Buffers<'a> {
     }
 
     /// The spectra of the two real signals in `b`, in vectors of 8 frequencies (8 real parts, 8
-    /// imaginary parts times `sign`), vector `v` at `v * step + one` and, if wanted, `+ two`.
+    /// imaginary parts times `sign`), vector `v` at `v * step + one` and, if wanted, `+ two`; added to
+    /// what is there or in its place.
     fn separate(
         &self,
         plan: &FftPlan,
@@ -386,7 +407,7 @@ impl<'a> Buffers<'a> {
         one: usize,
         two: Option<usize>,
         step: usize,
-        sign: f32,
+        (sign, add): (f32, bool),
     ) {
         let [ny, nx] = plan.n;
         for v in 0..plan.vectors() {
@@ -398,12 +419,16 @@ impl<'a> Buffers<'a> {
                 } else {
                     (C::default(), C::default())
                 };
+                let mut put = |at: usize, value: f32| {
+                    let old = if add { out[at] } else { 0.0 };
+                    out[at] = old + value;
+                };
                 let at = v * step + i;
-                out[at + one] = 0.5 * (p.re + q.re);
-                out[at + one + 8] = sign * 0.5 * (p.im - q.im);
+                put(at + one, 0.5 * (p.re + q.re));
+                put(at + one + 8, sign * 0.5 * (p.im - q.im));
                 if let Some(two) = two {
-                    out[at + two] = 0.5 * (p.im + q.im);
-                    out[at + two + 8] = sign * 0.5 * (q.re - p.re);
+                    put(at + two, 0.5 * (p.im + q.im));
+                    put(at + two + 8, sign * 0.5 * (q.re - p.re));
                 }
             }
         }
