@@ -10,7 +10,7 @@ use crate::activation::Epilogue;
 use crate::conv::Start;
 use crate::conv::blocks::{K_BLOCK, KBlocks, Rows as BlockRows};
 use crate::expand::expand;
-use crate::simd::{Isa, Simd, Work};
+use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
 
 /// Chains at once.
@@ -148,12 +148,22 @@ impl Linear<'_> {
 
     /// One row: weights need not be expanded first. False where they must be.
     fn straight(&mut self, chains: &[Chain; CHAINS], count: usize) -> bool {
-        let sums = self.isa.run(Straight {
+        let straight = Straight {
             tile: self.tile,
             x: &self.rows.x[self.tile.k0..][..self.tile.k_len],
             chains,
             count,
-        });
+        };
+        let sums = match self.tile.values {
+            TileValues::Lut { codes, lut } if self.isa.has_long() => match lut.small() {
+                Some(lut) => self
+                    .isa
+                    .run_long(StraightTwo(straight, codes, lut))
+                    .flatten(),
+                None => self.isa.run(straight),
+            },
+            _ => self.isa.run(straight),
+        };
         if let Some(sums) = &sums {
             self.add(0, &chains[..count], sums);
         }
@@ -272,7 +282,7 @@ impl Work for Straight<'_> {
     }
 }
 
-impl Straight<'_> {
+impl<'a> Straight<'a> {
     /// `weight` makes chain `i`'s next weights of what the tile holds.
     #[inline(always)]
     fn sums<S: Simd, T>(
@@ -281,19 +291,8 @@ impl Straight<'_> {
         values: &[T],
         weight: impl Fn(usize, &[T; PANEL]) -> S::V,
     ) -> [[f32; PANEL]; CHAINS] {
-        let Straight { tile, x, .. } = *self;
         let values = values.as_chunks::<PANEL>().0;
-        let chains = &self.chains[..self.count];
-        // All side by side as far as the shortest reaches, places without a chain beside the first
-        // one; then the rest of each alone.
-        let common = chains.iter().map(|c| c.len).min().unwrap_or(0);
-        let mut w = [values; CHAINS];
-        let mut xs = [x; CHAINS];
-        for i in 0..CHAINS {
-            let chain = chains[if i < chains.len() { i } else { 0 }];
-            w[i] = &values[chain.panel * tile.k_len + chain.at..][..common];
-            xs[i] = &x[chain.at..][..common];
-        }
+        let (w, xs, common) = self.side_by_side(values);
         let mut acc = [simd.splat(0.0); CHAINS];
         for k in 0..common {
             for i in 0..CHAINS {
@@ -304,14 +303,84 @@ impl Straight<'_> {
         for i in 0..CHAINS {
             simd.store(acc[i], &mut sums[i]);
         }
-        for (i, (chain, sums)) in chains.iter().zip(&mut sums).enumerate() {
+        self.rest(simd, values, common, weight, &mut sums);
+        sums
+    }
+
+    /// Weights and inputs of all chains as far as the shortest reaches, which is the last result; places without a chain
+    /// beside the first one.
+    #[inline(always)]
+    fn side_by_side<'v, T>(
+        &self,
+        values: &'v [[T; PANEL]],
+    ) -> ([&'v [[T; PANEL]]; CHAINS], [&'a [f32]; CHAINS], usize) {
+        let chains = &self.chains[..self.count];
+        let common = chains.iter().map(|c| c.len).min().unwrap_or(0);
+        let mut w = [values; CHAINS];
+        let mut xs = [self.x; CHAINS];
+        for i in 0..CHAINS {
+            let chain = chains[if i < chains.len() { i } else { 0 }];
+            w[i] = &values[chain.panel * self.tile.k_len + chain.at..][..common];
+            xs[i] = &self.x[chain.at..][..common];
+        }
+        (w, xs, common)
+    }
+
+    /// The rest of each chain, from `common` on, alone.
+    #[inline(always)]
+    fn rest<S: Simd, T>(
+        &self,
+        simd: S,
+        values: &[[T; PANEL]],
+        common: usize,
+        weight: impl Fn(usize, &[T; PANEL]) -> S::V,
+        sums: &mut [[f32; PANEL]; CHAINS],
+    ) {
+        for (i, (chain, sums)) in self.chains[..self.count].iter().zip(sums).enumerate() {
             let mut acc = simd.load(sums);
-            let own = &values[chain.panel * tile.k_len + chain.at..][..chain.len];
-            for (w, x) in own.iter().zip(&x[chain.at..]).skip(common) {
+            let own = &values[chain.panel * self.tile.k_len + chain.at..][..chain.len];
+            for (w, x) in own.iter().zip(&self.x[chain.at..]).skip(common) {
                 acc = simd.mul_add(weight(i, w), simd.splat(*x), acc);
             }
             simd.store(acc, sums);
         }
-        sums
+    }
+}
+
+/// The same from codes of a small table, with two chains in a vector of 16.
+struct StraightTwo<'a>(Straight<'a>, &'a [u8], &'a [f32; 16]);
+
+impl LongWork for StraightTwo<'_> {
+    type Output = Option<[[f32; PANEL]; CHAINS]>;
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) -> Self::Output {
+        let StraightTwo(straight, codes, lut) = self;
+        let codes = codes.as_chunks().0;
+        let (w, xs, common) = straight.side_by_side(codes);
+        let mut acc = [simd.splat16(0.0); CHAINS / 2];
+        for k in 0..common {
+            for i in 0..CHAINS / 2 {
+                let (a, b) = (2 * i, 2 * i + 1);
+                let w = simd.lookup_16_two(lut, &w[a][k], &w[b][k]);
+                let x = simd.splat_two(xs[a][k], xs[b][k]);
+                acc[i] = simd.mul_add16(w, x, acc[i]);
+            }
+        }
+        let mut sums = [[0.0; PANEL]; CHAINS];
+        for (acc, sums) in acc.into_iter().zip(sums.as_chunks_mut::<2>().0) {
+            let halves = simd.split(acc);
+            for (v, to) in halves.into_iter().zip(sums) {
+                simd.store(v, to);
+            }
+        }
+        straight.rest(
+            simd,
+            codes,
+            common,
+            |_, w| simd.lookup_16(lut, w),
+            &mut sums,
+        );
+        Some(sums)
     }
 }

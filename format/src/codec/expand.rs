@@ -3,8 +3,8 @@
 //! The present values stand packed at the end of the tile's own buffer and move forward to their places: after a group of
 //! eight is written, at least as many bytes remain ahead as values are unread, so a value is never overwritten before it
 //! is read, and no second buffer is needed. One step spreads up to eight values over the eight lanes of one mask byte: by
-//! `pdep` where the CPU has it (`expand_bmi2.rs`), else by three conditional moves of bytes within a word. Both give the
-//! same bytes. Eight weights cost a few cycles either way, far less than decoding them.
+//! `pdep` where the CPU has it (`expand_bmi2.rs`), else by three conditional moves of bytes within a word; with AVX-512 one
+//! instruction spreads 64. All give the same bytes. Eight weights cost a few cycles at most, far less than decoding them.
 
 use super::streams::load_padded;
 
@@ -68,20 +68,47 @@ const fn moves() -> [[u64; 3]; 256] {
 /// `codes` has eight bytes per mask byte, `present` is the number of bits set.
 pub(super) fn expand_portable(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
     let fills = splat(fill);
-    expand_with(codes, mask, present, |values, mask| {
+    let spread = |values, mask: u8| {
         let [by_4, by_2, by_1] = MOVES[usize::from(mask)];
         let values = (values & !by_4) | ((values << 32) & by_4);
         let values = (values & !by_2) | ((values << 16) & by_2);
         let values = (values & !by_1) | ((values << 8) & by_1);
         let lanes = LANES[usize::from(mask)];
         (values & lanes) | (fills & !lanes)
-    });
+    };
+    expand_with(
+        codes,
+        mask,
+        present,
+        |p, v, m| each(p, v, m, spread),
+        spread,
+    );
 }
 
 /// Groups per iteration of the fast loop.
 const BLOCK: usize = 8;
+/// Their places, or as many values.
+pub(super) type Places = [u8; 8 * BLOCK];
 
-/// The loop of the expansion; `spread` places the values of one group.
+/// A block group by group; the number of values it takes.
+#[inline(always)]
+pub(super) fn each(
+    places: &mut Places,
+    values: &Places,
+    mask: &[u8; BLOCK],
+    spread: impl Fn(u64, u8) -> u64,
+) -> usize {
+    let mut next = 0usize;
+    let places = places.as_chunks_mut::<8>().0;
+    for i in 0..BLOCK {
+        let packed = values[next..].first_chunk().copied().unwrap_or_default();
+        places[i] = spread(u64::from_le_bytes(packed), mask[i]).to_le_bytes();
+        next += mask[i].count_ones() as usize;
+    }
+    next
+}
+
+/// The loop of the expansion; `block` places the values of a block and says how many they are, `spread` those of one group.
 ///
 /// While a block's places end before its values begin, eight groups share one bounds check; the rest goes one by one.
 #[inline(always)]
@@ -89,6 +116,7 @@ pub(super) fn expand_with(
     codes: &mut [u8],
     mask: &[u8],
     present: usize,
+    block: impl Fn(&mut Places, &Places, &[u8; BLOCK]) -> usize,
     spread: impl Fn(u64, u8) -> u64,
 ) {
     let mut read = codes.len().saturating_sub(present);
@@ -107,14 +135,7 @@ pub(super) fn expand_with(
         let Some(values) = values.first_chunk::<{ 8 * BLOCK }>() else {
             break;
         };
-        let mut next = 0usize;
-        let places = places.as_chunks_mut::<8>().0;
-        for i in 0..BLOCK {
-            let packed = values[next..].first_chunk().copied().unwrap_or_default();
-            places[i] = spread(u64::from_le_bytes(packed), bits[i]).to_le_bytes();
-            next += bits[i].count_ones() as usize;
-        }
-        read += next;
+        read += block(places, values, bits);
         group += BLOCK;
     }
     for &bits in mask.iter().skip(group) {

@@ -4,15 +4,17 @@
 //! AMD CPUs before Zen 3 have a slow `pdep` (microcode); they still gain from the other instructions and get equal bytes.
 //! This is the only file of the codec with `unsafe`.
 
-use std::arch::x86_64::_pdep_u64;
+use std::arch::x86_64::*;
 
-use super::expand::{LANES, count_bits, expand_with, splat};
+use super::expand::{LANES, count_bits, each, expand_with, splat};
 use super::streams::{self, Cursor};
 use super::{CodecError, DecodeTable};
 
-/// Proof of BMI1, BMI2, LZCNT and POPCNT.
+/// Proof of BMI1, BMI2, LZCNT and POPCNT, and whether there is AVX-512 with VBMI2 too.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bmi2(());
+pub(super) struct Bmi2 {
+    vbmi2: bool,
+}
 
 impl Bmi2 {
     /// The proof, if this CPU gives it.
@@ -21,7 +23,9 @@ impl Bmi2 {
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("lzcnt")
             && is_x86_feature_detected!("popcnt"))
-        .then_some(Bmi2(()))
+        .then(|| Bmi2 {
+            vbmi2: is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vbmi2"),
+        })
     }
 
     /// [`streams::decode`].
@@ -38,8 +42,13 @@ impl Bmi2 {
 
     /// [`super::expand::expand_portable`].
     pub(super) fn expand(self, codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
-        // SAFETY: `self` exists only where `detect` found every feature that `expand` is compiled for.
-        unsafe { expand(codes, mask, present, fill) }
+        if self.vbmi2 {
+            // SAFETY: `detect` found every feature that `expand_long` is compiled for.
+            unsafe { expand_long(codes, mask, present, fill) }
+        } else {
+            // SAFETY: `self` exists only where `detect` found every feature that `expand` is compiled for.
+            unsafe { expand(codes, mask, present, fill) }
+        }
     }
 
     /// [`count_bits`].
@@ -61,16 +70,43 @@ fn decode(
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
 fn expand(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
-    if fill == 0 {
-        expand_with(codes, mask, present, |values, mask| {
-            _pdep_u64(values, LANES[usize::from(mask)])
-        });
-    } else {
-        expand_with(codes, mask, present, |values, mask| {
-            let lanes = LANES[usize::from(mask)];
-            _pdep_u64(values, lanes) | (splat(fill) & !lanes)
-        });
-    }
+    let fills = splat(fill);
+    let spread = |values, mask: u8| {
+        let lanes = LANES[usize::from(mask)];
+        _pdep_u64(values, lanes) | (fills & !lanes)
+    };
+    expand_with(
+        codes,
+        mask,
+        present,
+        |p, v, m| each(p, v, m, spread),
+        spread,
+    );
+}
+
+#[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt,avx512f,avx512vbmi2")]
+fn expand_long(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
+    let (fills, all) = (splat(fill), _mm512_set1_epi8(fill as i8));
+    let spread = |values, mask: u8| {
+        let lanes = LANES[usize::from(mask)];
+        _pdep_u64(values, lanes) | (fills & !lanes)
+    };
+    expand_with(
+        codes,
+        mask,
+        present,
+        |places, values, mask| {
+            let mask = u64::from_le_bytes(*mask);
+            // SAFETY: 64 readable and 64 writable bytes, no alignment needed.
+            unsafe {
+                let values = _mm512_loadu_si512(values.as_ptr().cast());
+                let spread = _mm512_mask_expand_epi8(all, mask, values);
+                _mm512_storeu_si512(places.as_mut_ptr().cast(), spread);
+            }
+            mask.count_ones() as usize
+        },
+        spread,
+    );
 }
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]

@@ -125,8 +125,50 @@ struct Position {
     at: usize,
 }
 
-/// `STEPS` look-ups from one load. `WINDOW` is `7 * (STEPS - 1) + 8`: the bytes of `out` that they may touch (7 is what a
-/// 3-bit count can say, so that the compiler sees the bound). None when input or output ends before that.
+/// What lies ahead in a sub-stream and the bytes of `out` that its next look-ups may touch: `7 * (STEPS - 1) + 8` (7 is what
+/// a 3-bit count can say, so that the compiler sees the bound).
+struct Ahead<'a, const WINDOW: usize> {
+    bits: u64,
+    written: usize,
+    window: &'a mut [u8; WINDOW],
+}
+
+impl<'a, const WINDOW: usize> Ahead<'a, WINDOW> {
+    /// None when input or output ends before.
+    #[inline(always)]
+    fn load(bytes: &[u8], out: &'a mut [u8], position: Position) -> Option<Self> {
+        let Position { bit, at } = position;
+        let chunk = bytes.get(bit / 8..)?.first_chunk::<8>()?;
+        let window = out.get_mut(at..)?.first_chunk_mut::<WINDOW>()?;
+        Some(Ahead {
+            bits: (u64::from_le_bytes(*chunk) | (1 << 63)) >> (bit % 8),
+            written: 0,
+            window,
+        })
+    }
+
+    #[inline(always)]
+    fn look_up<const N: usize>(&mut self, entries: &[u64; N]) {
+        let entry = entries[self.bits as usize & (N - 1)];
+        let place = self.window.get_mut(self.written..);
+        if let Some(place) = place.and_then(<[u8]>::first_chunk_mut) {
+            *place = (entry >> 8).to_le_bytes();
+        }
+        self.written += (entry >> COUNT_SHIFT) as usize;
+        self.bits >>= entry & BITS_MASK;
+    }
+
+    /// After the look-ups from `start` on.
+    #[inline(always)]
+    fn position(&self, start: Position) -> Position {
+        Position {
+            bit: (start.bit & !7) + self.bits.leading_zeros() as usize,
+            at: start.at + self.written,
+        }
+    }
+}
+
+/// `STEPS` look-ups from one load.
 #[inline(always)]
 fn steps<const N: usize, const STEPS: usize, const WINDOW: usize>(
     entries: &[u64; N],
@@ -134,21 +176,11 @@ fn steps<const N: usize, const STEPS: usize, const WINDOW: usize>(
     out: &mut [u8],
     position: Position,
 ) -> Option<Position> {
-    let Position { bit, at } = position;
-    let chunk = bytes.get(bit / 8..)?.first_chunk::<8>()?;
-    let window = out.get_mut(at..)?.first_chunk_mut::<WINDOW>()?;
-    let mut ahead = (u64::from_le_bytes(*chunk) | (1 << 63)) >> (bit % 8);
-    let mut written = 0usize;
+    let mut ahead = Ahead::<WINDOW>::load(bytes, out, position)?;
     for _ in 0..STEPS {
-        let entry = entries[ahead as usize & (N - 1)];
-        *window.get_mut(written..)?.first_chunk_mut()? = (entry >> 8).to_le_bytes();
-        written += (entry >> COUNT_SHIFT) as usize;
-        ahead >>= entry & BITS_MASK;
+        ahead.look_up(entries);
     }
-    Some(Position {
-        bit: (bit & !7) + ahead.leading_zeros() as usize,
-        at: at + written,
-    })
+    Some(ahead.position(position))
 }
 
 #[inline(always)]
@@ -160,33 +192,54 @@ fn run<const N: usize, const STEPS: usize, const WINDOW: usize>(
     out: &mut [u8],
 ) {
     let quarter = quarter(out.len());
+    let starts: [usize; SUB_STREAMS] = std::array::from_fn(|i| (i * quarter).min(out.len()));
     let ends: [usize; SUB_STREAMS] = std::array::from_fn(|i| ((i + 1) * quarter).min(out.len()));
+    // Positions are within the quarters here.
     let start = |i: usize| Position {
         bit: cursor[i],
-        at: (i * quarter).min(out.len()),
+        at: 0,
     };
     let [mut a, mut b, mut c, mut d] = [start(0), start(1), start(2), start(3)];
+    let (first, rest) = out.split_at_mut(ends[0]);
+    let (second, rest) = rest.split_at_mut(ends[1] - ends[0]);
+    let (third, fourth) = rest.split_at_mut(ends[2] - ends[1]);
 
     // Rounds of iterations that no sub-stream can leave its quarter in; each round uses up most of what is left.
     'rounds: loop {
-        let safe = |position: Position, end: usize| {
-            (end - position.at).saturating_sub(WINDOW - MAX_SYMBOLS * STEPS) / (MAX_SYMBOLS * STEPS)
+        let safe = |position: Position, quarter: &[u8]| {
+            (quarter.len() - position.at).saturating_sub(WINDOW - MAX_SYMBOLS * STEPS)
+                / (MAX_SYMBOLS * STEPS)
         };
-        let iterations = safe(a, ends[0])
-            .min(safe(b, ends[1]))
-            .min(safe(c, ends[2]))
-            .min(safe(d, ends[3]));
+        let iterations = safe(a, first)
+            .min(safe(b, second))
+            .min(safe(c, third))
+            .min(safe(d, fourth));
         if iterations == 0 {
             break;
         }
         for _ in 0..iterations {
-            for position in [&mut a, &mut b, &mut c, &mut d] {
-                match steps::<N, STEPS, WINDOW>(entries, bytes, out, *position) {
-                    Some(next) => *position = next,
-                    None => break 'rounds,
-                }
+            let (Some(mut w), Some(mut x), Some(mut y), Some(mut z)) = (
+                Ahead::<WINDOW>::load(bytes, first, a),
+                Ahead::<WINDOW>::load(bytes, second, b),
+                Ahead::<WINDOW>::load(bytes, third, c),
+                Ahead::<WINDOW>::load(bytes, fourth, d),
+            ) else {
+                break 'rounds;
+            };
+            // One look-up of each in turn: the CPU sees a few dozen instructions at a time only.
+            let mut look_ups = 0;
+            while look_ups < STEPS {
+                w.look_up(entries);
+                x.look_up(entries);
+                y.look_up(entries);
+                z.look_up(entries);
+                look_ups += 1;
             }
+            (a, b, c, d) = (w.position(a), x.position(b), y.position(c), z.position(d));
         }
+    }
+    for (position, start) in [&mut a, &mut b, &mut c, &mut d].into_iter().zip(starts) {
+        position.at += start;
     }
     // One sub-stream is near its end: the others go on together, each within its own quarter.
     let mut positions = [a, b, c, d];

@@ -119,6 +119,23 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
+    fn lookup_16_two(self, lut: &[f32; 16], low: &[u8; 8], high: &[u8; 8]) -> __m512 {
+        // SAFETY: `self` proves AVX-512F; `_mm_loadl_epi64` reads exactly the 8 bytes, the other load 16 values.
+        unsafe {
+            let low = _mm_loadl_epi64(low.as_ptr().cast());
+            let high = _mm_loadl_epi64(high.as_ptr().cast());
+            let codes = _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(low, high));
+            _mm512_permutexvar_ps(codes, _mm512_loadu_ps(lut.as_ptr()))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_two(self, low: f32, high: f32) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe { _mm512_mask_broadcastss_ps(_mm512_set1_ps(low), 0xff00, _mm_set_ss(high)) }
+    }
+
+    #[inline(always)]
     fn widen_i16_two(self, low: &[i16; 8], high: &[i16; 8]) -> __m512 {
         // SAFETY: `self` proves AVX-512F; the loads read exactly the 16 bytes.
         unsafe {

@@ -311,6 +311,10 @@ pub(crate) trait Long: Simd {
     fn widen_i8_two(self, low: &[i8; 8], high: &[i8; 8]) -> Self::L;
     /// `lut[code]` of two rows, one behind the other, for codes below 128; other codes give some value of the table.
     fn lookup_two(self, lut: &[f32; 256], low: &[u8; 8], high: &[u8; 8]) -> Self::L;
+    /// The same for codes below 16; other codes give some value of the table.
+    fn lookup_16_two(self, lut: &[f32; 16], low: &[u8; 8], high: &[u8; 8]) -> Self::L;
+    /// Eight times the one value, then eight times the other.
+    fn splat_two(self, low: f32, high: f32) -> Self::L;
     /// Two rows of signed 16-bit integers, one behind the other, to f32.
     fn widen_i16_two(self, low: &[i16; 8], high: &[i16; 8]) -> Self::L;
     /// Sixteen rows of 8 become eight columns of 16.
