@@ -234,6 +234,7 @@ impl Panels<'_> {
         let vectors = rows * of_row;
         let (first, _) = self.shape.panel_channels(self.first);
         let lasts = self.lasts(target.epilogue);
+        let mut sums = Stretch([[0.0; STRETCH]; PANEL]);
         // The distance from a vector's base to the end of all it reads.
         let reach = self.offsets.iter().max().map_or(0, |&most| most as usize) + 16;
         let mut next = 0;
@@ -272,6 +273,17 @@ impl Panels<'_> {
                     offsets: self.offsets,
                     data: self.data,
                     vectors: &group,
+                    sums: &mut sums,
+                };
+                match (count, whole) {
+                    (1, false) => isa.run_long(LongTile::<1, false>(tile)),
+                    (1, true) => isa.run_long(LongTile::<1, true>(tile)),
+                    (2, _) => isa.run_long(LongTile::<2, true>(tile)),
+                    _ => isa.run_long(LongTile::<3, true>(tile)),
+                };
+                let finish = Finish {
+                    sums: &sums,
+                    vectors: &group,
                     out: &mut target.out.data[channel * stride..],
                     stride,
                     lanes,
@@ -279,11 +291,10 @@ impl Panels<'_> {
                     lasts: &lasts,
                     first: channel - first,
                 };
-                match (count, whole) {
-                    (1, false) => isa.run_long(LongTile::<1, false>(tile)),
-                    (1, true) => isa.run_long(LongTile::<1, true>(tile)),
-                    (2, _) => isa.run_long(LongTile::<2, true>(tile)),
-                    _ => isa.run_long(LongTile::<3, true>(tile)),
+                match count {
+                    1 => isa.run_long(FinishOf::<1>(finish)),
+                    2 => isa.run_long(FinishOf::<2>(finish)),
+                    _ => isa.run_long(FinishOf::<3>(finish)),
                 };
             }
             next += count;
@@ -314,22 +325,13 @@ struct Sixteen {
     at: usize,
 }
 
-/// A panel, vectors of pixels, and where the sums go.
+/// A panel, vectors of pixels, and room for their sums.
 struct Tile<'a> {
     weights: &'a [[f32; PANEL]],
     offsets: &'a [u32],
     data: &'a [f32],
     vectors: &'a [Sixteen; 3],
-    /// From the panel's first channel on.
-    out: &'a mut [f32],
-    /// Between two channels.
-    stride: usize,
-    /// Channels of the panel.
-    lanes: usize,
-    accumulate: bool,
-    lasts: &'a Lasts,
-    /// The panel's first channel there.
-    first: usize,
+    sums: &'a mut Stretch,
 }
 
 /// Chains of 8 channels times `NV` vectors of 16 pixels; not `WHOLE`: only lanes that count are read, from the first one on.
@@ -367,47 +369,81 @@ impl<const NV: usize, const WHOLE: bool> LongWork for LongTile<'_, NV, WHOLE> {
                 }
             }
         }
-        if tile.accumulate {
-            for i in 0..PANEL {
-                if i < tile.lanes {
-                    for j in 0..NV {
-                        let old = &tile.out[i * tile.stride + vectors[j].at..];
-                        acc[i][j] = simd.add16(simd.load16_at(keep[j], old), acc[i][j]);
-                    }
-                }
-            }
-        }
-        let lasts = tile.lasts;
-        let bias = lasts.bias[tile.first..][..PANEL].as_chunks::<PANEL>().0[0];
-        let slope = lasts.slope[tile.first..][..PANEL].as_chunks::<PANEL>().0[0];
         for i in 0..PANEL {
-            let bias = simd.splat16(bias[i]);
+            let to = tile.sums.0[i][..NV * 16].as_chunks_mut().0;
             for j in 0..NV {
-                acc[i][j] = simd.add16(acc[i][j], bias);
+                simd.store16(acc[i][j], &mut to[j]);
             }
         }
-        if let Some((low, high)) = lasts.limits {
-            let (low, high) = (simd.splat16(low), simd.splat16(high));
-            for i in 0..PANEL {
-                for j in 0..NV {
-                    acc[i][j] = simd.clip16(acc[i][j], low, high);
-                }
-            }
-        } else if lasts.scales {
-            for i in 0..PANEL {
-                let slope = simd.splat16(slope[i]);
-                for j in 0..NV {
-                    acc[i][j] = simd.leaky16(acc[i][j], slope);
-                }
-            }
+    }
+}
+
+/// Brings the sums of a panel to the output. A function of its own, or the chains do not stay in registers.
+struct Finish<'a> {
+    sums: &'a Stretch,
+    vectors: &'a [Sixteen; 3],
+    /// From the panel's first channel on.
+    out: &'a mut [f32],
+    /// Between two channels.
+    stride: usize,
+    /// Channels of the panel.
+    lanes: usize,
+    accumulate: bool,
+    lasts: &'a Lasts,
+    /// The panel's first channel there.
+    first: usize,
+}
+
+/// Of `NV` vectors.
+struct FinishOf<'a, const NV: usize>(Finish<'a>);
+
+impl<const NV: usize> LongWork for FinishOf<'_, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let finish = self.0;
+        let Finish { lasts, first, .. } = finish;
+        let (low, high) = lasts.limits.unwrap_or_default();
+        let (low, high) = (simd.splat16(low), simd.splat16(high));
+        let mut keep = [simd.first16(0); NV];
+        let mut at = [0; NV];
+        for j in 0..NV {
+            let Sixteen { skip, len, .. } = finish.vectors[j];
+            keep[j] = simd.mask16(skip, len);
+            at[j] = finish.vectors[j].at;
         }
-        for i in 0..PANEL {
-            if i < tile.lanes {
+        let of_channels = lasts.bias[first..].iter().zip(&lasts.slope[first..]);
+        let sums = finish.sums.0.iter().take(finish.lanes);
+        let mut out = finish.out;
+        for (sums, (&bias, &slope)) in sums.zip(of_channels) {
+            let (bias, slope) = (simd.splat16(bias), simd.splat16(slope));
+            let sums = sums[..NV * 16].as_chunks().0;
+            let mut v = [bias; NV];
+            for j in 0..NV {
+                v[j] = simd.load16(&sums[j]);
+            }
+            if finish.accumulate {
                 for j in 0..NV {
-                    let out = &mut tile.out[i * tile.stride + vectors[j].at..];
-                    simd.store16_at(keep[j], acc[i][j], out);
+                    v[j] = simd.add16(simd.load16_at(keep[j], &out[at[j]..]), v[j]);
                 }
             }
+            for j in 0..NV {
+                v[j] = simd.add16(v[j], bias);
+            }
+            if lasts.limits.is_some() {
+                for j in 0..NV {
+                    v[j] = simd.clip16(v[j], low, high);
+                }
+            } else {
+                for j in 0..NV {
+                    v[j] = simd.leaky16(v[j], slope);
+                }
+            }
+            for j in 0..NV {
+                simd.store16_at(keep[j], v[j], &mut out[at[j]..]);
+            }
+            out = out.get_mut(finish.stride..).unwrap_or_default();
         }
     }
 }
@@ -451,12 +487,11 @@ impl Panels<'_> {
                             at,
                         };
                         // Two groups of two keep the registers busier than three and one.
-                        at += 8
-                            * match (len - at).div_ceil(8) {
-                                1 => line.sums::<1>(isa),
-                                2 | 4 => line.sums::<2>(isa),
-                                _ => line.sums::<3>(isa),
-                            };
+                        at += 8 * match (len - at).div_ceil(8) {
+                            1 => line.sums::<1>(isa),
+                            2 | 4 => line.sums::<2>(isa),
+                            _ => line.sums::<3>(isa),
+                        };
                     }
                     let (channel, lanes) = self.shape.panel_channels(self.first + i);
                     for (channel, sums) in (channel..channel + lanes).zip(&sums.0) {
@@ -594,9 +629,11 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
 /// Whether a pixel per lane is the faster kernel for so many pixels a row, panels and products: rows leave few lanes unused.
 pub(super) fn lanes_fill(isa: Isa, columns: usize, panels: usize, products: usize) -> bool {
     if isa.has_long() {
-        // The other one transposes, which takes as long as 40 products, and a lone panel is half a vector.
-        let by_pixels = columns.next_multiple_of(16) * products;
-        let by_channels = columns * (products + 40) * panels.next_multiple_of(2) / panels.max(1);
+        // The other one transposes, which takes as long as 24 products, and a lone panel is half a vector; but its loads are
+        // aligned.
+        let by_pixels = columns.next_multiple_of(16) * products * 9;
+        let by_channels =
+            columns * (products + 24) * 8 * panels.next_multiple_of(2) / panels.max(1);
         return by_pixels <= by_channels;
     }
     // A single panel gives a channel per lane too few chains.

@@ -299,7 +299,7 @@ impl LongWork for Finish<'_, '_, '_> {
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
         let width = self.group.columns.len();
-        let last = self.lasts.0.lanes(simd, self.lasts.1);
+        let (lasts, first) = self.lasts;
         let (lanes, stride) = (self.channels.len(), self.target.out.map.channel);
         for (i, row) in self.group.rows.clone().enumerate() {
             let out = self
@@ -309,10 +309,10 @@ impl LongWork for Finish<'_, '_, '_> {
                 let from = &self.sums[i * width + column..][..8];
                 let mut sums = [simd.splat16(0.0); 8];
                 for j in 0..8 {
-                    sums[j] = last.of(simd, simd.load16(&from[j]));
+                    sums[j] = simd.load16(&from[j]);
                 }
                 let count = (width - column).min(8);
-                let channels = simd.transpose16(sums);
+                let channels = simd.transpose16(lasts.of(simd, first, sums));
                 for c in 0..PANEL {
                     // Channel `c` and channel `c + 8` are halves.
                     let [low, high] = simd.split(channels[c]);

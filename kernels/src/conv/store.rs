@@ -2,7 +2,7 @@
 
 use super::gemm::CHUNK;
 use super::plane::Band;
-use crate::activation::{self, Activation, Epilogue, VectorFunction, finish_vectors};
+use crate::activation::{self, Epilogue, VectorFunction, finish_vectors};
 use crate::shape::ViewMut;
 use crate::simd::{Isa, Long, Simd, Work};
 use crate::weights::PANEL;
@@ -390,8 +390,6 @@ impl Work for Finish<'_> {
 pub(super) struct Lasts {
     pub bias: [f32; LASTS],
     pub slope: [f32; LASTS],
-    /// There are slopes other than 1.
-    pub scales: bool,
     pub limits: Option<(f32, f32)>,
 }
 
@@ -403,7 +401,6 @@ impl Lasts {
         let mut lasts = Lasts {
             bias: [-0.0; LASTS],
             slope: [1.0; LASTS],
-            scales: false,
             limits: None,
         };
         if let Some(e) = epilogue.filter(|e| e.is_simple()) {
@@ -413,36 +410,30 @@ impl Lasts {
             for (channel, slope) in channels.zip(&mut lasts.slope) {
                 *slope = e.activation.slope(channel);
             }
-            lasts.scales = !matches!(e.activation, Activation::None);
             lasts.limits = e.activation.limits();
         }
         lasts
     }
 
-    /// The 16 channels from channel `first` of the chunk on, one to a lane.
+    /// Sums of the 16 channels from channel `first` of the chunk on, one to a lane.
     #[inline(always)]
-    pub fn lanes<S: Long>(&self, simd: S, first: usize) -> LastLong<S> {
-        let (low, high) = self.limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        LastLong {
-            bias: simd.load16(&self.bias[first..][..16].as_chunks().0[0]),
-            slope: simd.load16(&self.slope[first..][..16].as_chunks().0[0]),
-            limits: [simd.splat16(low), simd.splat16(high)],
+    pub fn of<S: Long>(&self, simd: S, first: usize, mut sums: [S::L; 8]) -> [S::L; 8] {
+        let bias = simd.load16(&self.bias[first..][..16].as_chunks().0[0]);
+        for i in 0..8 {
+            sums[i] = simd.add16(sums[i], bias);
         }
-    }
-}
-
-/// The same in registers: every simple function, of which all but one are neutral.
-pub(super) struct LastLong<S: Long> {
-    bias: S::L,
-    slope: S::L,
-    limits: [S::L; 2],
-}
-
-impl<S: Long> LastLong<S> {
-    #[inline(always)]
-    pub fn of(&self, simd: S, sum: S::L) -> S::L {
-        let sum = simd.leaky16(simd.add16(sum, self.bias), self.slope);
-        simd.clip16(sum, self.limits[0], self.limits[1])
+        if let Some((low, high)) = self.limits {
+            let (low, high) = (simd.splat16(low), simd.splat16(high));
+            for i in 0..8 {
+                sums[i] = simd.clip16(sums[i], low, high);
+            }
+        } else {
+            let slope = simd.load16(&self.slope[first..][..16].as_chunks().0[0]);
+            for i in 0..8 {
+                sums[i] = simd.leaky16(sums[i], slope);
+            }
+        }
+        sums
     }
 }
 
