@@ -1,8 +1,8 @@
 //! Depthwise 3x3, stride 1 or 2, straight from the map in registers of 16 f32: a pixel per lane, any width and padding.
 //!
 //! Four output rows at a time: the vectors of the three columns of taps are loaded once for all of them. Lanes beyond the row
-//! are masked, rows beyond the map are zeros. Rows are outside, channels inside: as many streams of memory as rows, which all
-//! may lie in one set of the L1 cache. Same chains and bits as `depthwise_lanes.rs`.
+//! are masked, rows beyond the map are zeros. Rows are outside, then panels, columns, channels: masks and ends of rows are
+//! found once per panel, and there are as many streams of memory as rows, which all may lie in one set of the L1 cache. Same chains and bits as `depthwise_lanes.rs`.
 
 use super::ConvShape;
 use super::depthwise3::{Direct, NINE, PANELS};

@@ -10,8 +10,9 @@
 //! ```
 //! Two kernels with the same bits: a pixel per lane (vectors of input, weights broadcast) where a
 //! row of output fills vectors well, and a channel per lane (vectors of weights, input broadcast)
-//! where it does not (`channels.rs`). With registers of 16 f32 the first takes 8 channels x 48 pixels, for layers of few
-//! products or one panel; the second one (`pairs.rs`) everything else. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
+//! where it does not (`channels.rs`). With registers of 16 f32 the first takes 8 channels x three
+//! vectors of 16 pixels, each of one row, for layers of few products and lone panels; the second one (`pairs.rs`) everything
+//! else. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
 //! panels and tile. It loses to sparse kernels when most weights are zero, and to Winograd on
 //! large 3x3 maps with memory to spare. After Goto & van de Geijn (2008), and the indirect
 //! convolution of Dukhan (2019), whose pointers are offsets here.
@@ -114,6 +115,8 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Inlined, so that it is made where it stays.
+    #[inline(always)]
     pub fn new() -> Room {
         Room {
             sums: Sums::new(),

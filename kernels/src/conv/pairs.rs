@@ -8,7 +8,7 @@
 //!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
-//! where a lane is a channel: all simple functions are one, with neutral limits or slopes. Same chains and bits; half a
+//! where a lane is a channel. Same chains and bits; half a
 //! vector is lost where panels are odd in number.
 
 use super::blocks::{Block, K_BLOCK};
@@ -32,6 +32,7 @@ const SLACK: usize = 12;
 pub(super) struct Stage([[[f32; PAIR]; GROUP + SLACK]; MOST]);
 
 impl Stage {
+    #[inline(always)]
     pub fn new() -> Stage {
         Stage([[[0.0; PAIR]; GROUP + SLACK]; MOST])
     }
@@ -260,23 +261,29 @@ impl LongWork for AddOld<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
-        let width = self.group.columns.len();
-        let halves = (self.channels.clone().step_by(PANEL)).zip([0, PANEL]);
+        let (width, lanes) = (self.group.columns.len(), self.channels.len());
+        let stride = self.target.out.map.channel;
         for (i, row) in self.group.rows.clone().enumerate() {
-            for (first, at) in halves.clone() {
-                for column in (0..width).step_by(8) {
-                    let n = (width - column).min(8);
-                    let lanes = simd.first(n);
-                    let mut old = [simd.splat(0.0); 8];
-                    for (channel, old) in (first..self.channels.end).zip(&mut old) {
-                        let from = self.target.place(channel, row, self.group.columns.start);
-                        *old = simd.load_first(lanes, &from[column..]);
-                    }
-                    let sums = &mut self.sums[i * width + column..][..n];
-                    for (old, sum) in simd.transpose(old).into_iter().zip(sums) {
-                        let sum = &mut sum[at..at + PANEL].as_chunks_mut().0[0];
-                        simd.store(simd.add(old, simd.load(sum)), sum);
-                    }
+            let place = self.group.columns.start;
+            let old = &*self.target.place(self.channels.start, row, place);
+            for column in (0..width).step_by(8) {
+                // Vectors may run over the end of a row, but not over that of the output.
+                let mut ends = [[0.0; 8]; PAIR];
+                let mut rows = [&[0.0; 8]; PAIR];
+                for (lane, (row, end)) in rows.iter_mut().zip(&mut ends).enumerate().take(lanes) {
+                    let from = &old[lane * stride + column..];
+                    *row = match from.first_chunk() {
+                        Some(row) => row,
+                        None => {
+                            end[..from.len()].copy_from_slice(from);
+                            end
+                        }
+                    };
+                }
+                let count = (width - column).min(8);
+                let sums = &mut self.sums[i * width + column..][..count];
+                for (old, sum) in simd.columns16(rows).into_iter().zip(sums) {
+                    simd.store16(simd.add16(old, simd.load16(sum)), sum);
                 }
             }
         }
