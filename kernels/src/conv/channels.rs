@@ -51,8 +51,9 @@ impl Panels<'_> {
     /// All pixels of the target's band.
     pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>, room: &mut pairs::Stage) {
         if isa.has_long() {
+            let lasts = self.lasts(target.epilogue);
             self.groups(target, |target, group| {
-                self.pairs(isa, target, group, room);
+                self.pairs(isa, target, group, &lasts, room);
             });
         } else {
             let mut stage = Stage(

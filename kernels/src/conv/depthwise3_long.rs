@@ -1,11 +1,11 @@
 //! Depthwise 3x3, stride 1 or 2, straight from the map in registers of 16 f32: a pixel per lane, any width and padding.
 //!
 //! Four output rows at a time: the vectors of the three columns of taps are loaded once for all of them. Lanes beyond the row
-//! are masked, rows beyond the map are zeros. Rows are outside, channels inside: as many streams of memory as rows, which all
-//! may lie in one set of the L1 cache. Same chains and bits as `depthwise_lanes.rs`.
+//! are masked, rows beyond the map are zeros. Rows are outside, then panels, columns, channels: masks and ends of rows are
+//! found once per panel, and there are as many streams of memory as rows, which all may lie in one set of the L1 cache. Same chains and bits as `depthwise_lanes.rs`.
 
 use super::ConvShape;
-use super::depthwise3::{Direct, NINE};
+use super::depthwise3::{Direct, NINE, PANELS};
 use crate::simd::{Isa, Long, LongWork, Seen};
 use crate::weights::PANEL;
 
@@ -59,6 +59,14 @@ impl<const T: usize> LongWork for Stride<'_, '_, '_, T> {
         let limits = simple.and_then(|e| e.activation.limits());
         let (low, high) = limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let (low, high) = (simd.splat16(low), simd.splat16(high));
+        let (mut bias, mut slope) = ([-0.0; PANELS * PANEL], [1.0; PANELS * PANEL]);
+        if let Some(e) = simple {
+            let lanes = bias.iter_mut().zip(&mut slope);
+            for (channel, (bias, slope)) in channels.clone().zip(lanes) {
+                *bias = e.bias.map_or(-0.0, |bias| bias[channel]);
+                *slope = e.activation.slope(channel);
+            }
+        }
         let (rows, accumulate) = (target.band.rows.clone(), target.accumulate);
         let map = target.out.map;
         for first in rows.clone().step_by(ROWS) {
@@ -69,67 +77,79 @@ impl<const T: usize> LongWork for Stride<'_, '_, '_, T> {
                 *place = map.at(0, channels.start, row - target.first_row);
             }
             let mut lines = [None; SEEN];
-            for (y, line) in (T * first..).zip(&mut lines) {
+            let mut last = 0;
+            for (y, line) in (T * first..).zip(&mut lines[..T * (ROWS - 1) + 3]) {
                 let y = y.checked_sub(shape.pad_top).filter(|&y| y < shape.in_h);
                 *line = y.map(|y| input.map.at(0, channels.start, y));
+                last = line.unwrap_or(0).max(last);
             }
-            for i in 0..channels.len() {
-                let own = &weights[i / PANEL * NINE..][..NINE];
-                let mut w = [simd.splat16(0.0); NINE];
-                for k in 0..NINE {
-                    w[k] = simd.splat16(own[k][i % PANEL]);
+            for (panel, own) in weights.chunks_exact(NINE).enumerate() {
+                let of_panel = panel * PANEL..channels.len().min((panel + 1) * PANEL);
+                if of_panel.is_empty() {
+                    break;
                 }
-                let (mut bias, mut slope) = (-0.0, 1.0);
-                if let Some(e) = simple {
-                    let channel = channels.start + i;
-                    bias = e.bias.map_or(bias, |bias| bias[channel]);
-                    slope = e.activation.slope(channel);
-                }
-                let (bias, slope) = (simd.splat16(bias), simd.splat16(slope));
-                let (from, to) = (i * input.map.channel, i * map.channel);
+                let start = of_panel.start * input.map.channel;
                 for column in (0..shape.out_w).step_by(16) {
                     let lanes = simd.first16(shape.out_w - column);
                     // Columns of the input from the first column of taps on.
                     let skip = shape.pad_left.saturating_sub(T * column);
-                    let at = T * column + skip - shape.pad_left;
-                    let end = (shape.in_w + skip - at).min(T * (lanes.count() - 1) + 3);
+                    let at = T * column + skip - shape.pad_left + start;
+                    let end = (shape.in_w + skip + start - at).min(T * (lanes.count() - 1) + 3);
                     let seen = Seen::new(skip, end);
-                    let mut sums = [simd.splat16(0.0); ROWS];
-                    for i in 0..T * (ROWS - 1) + 3 {
-                        let mut taps = [simd.splat16(0.0); 3];
-                        if let Some(line) = lines[i] {
-                            taps = simd.taps16::<T>(seen, input.data, line + from + at);
+                    // Rows of one length, so that one comparison is enough for all.
+                    let len = input.data.len() - last - at;
+                    let mut sources = [&input.data[..0]; SEEN];
+                    for (source, line) in sources.iter_mut().zip(lines) {
+                        if let Some(line) = line {
+                            *source = &input.data[line + at..][..len];
                         }
-                        for row in 0..ROWS {
-                            if i >= T * row && i < T * row + 3 {
-                                let k = 3 * (i - T * row);
-                                for j in 0..3 {
-                                    sums[row] = simd.mul_add16(w[k + j], taps[j], sums[row]);
+                    }
+                    let there = lines.map(|line| line.is_some());
+                    for i in of_panel.clone() {
+                        let mut w = [simd.splat16(0.0); NINE];
+                        for k in 0..NINE {
+                            w[k] = simd.splat16(own[k][i % PANEL]);
+                        }
+                        let from = (i - of_panel.start) * input.map.channel;
+                        let mut sums = [simd.splat16(0.0); ROWS];
+                        for y in 0..T * (ROWS - 1) + 3 {
+                            let mut taps = [simd.splat16(0.0); 3];
+                            if there[y] {
+                                taps = simd.taps16::<T>(seen, sources[y], from);
+                            }
+                            for row in 0..ROWS {
+                                if y >= T * row && y < T * row + 3 {
+                                    let k = 3 * (y - T * row);
+                                    for j in 0..3 {
+                                        sums[row] = simd.mul_add16(w[k + j], taps[j], sums[row]);
+                                    }
                                 }
                             }
                         }
-                    }
-                    let out = &mut target.out.data[to + column..];
-                    if accumulate {
-                        for row in 0..ROWS {
-                            let old = simd.load16_masked(lanes, &out[places[row]..]);
-                            sums[row] = simd.add16(old, sums[row]);
+                        let out = &mut target.out.data[i * map.channel + column..];
+                        if accumulate {
+                            for row in 0..ROWS {
+                                let old = simd.load16_masked(lanes, &out[places[row]..]);
+                                sums[row] = simd.add16(old, sums[row]);
+                            }
                         }
-                    }
-                    for row in 0..ROWS {
-                        sums[row] = simd.add16(sums[row], bias);
-                    }
-                    if limits.is_some() {
+                        let bias = simd.splat16(bias[i]);
                         for row in 0..ROWS {
-                            sums[row] = simd.clip16(sums[row], low, high);
+                            sums[row] = simd.add16(sums[row], bias);
                         }
-                    } else {
-                        for row in 0..ROWS {
-                            sums[row] = simd.leaky16(sums[row], slope);
+                        if limits.is_some() {
+                            for row in 0..ROWS {
+                                sums[row] = simd.clip16(sums[row], low, high);
+                            }
+                        } else {
+                            let slope = simd.splat16(slope[i]);
+                            for row in 0..ROWS {
+                                sums[row] = simd.leaky16(sums[row], slope);
+                            }
                         }
-                    }
-                    for row in (0..ROWS).rev() {
-                        simd.store16_masked(lanes, sums[row], &mut out[places[row]..]);
+                        for row in (0..ROWS).rev() {
+                            simd.store16_masked(lanes, sums[row], &mut out[places[row]..]);
+                        }
                     }
                 }
             }

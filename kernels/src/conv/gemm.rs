@@ -10,8 +10,9 @@
 //! ```
 //! Two kernels with the same bits: a pixel per lane (vectors of input, weights broadcast) where a
 //! row of output fills vectors well, and a channel per lane (vectors of weights, input broadcast)
-//! where it does not (`channels.rs`). With registers of 16 f32 the first takes 8 channels x 48 pixels, for layers of few
-//! products or one panel; the second one (`pairs.rs`) everything else. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
+//! where it does not (`channels.rs`). With registers of 16 f32 the first takes 8 channels x three
+//! vectors of 16 pixels, each of one row, for layers of few products and lone panels; the second one (`pairs.rs`) everything
+//! else. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
 //! panels and tile. It loses to sparse kernels when most weights are zero, and to Winograd on
 //! large 3x3 maps with memory to spare. After Goto & van de Geijn (2008), and the indirect
 //! convolution of Dukhan (2019), whose pointers are offsets here.
@@ -19,7 +20,7 @@
 use super::blocks::{Block, K_BLOCK, KBlocks};
 use super::pairs::{PAIR, Stage};
 use super::plane::{Band, Offsets, Plane};
-use super::store::{Pixels, Sums, Target, Vectors, plain};
+use super::store::{Lasts, Pixels, Sums, Target, Vectors, plain};
 use super::{Call, ConvShape, block_weights, chunks, split_scratch};
 use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::PANEL;
@@ -114,6 +115,8 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Inlined, so that it is made where it stays.
+    #[inline(always)]
     pub fn new() -> Room {
         Room {
             sums: Sums::new(),
@@ -157,7 +160,10 @@ impl Panels<'_> {
         target: &mut Target<'_, '_>,
         sums: &mut Sums,
     ) {
-        if isa.has_long() || isa.is_fast() && target.by_lines(vectors.is_flat()) {
+        if isa.has_long() {
+            return self.long_lanes(isa, target);
+        }
+        if isa.is_fast() && target.by_lines(vectors.is_flat()) {
             return self.lines(isa, target);
         }
         let mut left = vectors.count();
@@ -223,6 +229,228 @@ impl Panels<'_> {
     }
 }
 
+impl Panels<'_> {
+    /// Vectors of 16 pixels, each within a row, three at a time: from the registers to the output.
+    fn long_lanes(&self, isa: Isa, target: &mut Target<'_, '_>) {
+        let (rows, columns) = (target.band.rows.len(), target.band.columns.len());
+        let of_row = columns.div_ceil(16);
+        let vectors = rows * of_row;
+        let (first, _) = self.shape.panel_channels(self.first);
+        let lasts = self.lasts(target.epilogue);
+        let mut sums = Stretch([[0.0; STRETCH]; PANEL]);
+        // The distance from a vector's base to the end of all it reads.
+        let reach = self.offsets.iter().max().map_or(0, |&most| most as usize) + 16;
+        let mut next = 0;
+        while next < vectors {
+            // Two groups of two keep the registers busier than three and one.
+            let mut count = match vectors - next {
+                1 => 1,
+                2 | 4 => 2,
+                _ => 3,
+            };
+            let mut group = [Sixteen::default(); 3];
+            let mut far = 0;
+            for (i, to) in (next..next + count).zip(&mut group) {
+                let (row, start) = (i / of_row, i % of_row * 16);
+                // The last one of a row ends with it, where the row is so long.
+                let column = start.min(columns.saturating_sub(16));
+                let base = self.plane.base(row, column);
+                *to = Sixteen {
+                    base,
+                    skip: start - column,
+                    len: columns.min(start + 16) - start,
+                    at: target.at(0, row, start),
+                };
+                far = base.max(far);
+            }
+            // Vectors that would run over the end of the input are masked.
+            if far + reach > self.data.len() {
+                (count, far) = (1, group[0].base);
+            }
+            let whole = far + reach <= self.data.len();
+            for i in 0..self.count {
+                let (channel, lanes) = self.shape.panel_channels(self.first + i);
+                let stride = target.out.map.channel;
+                let tile = Tile {
+                    weights: self.weights(i),
+                    offsets: self.offsets,
+                    data: self.data,
+                    vectors: &group,
+                    sums: &mut sums,
+                };
+                match (count, whole) {
+                    (1, false) => isa.run_long(LongTile::<1, false>(tile)),
+                    (1, true) => isa.run_long(LongTile::<1, true>(tile)),
+                    (2, _) => isa.run_long(LongTile::<2, true>(tile)),
+                    _ => isa.run_long(LongTile::<3, true>(tile)),
+                };
+                let finish = Finish {
+                    sums: &sums,
+                    vectors: &group,
+                    out: &mut target.out.data[channel * stride..],
+                    stride,
+                    lanes,
+                    accumulate: target.accumulate,
+                    lasts: &lasts,
+                    first: channel - first,
+                };
+                match count {
+                    1 => isa.run_long(FinishOf::<1>(finish)),
+                    2 => isa.run_long(FinishOf::<2>(finish)),
+                    _ => isa.run_long(FinishOf::<3>(finish)),
+                };
+            }
+            next += count;
+        }
+        if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
+            for i in 0..self.count {
+                let (channel, lanes) = self.shape.panel_channels(self.first + i);
+                for row in 0..rows {
+                    for channel in channel..channel + lanes {
+                        let out = target.place(channel, row, 0);
+                        epilogue.apply(channel, &mut out[..columns]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Up to 16 neighbouring pixels of a row.
+#[derive(Clone, Copy, Default)]
+struct Sixteen {
+    /// Where the window of the first lane starts.
+    base: usize,
+    /// Lanes before those that count, and how many of these there are.
+    skip: usize,
+    len: usize,
+    /// Place of the first one that counts, in the first channel of the output.
+    at: usize,
+}
+
+/// A panel, vectors of pixels, and room for their sums.
+struct Tile<'a> {
+    weights: &'a [[f32; PANEL]],
+    offsets: &'a [u32],
+    data: &'a [f32],
+    vectors: &'a [Sixteen; 3],
+    sums: &'a mut Stretch,
+}
+
+/// Chains of 8 channels times `NV` vectors of 16 pixels; not `WHOLE`: only lanes that count are read, from the first one on.
+struct LongTile<'a, const NV: usize, const WHOLE: bool>(Tile<'a>);
+
+impl<const NV: usize, const WHOLE: bool> LongWork for LongTile<'_, NV, WHOLE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let tile = self.0;
+        let vectors = &tile.vectors[..NV];
+        let mut bases = [0; NV];
+        let mut keep = [simd.first16(0); NV];
+        for j in 0..NV {
+            bases[j] = vectors[j].base;
+            keep[j] = simd.mask16(vectors[j].skip, vectors[j].len);
+        }
+        let windows = windows(tile.data, bases);
+        let mut acc = [[simd.splat16(0.0); NV]; PANEL];
+        for (w, &offset) in tile.weights.iter().zip(tile.offsets) {
+            let mut x = [simd.splat16(0.0); NV];
+            for j in 0..NV {
+                let from = &windows[j][offset as usize..];
+                x[j] = if WHOLE {
+                    simd.load16(&from[..16].as_chunks().0[0])
+                } else {
+                    simd.load16_masked(keep[j], from)
+                };
+            }
+            for i in 0..PANEL {
+                let w = simd.splat16(w[i]);
+                for j in 0..NV {
+                    acc[i][j] = simd.mul_add16(w, x[j], acc[i][j]);
+                }
+            }
+        }
+        for i in 0..PANEL {
+            let to = tile.sums.0[i][..NV * 16].as_chunks_mut().0;
+            for j in 0..NV {
+                simd.store16(acc[i][j], &mut to[j]);
+            }
+        }
+    }
+}
+
+/// Brings the sums of a panel to the output. A function of its own, or the chains do not stay in registers.
+struct Finish<'a> {
+    sums: &'a Stretch,
+    vectors: &'a [Sixteen; 3],
+    /// From the panel's first channel on.
+    out: &'a mut [f32],
+    /// Between two channels.
+    stride: usize,
+    /// Channels of the panel.
+    lanes: usize,
+    accumulate: bool,
+    lasts: &'a Lasts,
+    /// The panel's first channel there.
+    first: usize,
+}
+
+/// Of `NV` vectors.
+struct FinishOf<'a, const NV: usize>(Finish<'a>);
+
+impl<const NV: usize> LongWork for FinishOf<'_, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let finish = self.0;
+        let Finish { lasts, first, .. } = finish;
+        let (low, high) = lasts.limits.unwrap_or_default();
+        let (low, high) = (simd.splat16(low), simd.splat16(high));
+        let mut keep = [simd.first16(0); NV];
+        let mut at = [0; NV];
+        for j in 0..NV {
+            let Sixteen { skip, len, .. } = finish.vectors[j];
+            keep[j] = simd.mask16(skip, len);
+            at[j] = finish.vectors[j].at;
+        }
+        let of_channels = lasts.bias[first..].iter().zip(&lasts.slope[first..]);
+        let sums = finish.sums.0.iter().take(finish.lanes);
+        let mut out = finish.out;
+        for (sums, (&bias, &slope)) in sums.zip(of_channels) {
+            let (bias, slope) = (simd.splat16(bias), simd.splat16(slope));
+            let sums = sums[..NV * 16].as_chunks().0;
+            let mut v = [bias; NV];
+            for j in 0..NV {
+                v[j] = simd.load16(&sums[j]);
+            }
+            if finish.accumulate {
+                for j in 0..NV {
+                    v[j] = simd.add16(simd.load16_at(keep[j], &out[at[j]..]), v[j]);
+                }
+            }
+            for j in 0..NV {
+                v[j] = simd.add16(v[j], bias);
+            }
+            if lasts.limits.is_some() {
+                for j in 0..NV {
+                    v[j] = simd.clip16(v[j], low, high);
+                }
+            } else {
+                for j in 0..NV {
+                    v[j] = simd.leaky16(v[j], slope);
+                }
+            }
+            for j in 0..NV {
+                simd.store16_at(keep[j], v[j], &mut out[at[j]..]);
+            }
+            out = out.get_mut(finish.stride..).unwrap_or_default();
+        }
+    }
+}
+
 /// Pixels of a row whose sums are made before they are stored: groups of three vectors.
 const STRETCH: usize = 144;
 /// Products of a stretch that are worth it: with more, the input of one group is read from the L1 cache by every panel instead.
@@ -237,17 +465,16 @@ impl Panels<'_> {
     fn lines(&self, isa: Isa, target: &mut Target<'_, '_>) {
         let mut sums = Stretch([[0.0; STRETCH]; PANEL]);
         let columns = target.band.columns.len();
-        let vector = if isa.has_long() { 16 } else { 8 };
         let longest = match self.block.len {
-            ..=MOST_PRODUCTS => STRETCH / (3 * vector) * 3 * vector,
-            _ => 3 * vector,
+            ..=MOST_PRODUCTS => STRETCH,
+            _ => 3 * 8,
         };
         for row in 0..target.band.rows.len() {
             let mut first = 0;
             while first < columns {
                 // No single vector is left for the last stretch.
                 let len = match columns - first {
-                    left if left > longest && left <= longest + vector => longest - vector,
+                    left if left > longest && left <= longest + 8 => longest - 8,
                     left => left.min(longest),
                 };
                 let data = &self.data[self.plane.base(row, first)..];
@@ -261,15 +488,13 @@ impl Panels<'_> {
                             data,
                             sums: &mut sums,
                             at,
-                            left: len - at,
                         };
                         // Two groups of two keep the registers busier than three and one.
-                        at += vector
-                            * match (len - at).div_ceil(vector) {
-                                1 => line.sums::<1>(isa),
-                                2 | 4 => line.sums::<2>(isa),
-                                _ => line.sums::<3>(isa),
-                            };
+                        at += 8 * match (len - at).div_ceil(8) {
+                            1 => line.sums::<1>(isa),
+                            2 | 4 => line.sums::<2>(isa),
+                            _ => line.sums::<3>(isa),
+                        };
                     }
                     let (channel, lanes) = self.shape.panel_channels(self.first + i);
                     for (channel, sums) in (channel..channel + lanes).zip(&sums.0) {
@@ -282,73 +507,26 @@ impl Panels<'_> {
     }
 }
 
-/// A panel and neighbouring pixels: weights, offsets, input, where the sums go, and how many pixels there are.
+/// A panel and neighbouring pixels: weights, offsets, input, and where the sums go.
 struct Line<'a> {
     weights: &'a [[f32; PANEL]],
     offsets: &'a [u32],
     data: &'a [f32],
     sums: &'a mut Stretch,
     at: usize,
-    left: usize,
 }
 
 impl Line<'_> {
     /// The next `NV` vectors; returns `NV`.
     #[inline(always)]
     fn sums<const NV: usize>(mut self, isa: Isa) -> usize {
-        if isa.has_long() {
-            isa.run_long(LongTile::<NV>(self));
-        } else if NV == 1 {
+        if NV == 1 {
             isa.run(LineTile::<NV, 8, 0>(&mut self));
         } else {
             isa.run(LineTile::<NV, 4, 0>(&mut self));
             isa.run(LineTile::<NV, 4, 4>(&mut self));
         }
         NV
-    }
-}
-
-/// Chains of 8 channels times `NV` neighbouring vectors of 16 pixels, of which the last may be a part of one.
-struct LongTile<'a, const NV: usize>(Line<'a>);
-
-impl<const NV: usize> LongWork for LongTile<'_, NV> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Long>(self, simd: S) {
-        let Line {
-            weights,
-            offsets,
-            data,
-            sums,
-            at,
-            left,
-        } = self.0;
-        let whole = NV - 1;
-        let lanes = simd.first16(left.saturating_sub(whole * 16));
-        let mut acc = [[simd.splat16(0.0); NV]; PANEL];
-        for (w, &offset) in weights.iter().zip(offsets) {
-            let data = &data[offset as usize..];
-            let (from, rest) = data.split_at(whole * 16);
-            let from = from.as_chunks().0;
-            let mut x = [simd.splat16(0.0); NV];
-            for j in 0..whole {
-                x[j] = simd.load16(&from[j]);
-            }
-            x[whole] = simd.load16_masked(lanes, rest);
-            for i in 0..PANEL {
-                let w = simd.splat16(w[i]);
-                for j in 0..NV {
-                    acc[i][j] = simd.mul_add16(w, x[j], acc[i][j]);
-                }
-            }
-        }
-        for i in 0..PANEL {
-            let to = sums.0[i][at..at + NV * 16].as_chunks_mut().0;
-            for j in 0..NV {
-                simd.store16(acc[i][j], &mut to[j]);
-            }
-        }
     }
 }
 
@@ -454,11 +632,12 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
 /// Whether a pixel per lane is the faster kernel for so many pixels a row, panels and products: rows leave few lanes unused.
 pub(super) fn lanes_fill(isa: Isa, columns: usize, panels: usize, products: usize) -> bool {
     if isa.has_long() {
-        // The other one transposes, which takes as long as eight products, and a lone panel is half a vector; but its tiles,
-        // across rows and panels, are a fifth faster.
-        let by_pixels = columns.next_multiple_of(16) * products * 6;
-        let by_channels = columns * (products + 8) * 5 * panels.next_multiple_of(2) / panels.max(1);
-        return columns > 16 && by_pixels <= by_channels;
+        // The other one transposes, which takes as long as 24 products, and a lone panel is half a vector; but its loads are
+        // aligned.
+        let by_pixels = columns.next_multiple_of(16) * products * 9;
+        let by_channels =
+            columns * (products + 24) * 8 * panels.next_multiple_of(2) / panels.max(1);
+        return by_pixels <= by_channels;
     }
     // A single panel gives a channel per lane too few chains.
     let percent = if panels == 1 { 87 } else { 95 };

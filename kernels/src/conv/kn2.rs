@@ -12,7 +12,7 @@
 //! algorithms" (2017).
 
 use super::blocks::{Block, K_BLOCK, Rows};
-use super::gemm::CHUNK;
+use super::gemm::{CHUNK, Room};
 use super::plane::Band;
 use super::pointwise::{Lanes, Rectangle, Scratch, product};
 use super::{Call, ConvShape, Start, block_weights, chunks};
@@ -41,7 +41,8 @@ pub(super) fn run(isa: Isa, lanes: Lanes, call: Call<'_, '_>) {
         scratch,
         ..
     } = call;
-    let (space, mut scratch) = Scratch::new(tile.panels, scratch);
+    let mut room = Room::new();
+    let (space, mut scratch) = Scratch::new(tile.panels, scratch, &mut room);
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         let (first, _) = shape.panel_channels(tile.first_panel + chunk.start);
         let (last, lanes_of_last) = shape.panel_channels(tile.first_panel + chunk.end - 1);

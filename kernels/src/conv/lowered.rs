@@ -7,7 +7,7 @@
 //! kernel's register tiles, blocks and order of summation: same bits. Chellapilla et al. (2006).
 
 use super::blocks::{Block, KBlocks};
-use super::gemm::{CHUNK, Panels};
+use super::gemm::{CHUNK, Panels, Room};
 use super::plane::{Band, Plane};
 use super::pointwise::Scratch;
 use super::store::{Target, Vectors};
@@ -58,7 +58,8 @@ pub(super) fn run(isa: Isa, lines: Lines, call: Call<'_, '_>) {
     } = call;
     let pixels = rows.len() * shape.out_w;
     let (matrix, scratch) = scratch.split_at_mut(pixels * tile.k_len + 8);
-    let (space, mut scratch) = Scratch::new(tile.panels, scratch);
+    let mut room = Room::new();
+    let (space, scratch) = Scratch::new(tile.panels, scratch, &mut room);
     // Distance of two k, and of two pixels.
     let (of_k, of_pixel) = match lines {
         Lines::Columns => (pixels, 1),

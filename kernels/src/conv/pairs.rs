@@ -8,13 +8,14 @@
 //!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
-//! where a lane is a channel: all simple functions are one, with neutral limits or slopes. Same chains and bits; half a
+//! where a lane is a channel. Same chains and bits; half a
 //! vector is lost where panels are odd in number.
 
 use super::blocks::{Block, K_BLOCK};
 use super::channels::{GROUP, Group};
 use super::gemm::{Panels, windows};
-use super::store::{LastLong, Target};
+use super::store::{Lasts, Target};
+use crate::activation::Epilogue;
 use crate::simd::{Isa, Long, LongWork};
 use crate::weights::PANEL;
 use std::ops::Range;
@@ -26,25 +27,34 @@ const MOST: usize = 4;
 /// Tiles may run this far over the end of a group.
 const SLACK: usize = 12;
 
-/// Sums of a group, `[pair][pixel][16]`, and of a row of one pair, transposed.
+/// Sums of a group, `[pair][pixel][16]`.
 #[repr(align(64))]
-pub(super) struct Stage([[[f32; PAIR]; GROUP + SLACK]; MOST], Transposed);
-
-/// `[vector of 8 pixels][channel][half][pixel]`
-type Transposed = [[[f32; PAIR]; PANEL]; GROUP / 8];
+pub(super) struct Stage([[[f32; PAIR]; GROUP + SLACK]; MOST]);
 
 impl Stage {
+    #[inline(always)]
     pub fn new() -> Stage {
-        Stage(
-            [[[0.0; PAIR]; GROUP + SLACK]; MOST],
-            [[[0.0; PAIR]; PANEL]; GROUP / 8],
-        )
+        Stage([[[0.0; PAIR]; GROUP + SLACK]; MOST])
     }
 }
 
 impl Panels<'_> {
+    /// What happens to the sums of all panels.
+    pub fn lasts(&self, epilogue: Option<&Epilogue<'_>>) -> Lasts {
+        let (first, _) = self.shape.panel_channels(self.first);
+        let (last, lanes) = self.shape.panel_channels(self.first + self.count - 1);
+        Lasts::new(epilogue, first..last + lanes)
+    }
+
     /// All panels times a group.
-    pub fn pairs(&self, isa: Isa, target: &mut Target<'_, '_>, group: &Group, stage: &mut Stage) {
+    pub fn pairs(
+        &self,
+        isa: Isa,
+        target: &mut Target<'_, '_>,
+        group: &Group,
+        lasts: &Lasts,
+        stage: &mut Stage,
+    ) {
         let pairs = self.count.div_ceil(2);
         let mut pair = 0;
         while pair < pairs {
@@ -60,8 +70,8 @@ impl Panels<'_> {
                     lanes += self.shape.panel_channels(self.first + 2 * pair + 1).1;
                 }
                 let channels = first..first + lanes;
-                let transposed = &mut stage.1;
-                store(isa, self.block, target, channels, group, sums, transposed);
+                let of_pair = (lasts, pair * PAIR);
+                store(isa, self.block, target, channels, group, sums, of_pair);
             }
             pair += count;
         }
@@ -167,7 +177,7 @@ fn store(
     channels: Range<usize>,
     group: &Group,
     sums: &mut [[f32; PAIR]],
-    transposed: &mut Transposed,
+    lasts: (&Lasts, usize),
 ) {
     // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
     let plain = target.plain && channels.len() == PAIR;
@@ -196,7 +206,7 @@ fn store(
         channels: channels.clone(),
         group,
         sums,
-        transposed,
+        lasts,
     });
     if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
         let width = group.columns.len();
@@ -251,23 +261,29 @@ impl LongWork for AddOld<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
-        let width = self.group.columns.len();
-        let halves = (self.channels.clone().step_by(PANEL)).zip([0, PANEL]);
+        let (width, lanes) = (self.group.columns.len(), self.channels.len());
+        let stride = self.target.out.map.channel;
         for (i, row) in self.group.rows.clone().enumerate() {
-            for (first, at) in halves.clone() {
-                for column in (0..width).step_by(8) {
-                    let n = (width - column).min(8);
-                    let lanes = simd.first(n);
-                    let mut old = [simd.splat(0.0); 8];
-                    for (channel, old) in (first..self.channels.end).zip(&mut old) {
-                        let from = self.target.place(channel, row, self.group.columns.start);
-                        *old = simd.load_first(lanes, &from[column..]);
-                    }
-                    let sums = &mut self.sums[i * width + column..][..n];
-                    for (old, sum) in simd.transpose(old).into_iter().zip(sums) {
-                        let sum = &mut sum[at..at + PANEL].as_chunks_mut().0[0];
-                        simd.store(simd.add(old, simd.load(sum)), sum);
-                    }
+            let place = self.group.columns.start;
+            let old = &*self.target.place(self.channels.start, row, place);
+            for column in (0..width).step_by(8) {
+                // Vectors may run over the end of a row, but not over that of the output.
+                let mut ends = [[0.0; 8]; PAIR];
+                let mut rows = [&[0.0; 8]; PAIR];
+                for (lane, (row, end)) in rows.iter_mut().zip(&mut ends).enumerate().take(lanes) {
+                    let from = &old[lane * stride + column..];
+                    *row = match from.first_chunk() {
+                        Some(row) => row,
+                        None => {
+                            end[..from.len()].copy_from_slice(from);
+                            end
+                        }
+                    };
+                }
+                let count = (width - column).min(8);
+                let sums = &mut self.sums[i * width + column..][..count];
+                for (old, sum) in simd.columns16(rows).into_iter().zip(sums) {
+                    simd.store16(simd.add16(old, simd.load16(sum)), sum);
                 }
             }
         }
@@ -280,7 +296,8 @@ struct Finish<'a, 'b, 'c> {
     channels: Range<usize>,
     group: &'a Group,
     sums: &'a [[f32; PAIR]],
-    transposed: &'a mut Transposed,
+    /// And the pair's first channel there.
+    lasts: (&'a Lasts, usize),
 }
 
 impl LongWork for Finish<'_, '_, '_> {
@@ -289,34 +306,30 @@ impl LongWork for Finish<'_, '_, '_> {
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
         let width = self.group.columns.len();
-        let last = LastLong::of_channels(simd, self.target.epilogue, self.channels.clone());
+        let (lasts, first) = self.lasts;
         let (lanes, stride) = (self.channels.len(), self.target.out.map.channel);
         for (i, row) in self.group.rows.clone().enumerate() {
-            for (to, column) in self.transposed.iter_mut().zip((0..width).step_by(8)) {
-                let from = &self.sums[i * width + column..][..8];
-                let mut sums = [simd.splat16(0.0); 8];
-                for j in 0..8 {
-                    sums[j] = last.of(simd, simd.load16(&from[j]));
-                }
-                for (v, to) in simd.transpose16(sums).into_iter().zip(to) {
-                    simd.store16(v, to);
-                }
-            }
             let out = self
                 .target
                 .place(self.channels.start, row, self.group.columns.start);
-            for lane in 0..lanes {
-                // Channel `c` and channel `c + 8` are halves.
-                let (c, half) = (lane % PANEL, lane / PANEL);
-                let out = &mut out[lane * stride..][..width];
-                let (whole, rest) = out.as_chunks_mut();
-                let mut vectors = self.transposed.iter();
-                for (to, from) in whole.iter_mut().zip(&mut vectors) {
-                    simd.store(simd.load(&from[c].as_chunks().0[half]), to);
+            for column in (0..width).step_by(8) {
+                let from = &self.sums[i * width + column..][..8];
+                let mut sums = [simd.splat16(0.0); 8];
+                for j in 0..8 {
+                    sums[j] = simd.load16(&from[j]);
                 }
-                if let (1.., Some(from)) = (rest.len(), vectors.next()) {
-                    let v = simd.load(&from[c].as_chunks().0[half]);
-                    simd.store_first(rest.len(), v, rest);
+                let count = (width - column).min(8);
+                let channels = simd.transpose16(lasts.of(simd, first, sums));
+                for c in 0..PANEL {
+                    // Channel `c` and channel `c + 8` are halves.
+                    let [low, high] = simd.split(channels[c]);
+                    if c < lanes {
+                        simd.store_first(count, low, &mut out[c * stride + column..]);
+                    }
+                    if c + PANEL < lanes {
+                        let out = &mut out[(c + PANEL) * stride + column..];
+                        simd.store_first(count, high, out);
+                    }
                 }
             }
         }

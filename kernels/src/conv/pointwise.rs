@@ -47,7 +47,8 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
         scratch,
         ..
     } = call;
-    let (space, mut scratch) = Scratch::new(tile.panels, scratch);
+    let mut room = Room::new();
+    let (space, mut scratch) = Scratch::new(tile.panels, scratch, &mut room);
     let by_pixels = shape.stride[1] == 1 && lanes_fill(isa, shape.out_w, tile.panels, shape.k());
     let lanes = if by_pixels {
         Lanes::Pixels
@@ -89,16 +90,20 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
 /// Offsets and sums.
 pub(super) struct Scratch<'a> {
     pub offsets: &'a mut [u32],
-    pub room: Room,
+    pub room: &'a mut Room,
 }
 
 impl<'a> Scratch<'a> {
     /// And room for the weights of a chunk.
-    pub fn new(panels: usize, scratch: &'a mut [f32]) -> (&'a mut [[f32; PANEL]], Scratch<'a>) {
+    pub fn new(
+        panels: usize,
+        scratch: &'a mut [f32],
+        room: &'a mut Room,
+    ) -> (&'a mut [[f32; PANEL]], Scratch<'a>) {
         let (weights, rest) = weights_space(panels, scratch);
         let scratch = Scratch {
             offsets: bytemuck::cast_slice_mut(&mut rest[..K_BLOCK]),
-            room: Room::new(),
+            room,
         };
         (weights, scratch)
     }

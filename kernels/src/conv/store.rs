@@ -1,9 +1,10 @@
 //! Finished sums of a group of pixels to the output map: adds what is there, applies the epilogue.
 
+use super::gemm::CHUNK;
 use super::plane::Band;
 use crate::activation::{self, Epilogue, VectorFunction, finish_vectors};
 use crate::shape::ViewMut;
-use crate::simd::{Isa, Long, LongWork, Simd, Work};
+use crate::simd::{Isa, Long, Simd, Work};
 use crate::weights::PANEL;
 use std::ops::Range;
 
@@ -186,11 +187,7 @@ impl Target<'_, '_> {
             sums,
             len,
         };
-        if isa.has_long() {
-            isa.run_long(finish);
-        } else {
-            isa.run(finish);
-        }
+        isa.run(finish);
         if let Some(epilogue) = epilogue.filter(|_| simple.is_none()) {
             epilogue.apply(channel, &mut out[..len]);
         }
@@ -199,9 +196,15 @@ impl Target<'_, '_> {
     /// The output from a pixel of the band on.
     #[inline(always)]
     pub fn place(&mut self, channel: usize, row: usize, column: usize) -> &mut [f32] {
-        let above = self.band.rows.start - self.first_row + row;
-        let at = self.out.map.at(0, channel, above) + self.band.columns.start + column;
+        let at = self.at(channel, row, column);
         &mut self.out.data[at..]
+    }
+
+    /// Where a pixel of the band lies in the output.
+    #[inline(always)]
+    pub fn at(&self, channel: usize, row: usize, column: usize) -> usize {
+        let above = self.band.rows.start - self.first_row + row;
+        self.out.map.at(0, channel, above) + self.band.columns.start + column
     }
 
     /// Writes the sums of a group for channels `channels`, one row of sums each.
@@ -382,83 +385,55 @@ impl Work for Finish<'_> {
     }
 }
 
-impl LongWork for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Long>(self, simd: S) {
-        let (out, sums) = (&mut self.out[..self.len], &self.sums[..self.len]);
-        let last = LastLong::of_channel(simd, self.simple, self.channel);
-        let (out, rest) = out.as_chunks_mut();
-        let (sums, rest_sums) = sums.as_chunks();
-        for (out, sums) in out.iter_mut().zip(sums) {
-            let mut sum = simd.load16(sums);
-            if self.accumulate {
-                sum = simd.add16(simd.load16(out), sum);
-            }
-            simd.store16(last.of(simd, sum), out);
-        }
-        let n = rest.len();
-        if n > 0 {
-            let mut sum = simd.load16_first(n, rest_sums);
-            if self.accumulate {
-                sum = simd.add16(simd.load16_first(n, rest), sum);
-            }
-            simd.store16_first(n, last.of(simd, sum), rest);
-        }
-    }
+/// What happens to finished sums of the channels of a chunk, by vectors of 16: bias (-0.0 changes nothing), then the limits if
+/// there are some, else the slopes. Nothing if the epilogue is not a simple one.
+pub(super) struct Lasts {
+    pub bias: [f32; LASTS],
+    pub slope: [f32; LASTS],
+    pub limits: Option<(f32, f32)>,
 }
 
-/// What happens to sums in registers of 16 before they are written: bias (-0.0 changes nothing), then every simple function,
-/// of which all but one are neutral.
-pub(super) struct LastLong<S: Long> {
-    bias: S::L,
-    slope: S::L,
-    limits: [S::L; 2],
-}
+/// Channels of a chunk of panels.
+const LASTS: usize = CHUNK * PANEL;
 
-impl<S: Long> LastLong<S> {
-    /// Lanes are channels, at most 16 of them.
-    #[inline(always)]
-    pub fn of_channels(simd: S, epilogue: Option<&Epilogue<'_>>, channels: Range<usize>) -> Self {
-        let simple = epilogue.filter(|e| e.is_simple());
-        let (mut bias, mut slopes) = ([-0.0; 16], [1.0; 16]);
-        if let Some(e) = simple {
-            let lanes = bias.iter_mut().zip(&mut slopes);
-            for (channel, (bias, slope)) in channels.zip(lanes) {
+impl Lasts {
+    pub fn new(epilogue: Option<&Epilogue<'_>>, channels: Range<usize>) -> Lasts {
+        let mut lasts = Lasts {
+            bias: [-0.0; LASTS],
+            slope: [1.0; LASTS],
+            limits: None,
+        };
+        if let Some(e) = epilogue.filter(|e| e.is_simple()) {
+            for (channel, bias) in channels.clone().zip(&mut lasts.bias) {
                 *bias = e.bias.map_or(-0.0, |bias| bias[channel]);
+            }
+            for (channel, slope) in channels.zip(&mut lasts.slope) {
                 *slope = e.activation.slope(channel);
             }
+            lasts.limits = e.activation.limits();
         }
-        let limits = simple.and_then(|e| e.activation.limits());
-        let (low, high) = limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        LastLong {
-            bias: simd.load16(&bias),
-            slope: simd.load16(&slopes),
-            limits: [simd.splat16(low), simd.splat16(high)],
-        }
+        lasts
     }
 
-    /// Lanes are pixels of one channel.
+    /// Sums of the 16 channels from channel `first` of the chunk on, one to a lane.
     #[inline(always)]
-    fn of_channel(simd: S, simple: Option<&Epilogue<'_>>, channel: usize) -> Self {
-        let bias = simple
-            .and_then(|e| e.bias)
-            .map_or(-0.0, |bias| bias[channel]);
-        let slope = simple.map_or(1.0, |e| e.activation.slope(channel));
-        let limits = simple.and_then(|e| e.activation.limits());
-        let (low, high) = limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        LastLong {
-            bias: simd.splat16(bias),
-            slope: simd.splat16(slope),
-            limits: [simd.splat16(low), simd.splat16(high)],
+    pub fn of<S: Long>(&self, simd: S, first: usize, mut sums: [S::L; 8]) -> [S::L; 8] {
+        let bias = simd.load16(&self.bias[first..][..16].as_chunks().0[0]);
+        for i in 0..8 {
+            sums[i] = simd.add16(sums[i], bias);
         }
-    }
-
-    #[inline(always)]
-    pub fn of(&self, simd: S, sum: S::L) -> S::L {
-        let sum = simd.leaky16(simd.add16(sum, self.bias), self.slope);
-        simd.clip16(sum, self.limits[0], self.limits[1])
+        if let Some((low, high)) = self.limits {
+            let (low, high) = (simd.splat16(low), simd.splat16(high));
+            for i in 0..8 {
+                sums[i] = simd.clip16(sums[i], low, high);
+            }
+        } else {
+            let slope = simd.load16(&self.slope[first..][..16].as_chunks().0[0]);
+            for i in 0..8 {
+                sums[i] = simd.leaky16(sums[i], slope);
+            }
+        }
+        sums
     }
 }
 

@@ -8,6 +8,14 @@ use super::{First, Long, Seen, Simd};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+/// The first lane of a mask, and the lanes of the mask among the `n` from there on.
+#[inline(always)]
+fn neighbours(mask: __mmask16, n: usize) -> (usize, __mmask16) {
+    let skip = mask.trailing_zeros() as usize;
+    let first = (1u32 << n.min(16)) - 1;
+    (skip, mask & (first << skip) as u16)
+}
+
 impl Long for Ymm<32> {
     type L = __m512;
     type M = __mmask16;
@@ -257,6 +265,22 @@ impl Long for Ymm<32> {
             let mask = lanes.mask & ((1u32 << from.len().min(16)) - 1) as u16;
             _mm512_maskz_loadu_ps(mask, from.as_ptr())
         }
+    }
+
+    #[inline(always)]
+    fn store16_at(self, lanes: First<__mmask16>, v: __m512, to: &mut [f32]) {
+        let to = &mut to[..lanes.lanes];
+        let (skip, mask) = neighbours(lanes.mask, to.len());
+        // SAFETY: `self` proves AVX-512F; the mask chooses lanes from `skip` on, no more than the slice has.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr().wrapping_sub(skip), mask, v) }
+    }
+
+    #[inline(always)]
+    fn load16_at(self, lanes: First<__mmask16>, from: &[f32]) -> __m512 {
+        let from = &from[..lanes.lanes];
+        let (skip, mask) = neighbours(lanes.mask, from.len());
+        // SAFETY: `self` proves AVX-512F; the mask chooses lanes from `skip` on, no more than the slice has.
+        unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr().wrapping_sub(skip)) }
     }
 
     #[inline(always)]

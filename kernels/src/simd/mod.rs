@@ -335,6 +335,10 @@ pub(crate) trait Long: Simd {
     fn store16_masked(self, lanes: First<Self::M>, v: Self::L, to: &mut [f32]);
     /// These first lanes; 0 in the others. Panics if the slice is shorter.
     fn load16_masked(self, lanes: First<Self::M>, from: &[f32]) -> Self::L;
+    /// Neighbouring lanes, to the start of the slice. Panics if that is shorter.
+    fn store16_at(self, lanes: First<Self::M>, v: Self::L, to: &mut [f32]);
+    /// Neighbouring lanes, from the start of the slice; 0 in the others. Panics if that is shorter.
+    fn load16_at(self, lanes: First<Self::M>, from: &[f32]) -> Self::L;
     /// `slope * v` where `v < 0`, else `v`.
     fn leaky16(self, v: Self::L, slope: Self::L) -> Self::L;
     /// `v < low ? low : v`, then `high < v ? high : v`.
