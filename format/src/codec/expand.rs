@@ -36,9 +36,10 @@ const fn lanes() -> [u64; 256] {
 ///
 /// The value of lane l starts at the number of present lanes below l and moves up by the number of absent ones; the bits
 /// of that distance, from the highest, say in which steps it moves (the "expand" of Hacker's Delight, 7-5, on bytes).
-static MOVES: [[u64; 3]; 256] = moves();
+/// As masks of lanes, see [`LANES`].
+static MOVES: [[u8; 3]; 256] = moves();
 
-const fn moves() -> [[u64; 3]; 256] {
+const fn moves() -> [[u8; 3]; 256] {
     let mut table = [[0; 3]; 256];
     let mut mask = 0;
     while mask < 256 {
@@ -50,7 +51,7 @@ const fn moves() -> [[u64; 3]; 256] {
                     let distance = 4 >> step;
                     if (lane - from) & distance != 0 {
                         at += distance;
-                        table[mask][step] |= 0xff << (8 * at);
+                        table[mask][step] |= 1 << at;
                     }
                     step += 1;
                 }
@@ -69,7 +70,7 @@ const fn moves() -> [[u64; 3]; 256] {
 pub(super) fn expand_portable(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
     let fills = splat(fill);
     let spread = |values, mask: u8| {
-        let [by_4, by_2, by_1] = MOVES[usize::from(mask)];
+        let [by_4, by_2, by_1] = MOVES[usize::from(mask)].map(|lanes| LANES[usize::from(lanes)]);
         let values = (values & !by_4) | ((values << 32) & by_4);
         let values = (values & !by_2) | ((values << 16) & by_2);
         let values = (values & !by_1) | ((values << 8) & by_1);
