@@ -207,17 +207,20 @@ impl Room {
     pub(crate) fn at(lives: &[Life], spans: &[Span], step: usize) -> Room {
         let pairs = lives.iter().zip(spans);
         let alive = pairs.filter(|(l, _)| l.len > 0 && l.first <= step && step <= l.last);
-        let mut spans: Vec<Span> = alive.map(|(_, &span)| span).collect();
-        spans.sort_unstable_by_key(|s| s.offset);
+        // Of a type that is sorted elsewhere here too: a sort of its own would add 3 KB.
+        let mut spans: Vec<(isize, isize)> =
+            (alive.map(|(_, s)| (s.offset as isize, (s.offset + s.len) as isize))).collect();
+        spans.sort_unstable();
         let (mut hole, mut top) = (Span::default(), 0);
-        for span in spans {
-            if span.offset > top && span.offset - top > hole.len {
+        for (offset, end) in spans {
+            let offset = offset as usize;
+            if offset > top && offset - top > hole.len {
                 hole = Span {
                     offset: top,
-                    len: span.offset - top,
+                    len: offset - top,
                 };
             }
-            top = top.max(round(span.offset + span.len));
+            top = top.max(round(end as usize));
         }
         Room { hole, top }
     }

@@ -73,7 +73,7 @@ impl Engine {
         out: &mut [u8],
     ) -> Result<(), CodecError> {
         match self {
-            Engine::Portable => streams::decode(table, bytes, cursor, out),
+            Engine::Portable => streams::decode::<false>(table, bytes, cursor, out),
             #[cfg(target_arch = "x86_64")]
             Engine::Bmi2(proof) => proof.decode(table, bytes, cursor, out),
         }

@@ -65,7 +65,7 @@ fn decode(
     cursor: &mut Cursor,
     out: &mut [u8],
 ) -> Result<(), CodecError> {
-    streams::decode(table, bytes, cursor, out)
+    streams::decode::<true>(table, bytes, cursor, out)
 }
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]

@@ -5,15 +5,16 @@
 //! link worth up to six symbols. The fast loop loads 64 bits per sub-stream at any byte position, makes 4 look-ups at width
 //! 12 (at most 7 + 48 bits) or 5 at width 11 (7 + 55), and writes eight bytes per look-up, of which those past the count
 //! are overwritten by the next. A bit set at the top of the window finds the bits consumed without adding them up. The
-//! number of iterations that cannot leave a quarter is computed beforehand, so nothing is tested inside but two slice
-//! bounds. Then the sub-streams that are not near their end go on together, and the last symbols are decoded one by one.
+//! look-ups of the four take turns: a CPU overlaps only what is within the hundred instructions or so that wait in its
+//! schedulers, and five look-ups of one sub-stream are half of them. Then the sub-streams that are not near their end go on
+//! together, and the last symbols are decoded one by one.
 //!
 //! A load may see the next sub-stream's bytes; if codes run past the end of their own, the position shows it at the end.
 //! It loses on streams of a few dozen symbols, which are all tail.
 //! After zstd's huff0; measured in `bench decode`.
 
 use super::CodecError;
-use super::table::{BITS_MASK, COUNT_SHIFT, DecodeTable, MAX_SYMBOLS};
+use super::table::{BITS_MASK, COUNT_SHIFT, DecodeTable};
 
 /// Sub-streams of a symbol stream.
 pub(super) const SUB_STREAMS: usize = 4;
@@ -36,18 +37,18 @@ pub(super) fn starts(bounds: &Bounds) -> Cursor {
 
 /// Decodes `out.len()` symbols and moves the cursor behind them. That no sub-stream ends before is for [`check_ends`] to say.
 ///
-/// `bytes` is the whole tile.
+/// `bytes` is the whole tile. `TURNS`: the loop of the four sub-streams in turn is there, which is worth its code.
 #[inline(always)]
-pub(super) fn decode(
+pub(super) fn decode<const TURNS: bool>(
     table: &DecodeTable,
     bytes: &[u8],
     cursor: &mut Cursor,
     out: &mut [u8],
 ) -> Result<(), CodecError> {
     if let Some(entries) = table.entries::<2048>() {
-        run::<2048, 5, 36>(table, entries, bytes, cursor, out);
+        run::<TURNS, 2048, 5, 36>(table, entries, bytes, cursor, out);
     } else if let Some(entries) = table.entries::<4096>() {
-        run::<4096, 4, 29>(table, entries, bytes, cursor, out);
+        run::<TURNS, 4096, 4, 29>(table, entries, bytes, cursor, out);
     } else {
         return Err(CodecError::TableNotBuilt);
     }
@@ -125,8 +126,8 @@ struct Position {
     at: usize,
 }
 
-/// What lies ahead in a sub-stream and the bytes of `out` that its next look-ups may touch: `7 * (STEPS - 1) + 8` (7 is what
-/// a 3-bit count can say, so that the compiler sees the bound).
+/// What lies ahead in a sub-stream and the bytes of `out` that its next look-ups may touch: `7 * (STEPS - 1) + 8`, 7 being
+/// what a 3-bit count can say.
 struct Ahead<'a, const WINDOW: usize> {
     bits: u64,
     written: usize,
@@ -184,7 +185,7 @@ fn steps<const N: usize, const STEPS: usize, const WINDOW: usize>(
 }
 
 #[inline(always)]
-fn run<const N: usize, const STEPS: usize, const WINDOW: usize>(
+fn run<const TURNS: bool, const N: usize, const STEPS: usize, const WINDOW: usize>(
     table: &DecodeTable,
     entries: &[u64; N],
     bytes: &[u8],
@@ -204,44 +205,28 @@ fn run<const N: usize, const STEPS: usize, const WINDOW: usize>(
     let (second, rest) = rest.split_at_mut(ends[1] - ends[0]);
     let (third, fourth) = rest.split_at_mut(ends[2] - ends[1]);
 
-    // Rounds of iterations that no sub-stream can leave its quarter in; each round uses up most of what is left.
-    'rounds: loop {
-        let safe = |position: Position, quarter: &[u8]| {
-            (quarter.len() - position.at).saturating_sub(WINDOW - MAX_SYMBOLS * STEPS)
-                / (MAX_SYMBOLS * STEPS)
-        };
-        let iterations = safe(a, first)
-            .min(safe(b, second))
-            .min(safe(c, third))
-            .min(safe(d, fourth));
-        if iterations == 0 {
+    // Nothing leaves a quarter: what look-ups may touch is taken from it.
+    while TURNS {
+        let (Some(mut w), Some(mut x), Some(mut y), Some(mut z)) = (
+            Ahead::<WINDOW>::load(bytes, first, a),
+            Ahead::<WINDOW>::load(bytes, second, b),
+            Ahead::<WINDOW>::load(bytes, third, c),
+            Ahead::<WINDOW>::load(bytes, fourth, d),
+        ) else {
             break;
+        };
+        for _ in 0..STEPS {
+            w.look_up(entries);
+            x.look_up(entries);
+            y.look_up(entries);
+            z.look_up(entries);
         }
-        for _ in 0..iterations {
-            let (Some(mut w), Some(mut x), Some(mut y), Some(mut z)) = (
-                Ahead::<WINDOW>::load(bytes, first, a),
-                Ahead::<WINDOW>::load(bytes, second, b),
-                Ahead::<WINDOW>::load(bytes, third, c),
-                Ahead::<WINDOW>::load(bytes, fourth, d),
-            ) else {
-                break 'rounds;
-            };
-            // One look-up of each in turn: the CPU sees a few dozen instructions at a time only.
-            let mut look_ups = 0;
-            while look_ups < STEPS {
-                w.look_up(entries);
-                x.look_up(entries);
-                y.look_up(entries);
-                z.look_up(entries);
-                look_ups += 1;
-            }
-            (a, b, c, d) = (w.position(a), x.position(b), y.position(c), z.position(d));
-        }
+        (a, b, c, d) = (w.position(a), x.position(b), y.position(c), z.position(d));
     }
     for (position, start) in [&mut a, &mut b, &mut c, &mut d].into_iter().zip(starts) {
         position.at += start;
     }
-    // One sub-stream is near its end: the others go on together, each within its own quarter.
+    // One sub-stream is near its end (or there are no turns): the others go on together, each within its own quarter.
     let mut positions = [a, b, c, d];
     let mut working = true;
     while working {

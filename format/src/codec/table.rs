@@ -13,7 +13,7 @@
 use super::{CodeLengths, CodecError};
 
 /// Most symbols of an entry.
-pub(super) const MAX_SYMBOLS: usize = 6;
+const MAX_SYMBOLS: usize = 6;
 /// Position of the number of symbols in an entry; it takes the three bits from here to the top.
 pub(super) const COUNT_SHIFT: u32 = 61;
 /// Mask of the bits that an entry consumes (its low byte never exceeds 12).

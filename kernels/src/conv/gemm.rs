@@ -284,21 +284,16 @@ impl Panels<'_> {
                     (2, _) => isa.run_long(LongTile::<2, true>(tile)),
                     _ => isa.run_long(LongTile::<3, true>(tile)),
                 };
-                let finish = Finish {
+                isa.run_long(Finish {
                     sums: &sums,
-                    vectors: &group,
+                    vectors: &group[..count],
                     out: &mut target.out.data[channel * stride..],
                     stride,
                     lanes,
                     accumulate: target.accumulate,
                     lasts: &lasts,
                     first: channel - first,
-                };
-                match count {
-                    1 => isa.run_long(FinishOf::<1>(finish)),
-                    2 => isa.run_long(FinishOf::<2>(finish)),
-                    _ => isa.run_long(FinishOf::<3>(finish)),
-                };
+                });
             }
             next += count;
         }
@@ -384,7 +379,7 @@ impl<const NV: usize, const WHOLE: bool> LongWork for LongTile<'_, NV, WHOLE> {
 /// Brings the sums of a panel to the output. A function of its own, or the chains do not stay in registers.
 struct Finish<'a> {
     sums: &'a Stretch,
-    vectors: &'a [Sixteen; 3],
+    vectors: &'a [Sixteen],
     /// From the panel's first channel on.
     out: &'a mut [f32],
     /// Between two channels.
@@ -397,56 +392,30 @@ struct Finish<'a> {
     first: usize,
 }
 
-/// Of `NV` vectors.
-struct FinishOf<'a, const NV: usize>(Finish<'a>);
-
-impl<const NV: usize> LongWork for FinishOf<'_, NV> {
+impl LongWork for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
-        let finish = self.0;
-        let Finish { lasts, first, .. } = finish;
+        let Finish { lasts, first, .. } = self;
         let (low, high) = lasts.limits.unwrap_or_default();
         let (low, high) = (simd.splat16(low), simd.splat16(high));
-        let mut keep = [simd.first16(0); NV];
-        let mut at = [0; NV];
-        for j in 0..NV {
-            let Sixteen { skip, len, .. } = finish.vectors[j];
-            keep[j] = simd.mask16(skip, len);
-            at[j] = finish.vectors[j].at;
-        }
-        let of_channels = lasts.bias[first..].iter().zip(&lasts.slope[first..]);
-        let sums = finish.sums.0.iter().take(finish.lanes);
-        let mut out = finish.out;
-        for (sums, (&bias, &slope)) in sums.zip(of_channels) {
-            let (bias, slope) = (simd.splat16(bias), simd.splat16(slope));
-            let sums = sums[..NV * 16].as_chunks().0;
-            let mut v = [bias; NV];
-            for j in 0..NV {
-                v[j] = simd.load16(&sums[j]);
-            }
-            if finish.accumulate {
-                for j in 0..NV {
-                    v[j] = simd.add16(simd.load16_at(keep[j], &out[at[j]..]), v[j]);
+        for (j, vector) in self.vectors.iter().enumerate() {
+            let keep = simd.mask16(vector.skip, vector.len);
+            for i in 0..self.lanes {
+                let bias = simd.splat16(lasts.bias[first + i]);
+                let mut v = simd.load16(&self.sums.0[i].as_chunks().0[j]);
+                let out = &mut self.out[i * self.stride + vector.at..];
+                if self.accumulate {
+                    v = simd.add16(simd.load16_at(keep, out), v);
                 }
+                v = simd.add16(v, bias);
+                v = match lasts.limits {
+                    Some(_) => simd.clip16(v, low, high),
+                    None => simd.leaky16(v, simd.splat16(lasts.slope[first + i])),
+                };
+                simd.store16_at(keep, v, out);
             }
-            for j in 0..NV {
-                v[j] = simd.add16(v[j], bias);
-            }
-            if lasts.limits.is_some() {
-                for j in 0..NV {
-                    v[j] = simd.clip16(v[j], low, high);
-                }
-            } else {
-                for j in 0..NV {
-                    v[j] = simd.leaky16(v[j], slope);
-                }
-            }
-            for j in 0..NV {
-                simd.store16_at(keep[j], v[j], &mut out[at[j]..]);
-            }
-            out = out.get_mut(finish.stride..).unwrap_or_default();
         }
     }
 }
