@@ -282,6 +282,9 @@ impl Work for Straight<'_> {
     }
 }
 
+/// Weights of 8 outputs, `[k][8]`.
+type Panel<'v, T> = &'v [[T; PANEL]];
+
 impl<'a> Straight<'a> {
     /// `weight` makes chain `i`'s next weights of what the tile holds.
     #[inline(always)]
@@ -313,7 +316,7 @@ impl<'a> Straight<'a> {
     fn side_by_side<'v, T>(
         &self,
         values: &'v [[T; PANEL]],
-    ) -> ([&'v [[T; PANEL]]; CHAINS], [&'a [f32]; CHAINS], usize) {
+    ) -> ([Panel<'v, T>; CHAINS], [&'a [f32]; CHAINS], usize) {
         let chains = &self.chains[..self.count];
         let common = chains.iter().map(|c| c.len).min().unwrap_or(0);
         let mut w = [values; CHAINS];

@@ -206,7 +206,10 @@ fn run<const TURNS: bool, const N: usize, const STEPS: usize, const WINDOW: usiz
     let (third, fourth) = rest.split_at_mut(ends[2] - ends[1]);
 
     // Nothing leaves a quarter: what look-ups may touch is taken from it.
-    while TURNS {
+    loop {
+        if !TURNS {
+            break;
+        }
         let (Some(mut w), Some(mut x), Some(mut y), Some(mut z)) = (
             Ahead::<WINDOW>::load(bytes, first, a),
             Ahead::<WINDOW>::load(bytes, second, b),
