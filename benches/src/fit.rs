@@ -485,7 +485,7 @@ fn fft(text: &mut String, seen: &[Seen], worst: f64) -> Result<()> {
     let rows = || seen.iter().filter(|s| s.model.weights == Source::Fft);
     let equations = rows().filter_map(|s| {
         let w = cost::fft_work(&s.shape)?;
-        Some((vec![w.transform, w.product, w.weight, w.output], s.ns))
+        Some((vec![w.transform, w.product, w.output], s.ns))
     });
     let rows_of: Vec<_> = equations.collect();
     if rows_of.is_empty() {
@@ -493,10 +493,10 @@ fn fft(text: &mut String, seen: &[Seen], worst: f64) -> Result<()> {
     }
     let fit = Equations { rows: rows_of }.solve();
     report("FFT", rows().map(|s| s.title.clone()), &fit.errors, worst);
-    let [transform, product, weight, output] = std::array::from_fn(|i| price(fit.prices[i]));
+    let [transform, product, output] = std::array::from_fn(|i| price(fit.prices[i]));
     writeln!(
         text,
-        "    fft: FftCost {{ transform: {transform}, product: {product}, weight: {weight}, output: {output} }},"
+        "    fft: FftCost {{ transform: {transform}, product: {product}, output: {output} }},"
     )?;
     Ok(())
 }

@@ -167,7 +167,8 @@ fn recorded(files: &[PathBuf]) -> Result<BTreeMap<(String, u64), All>> {
     for file in files {
         let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let run: Run = serde_json::from_str(line)?;
+            let run: Run = serde_json::from_str(line)
+                .map_err(|e| format!("{}: not from `bench pick --json`: {e}", file.display()))?;
             for row in run.rows {
                 let title = format!("{} {}", row.network, row.shape);
                 let times = all.entry((title, row.zeros_percent)).or_default();

@@ -226,6 +226,8 @@ pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64
     let collected = shape.stride[1] > COLLECTED;
     let outputs = (shape.out_channels * shape.out_h * shape.out_w) as f64;
     let far = outputs * size_of::<f32>() as f64 > table::FAR_BYTES as f64;
+    let bytes = entries as f64 * (size_of::<u16>() + group * size_of::<f32>()) as f64;
+    let near = bytes <= table::NEAR_BYTES as f64;
     ListWork {
         product: entries as f64 * vectors.of_tiles(&tiling),
         entry: entries as f64,
@@ -237,11 +239,7 @@ pub fn list_work(group: usize, vectors: Vectors, shape: &ConvShape, entries: u64
         output: outputs,
         far: if far { outputs } else { 0.0 },
         row: (shape.out_channels * shape.out_h) as f64,
-        again: {
-            let bytes = entries as f64 * (size_of::<u16>() + group * size_of::<f32>()) as f64;
-            let far = bytes > table::NEAR_BYTES as f64;
-            if far { bytes * (tiles - 1.0) } else { 0.0 }
-        },
+        again: if near { 0.0 } else { bytes * (tiles - 1.0) },
     }
 }
 
@@ -309,17 +307,15 @@ pub(crate) fn level_factor(level: usize) -> f64 {
 pub struct FftWork {
     pub transform: f64,
     pub product: f64,
-    pub weight: f64,
     pub output: f64,
 }
 
 /// Counts the work of a convolution by FFT; `None` where it is not possible.
 pub fn fft_work(shape: &ConvShape) -> Option<FftWork> {
-    let [transform, product, weight] = fft::work(shape)?;
+    let [transform, product] = fft::work(shape)?;
     Some(FftWork {
         transform,
         product,
-        weight,
         output: (shape.out_channels * shape.out_h * shape.out_w) as f64,
     })
 }
@@ -330,7 +326,6 @@ pub(crate) fn fft(costs: &Table, shape: &ConvShape, images: usize) -> Option<f64
     let ns = total(&[
         (cost.transform, work.transform),
         (cost.product, work.product),
-        (cost.weight, work.weight),
         (cost.output, work.output),
     ]);
     Some(ms(ns * images as f64))

@@ -38,8 +38,6 @@ pub struct FftCost {
     pub transform: f32,
     /// A multiply-add of frequencies.
     pub product: f32,
-    /// An element of transformed weights, each time it is read.
-    pub weight: f32,
     /// An output.
     pub output: f32,
 }

@@ -16,7 +16,7 @@ pub(crate) fn supports(shape: &ConvShape) -> bool {
 }
 
 /// See [`FftPlan::work`].
-pub(crate) fn work(shape: &ConvShape) -> Option<[f64; 3]> {
+pub(crate) fn work(shape: &ConvShape) -> Option<[f64; 2]> {
     FftPlan::work(shape)
 }
 

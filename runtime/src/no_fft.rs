@@ -9,7 +9,7 @@ pub(crate) fn supports(_: &ConvShape) -> bool {
     false
 }
 
-pub(crate) fn work(_: &ConvShape) -> Option<[f64; 3]> {
+pub(crate) fn work(_: &ConvShape) -> Option<[f64; 2]> {
     None
 }
 

@@ -77,13 +77,7 @@ pub(super) fn expand_portable(codes: &mut [u8], mask: &[u8], present: usize, fil
         let lanes = LANES[usize::from(mask)];
         (values & lanes) | (fills & !lanes)
     };
-    expand_with(
-        codes,
-        mask,
-        present,
-        |p, v, m| each(p, v, m, spread),
-        spread,
-    );
+    expand_groups(codes, mask, present, spread);
 }
 
 /// Groups per iteration of the fast loop.
@@ -91,22 +85,25 @@ const BLOCK: usize = 8;
 /// Their places, or as many values.
 pub(super) type Places = [u8; 8 * BLOCK];
 
-/// A block group by group; the number of values it takes.
+/// The loop of the expansion, blocks as well group by group.
 #[inline(always)]
-pub(super) fn each(
-    places: &mut Places,
-    values: &Places,
-    mask: &[u8; BLOCK],
-    spread: impl Fn(u64, u8) -> u64,
-) -> usize {
-    let mut next = 0usize;
-    let places = places.as_chunks_mut::<8>().0;
-    for i in 0..BLOCK {
-        let packed = values[next..].first_chunk().copied().unwrap_or_default();
-        places[i] = spread(u64::from_le_bytes(packed), mask[i]).to_le_bytes();
-        next += mask[i].count_ones() as usize;
-    }
-    next
+pub(super) fn expand_groups(
+    codes: &mut [u8],
+    mask: &[u8],
+    present: usize,
+    spread: impl Fn(u64, u8) -> u64 + Copy,
+) {
+    let block = |places: &mut Places, values: &Places, mask: &[u8; BLOCK]| {
+        let mut next = 0usize;
+        let places = places.as_chunks_mut::<8>().0;
+        for i in 0..BLOCK {
+            let packed = values[next..].first_chunk().copied().unwrap_or_default();
+            places[i] = spread(u64::from_le_bytes(packed), mask[i]).to_le_bytes();
+            next += mask[i].count_ones() as usize;
+        }
+        next
+    };
+    expand_with(codes, mask, present, block, spread);
 }
 
 /// The loop of the expansion; `block` places the values of a block and says how many they are, `spread` those of one group.

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::expand::{LANES, count_bits, each, expand_with, splat};
+use super::expand::{LANES, Places, count_bits, expand_groups, expand_with, splat};
 use super::streams::{self, Cursor};
 use super::{CodecError, DecodeTable};
 
@@ -71,42 +71,33 @@ fn decode(
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]
 fn expand(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
     let fills = splat(fill);
-    let spread = |values, mask: u8| {
-        let lanes = LANES[usize::from(mask)];
-        _pdep_u64(values, lanes) | (fills & !lanes)
-    };
-    expand_with(
-        codes,
-        mask,
-        present,
-        |p, v, m| each(p, v, m, spread),
-        spread,
-    );
+    expand_groups(codes, mask, present, |v, mask| deposit(v, mask, fills));
+}
+
+/// Places the values of one group.
+#[inline]
+#[target_feature(enable = "bmi2")]
+fn deposit(values: u64, mask: u8, fills: u64) -> u64 {
+    let lanes = LANES[usize::from(mask)];
+    _pdep_u64(values, lanes) | (fills & !lanes)
 }
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt,avx512f,avx512vbmi2")]
 fn expand_long(codes: &mut [u8], mask: &[u8], present: usize, fill: u8) {
     let (fills, all) = (splat(fill), _mm512_set1_epi8(fill as i8));
-    let spread = |values, mask: u8| {
-        let lanes = LANES[usize::from(mask)];
-        _pdep_u64(values, lanes) | (fills & !lanes)
+    let block = |places: &mut Places, values: &Places, mask: &[u8; 8]| {
+        let mask = u64::from_le_bytes(*mask);
+        // SAFETY: 64 readable and 64 writable bytes, no alignment needed.
+        unsafe {
+            let values = _mm512_loadu_si512(values.as_ptr().cast());
+            let spread = _mm512_mask_expand_epi8(all, mask, values);
+            _mm512_storeu_si512(places.as_mut_ptr().cast(), spread);
+        }
+        mask.count_ones() as usize
     };
-    expand_with(
-        codes,
-        mask,
-        present,
-        |places, values, mask| {
-            let mask = u64::from_le_bytes(*mask);
-            // SAFETY: 64 readable and 64 writable bytes, no alignment needed.
-            unsafe {
-                let values = _mm512_loadu_si512(values.as_ptr().cast());
-                let spread = _mm512_mask_expand_epi8(all, mask, values);
-                _mm512_storeu_si512(places.as_mut_ptr().cast(), spread);
-            }
-            mask.count_ones() as usize
-        },
-        spread,
-    );
+    expand_with(codes, mask, present, block, |v, mask| {
+        deposit(v, mask, fills)
+    });
 }
 
 #[target_feature(enable = "bmi1,bmi2,lzcnt,popcnt")]

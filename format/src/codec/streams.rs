@@ -193,44 +193,15 @@ fn run<const TURNS: bool, const N: usize, const STEPS: usize, const WINDOW: usiz
     out: &mut [u8],
 ) {
     let quarter = quarter(out.len());
-    let starts: [usize; SUB_STREAMS] = std::array::from_fn(|i| (i * quarter).min(out.len()));
     let ends: [usize; SUB_STREAMS] = std::array::from_fn(|i| ((i + 1) * quarter).min(out.len()));
-    // Positions are within the quarters here.
-    let start = |i: usize| Position {
+    let mut positions: [Position; SUB_STREAMS] = std::array::from_fn(|i| Position {
         bit: cursor[i],
-        at: 0,
-    };
-    let [mut a, mut b, mut c, mut d] = [start(0), start(1), start(2), start(3)];
-    let (first, rest) = out.split_at_mut(ends[0]);
-    let (second, rest) = rest.split_at_mut(ends[1] - ends[0]);
-    let (third, fourth) = rest.split_at_mut(ends[2] - ends[1]);
-
-    // Nothing leaves a quarter: what look-ups may touch is taken from it.
-    loop {
-        if !TURNS {
-            break;
-        }
-        let (Some(mut w), Some(mut x), Some(mut y), Some(mut z)) = (
-            Ahead::<WINDOW>::load(bytes, first, a),
-            Ahead::<WINDOW>::load(bytes, second, b),
-            Ahead::<WINDOW>::load(bytes, third, c),
-            Ahead::<WINDOW>::load(bytes, fourth, d),
-        ) else {
-            break;
-        };
-        for _ in 0..STEPS {
-            w.look_up(entries);
-            x.look_up(entries);
-            y.look_up(entries);
-            z.look_up(entries);
-        }
-        (a, b, c, d) = (w.position(a), x.position(b), y.position(c), z.position(d));
-    }
-    for (position, start) in [&mut a, &mut b, &mut c, &mut d].into_iter().zip(starts) {
-        position.at += start;
+        at: (i * quarter).min(out.len()),
+    });
+    if TURNS {
+        positions = turns::<N, STEPS, WINDOW>(entries, bytes, out, positions, ends);
     }
     // One sub-stream is near its end (or there are no turns): the others go on together, each within its own quarter.
-    let mut positions = [a, b, c, d];
     let mut working = true;
     while working {
         working = false;
@@ -246,6 +217,42 @@ fn run<const TURNS: bool, const N: usize, const STEPS: usize, const WINDOW: usiz
     for (i, position) in positions.into_iter().enumerate() {
         cursor[i] = finish(table, entries, bytes, &mut out[..ends[i]], position);
     }
+}
+
+/// The sub-streams in turn, until one is near its end; where they are then. Nothing leaves a quarter: what look-ups may touch
+/// is taken from it.
+#[inline(always)]
+fn turns<const N: usize, const STEPS: usize, const WINDOW: usize>(
+    entries: &[u64; N],
+    bytes: &[u8],
+    out: &mut [u8],
+    starts: [Position; SUB_STREAMS],
+    ends: [usize; SUB_STREAMS],
+) -> [Position; SUB_STREAMS] {
+    let (first, rest) = out.split_at_mut(ends[0]);
+    let (second, rest) = rest.split_at_mut(ends[1] - ends[0]);
+    let (third, fourth) = rest.split_at_mut(ends[2] - ends[1]);
+    // Within the quarters.
+    let [mut a, mut b, mut c, mut d] = starts.map(|start| Position { at: 0, ..start });
+    while let (Some(mut w), Some(mut x), Some(mut y), Some(mut z)) = (
+        Ahead::<WINDOW>::load(bytes, first, a),
+        Ahead::<WINDOW>::load(bytes, second, b),
+        Ahead::<WINDOW>::load(bytes, third, c),
+        Ahead::<WINDOW>::load(bytes, fourth, d),
+    ) {
+        for _ in 0..STEPS {
+            w.look_up(entries);
+            x.look_up(entries);
+            y.look_up(entries);
+            z.look_up(entries);
+        }
+        (a, b, c, d) = (w.position(a), x.position(b), y.position(c), z.position(d));
+    }
+    let mut positions = [a, b, c, d];
+    for (position, start) in positions.iter_mut().zip(starts) {
+        position.at += start.at;
+    }
+    positions
 }
 
 /// Decodes the rest of one sub-stream, which fills `out` to its end; gives the bit behind.

@@ -2,10 +2,12 @@
 //!
 //! Four output rows at a time: the vectors of the three columns of taps are loaded once for all of them. Lanes beyond the row
 //! are masked, rows beyond the map are zeros. Rows are outside, then panels, columns, channels: masks and ends of rows are
-//! found once per panel, and there are as many streams of memory as rows, which all may lie in one set of the L1 cache. Same chains and bits as `depthwise_lanes.rs`.
+//! found once per panel, and there are as many streams of memory as rows, which all may lie in one set of the L1 cache. Same
+//! chains and bits as `depthwise_lanes.rs`.
 
 use super::ConvShape;
 use super::depthwise3::{Direct, NINE, PANELS};
+use super::store::Lasts;
 use crate::simd::{Isa, Long, LongWork, Seen};
 use crate::weights::PANEL;
 
@@ -56,17 +58,9 @@ impl<const T: usize> LongWork for Stride<'_, '_, '_, T> {
         } = self.0;
         let epilogue = target.epilogue;
         let simple = epilogue.filter(|e| e.is_simple());
-        let limits = simple.and_then(|e| e.activation.limits());
-        let (low, high) = limits.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let lasts = Lasts::<{ PANELS * PANEL }>::new(epilogue, channels.clone());
+        let (low, high) = lasts.limits.unwrap_or_default();
         let (low, high) = (simd.splat16(low), simd.splat16(high));
-        let (mut bias, mut slope) = ([-0.0; PANELS * PANEL], [1.0; PANELS * PANEL]);
-        if let Some(e) = simple {
-            let lanes = bias.iter_mut().zip(&mut slope);
-            for (channel, (bias, slope)) in channels.clone().zip(lanes) {
-                *bias = e.bias.map_or(-0.0, |bias| bias[channel]);
-                *slope = e.activation.slope(channel);
-            }
-        }
         let (rows, accumulate) = (target.band.rows.clone(), target.accumulate);
         let map = target.out.map;
         for first in rows.clone().step_by(ROWS) {
@@ -133,16 +127,16 @@ impl<const T: usize> LongWork for Stride<'_, '_, '_, T> {
                                 sums[row] = simd.add16(old, sums[row]);
                             }
                         }
-                        let bias = simd.splat16(bias[i]);
+                        let bias = simd.splat16(lasts.bias[i]);
                         for row in 0..ROWS {
                             sums[row] = simd.add16(sums[row], bias);
                         }
-                        if limits.is_some() {
+                        if lasts.limits.is_some() {
                             for row in 0..ROWS {
                                 sums[row] = simd.clip16(sums[row], low, high);
                             }
                         } else {
-                            let slope = simd.splat16(slope[i]);
+                            let slope = simd.splat16(lasts.slope[i]);
                             for row in 0..ROWS {
                                 sums[row] = simd.leaky16(sums[row], slope);
                             }

@@ -68,24 +68,24 @@ pub fn supports(shape: &ConvShape) -> bool {
 }
 
 impl FftPlan {
-    /// Lengths of the transforms, and operations of a run: those of the transforms of both sides, and the products, 8 at
-    /// a time. None where [`supports`] says no.
-    pub fn operations(shape: &ConvShape) -> Option<([usize; 2], f64)> {
+    /// What a run with these lengths does: operations of the transforms of both sides, and multiply-adds of frequencies.
+    fn work_of(shape: &ConvShape, n: [usize; 2]) -> [f64; 2] {
+        let tiles = |axis: usize, out: usize| out.div_ceil(n[axis] + 1 - extent(shape, axis));
+        let tiles = (tiles(0, shape.out_h) * tiles(1, shape.out_w)) as f64;
+        let points = (n[0] * n[1]) as f64;
+        let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
+        let transforms = (inputs + outputs) * 2.5 * points * points.log2();
+        // 4 for each of half of the frequencies, as if there were no fewer outputs than inputs.
+        let products = 2.0 * inputs.max(outputs) * shape.in_per_group() as f64 * points;
+        [tiles * transforms, tiles * products]
+    }
+
+    /// Lengths of the transforms: those of the fewest operations, products counted 4 at a time. None where [`supports`]
+    /// says no.
+    fn lengths(shape: &ConvShape) -> Option<[usize; 2]> {
         if !supports(shape) {
             return None;
         }
-        // 4 multiply-adds per frequency.
-        let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
-        let products = 4.0 * inputs.max(outputs) * shape.in_per_group() as f64;
-        let cost = |n: [usize; 2]| {
-            let tiles = |axis: usize, out: usize| {
-                let tile = n[axis] + 1 - extent(shape, axis);
-                out.div_ceil(tile) as f64
-            };
-            let points = (n[0] * n[1]) as f64;
-            let transforms = (inputs + outputs) * 2.5 * points.log2();
-            tiles(0, shape.out_h) * tiles(1, shape.out_w) * points * (transforms + products / 8.0)
-        };
         let candidates = |axis: usize| {
             let least = extent(shape, axis);
             LENGTHS.into_iter().filter(move |&n| n >= least)
@@ -93,32 +93,24 @@ impl FftPlan {
         let mut best: Option<([usize; 2], f64)> = None;
         for ny in candidates(0) {
             for nx in candidates(1) {
-                let cost = cost([ny, nx]);
+                let [transforms, products] = FftPlan::work_of(shape, [ny, nx]);
+                let cost = transforms + products / 4.0;
                 if best.is_none_or(|(_, least)| cost < least) {
                     best = Some(([ny, nx], cost));
                 }
             }
         }
-        best
+        best.map(|(n, _)| n)
     }
 
-    /// What a run does: operations of transforms, multiply-adds of frequencies, and elements of weights that it reads. None
-    /// where [`supports`] says no.
-    pub fn work(shape: &ConvShape) -> Option<[f64; 3]> {
-        let (n, _) = FftPlan::operations(shape)?;
-        let tiles = |axis: usize, out: usize| out.div_ceil(n[axis] + 1 - extent(shape, axis));
-        let tiles = (tiles(0, shape.out_h) * tiles(1, shape.out_w)) as f64;
-        let points = (n[0] * n[1]) as f64;
-        let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
-        let transforms = (inputs + outputs) * 2.5 * points * points.log2();
-        // Half of the frequencies, a complex weight each.
-        let weights = outputs * shape.in_per_group() as f64 * points;
-        Some([tiles * transforms, 2.0 * tiles * weights, tiles * weights])
+    /// What a run does: operations of transforms, and multiply-adds of frequencies. None where [`supports`] says no.
+    pub fn work(shape: &ConvShape) -> Option<[f64; 2]> {
+        Some(FftPlan::work_of(shape, FftPlan::lengths(shape)?))
     }
 
     /// A plan, none where [`supports`] says no.
     pub fn new(isa: Isa, shape: &ConvShape) -> Option<FftPlan> {
-        let (n, _) = FftPlan::operations(shape)?;
+        let n = FftPlan::lengths(shape)?;
         let plan = |len: usize, direction: FftDirection| -> Arc<dyn Fft<f32>> {
             match isa {
                 Isa::Portable => FftPlannerScalar::new().plan_fft(len, direction),

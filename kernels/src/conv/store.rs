@@ -385,22 +385,22 @@ impl Work for Finish<'_> {
     }
 }
 
-/// What happens to finished sums of the channels of a chunk, by vectors of 16: bias (-0.0 changes nothing), then the limits if
+/// What happens to finished sums of `N` channels, by vectors of 16: bias (-0.0 changes nothing), then the limits if
 /// there are some, else the slopes. Nothing if the epilogue is not a simple one.
-pub(super) struct Lasts {
-    pub bias: [f32; LASTS],
-    pub slope: [f32; LASTS],
+pub(super) struct Lasts<const N: usize = OF_CHUNK> {
+    pub bias: [f32; N],
+    pub slope: [f32; N],
     pub limits: Option<(f32, f32)>,
 }
 
 /// Channels of a chunk of panels.
-const LASTS: usize = CHUNK * PANEL;
+const OF_CHUNK: usize = CHUNK * PANEL;
 
-impl Lasts {
-    pub fn new(epilogue: Option<&Epilogue<'_>>, channels: Range<usize>) -> Lasts {
+impl<const N: usize> Lasts<N> {
+    pub fn new(epilogue: Option<&Epilogue<'_>>, channels: Range<usize>) -> Self {
         let mut lasts = Lasts {
-            bias: [-0.0; LASTS],
-            slope: [1.0; LASTS],
+            bias: [-0.0; N],
+            slope: [1.0; N],
             limits: None,
         };
         if let Some(e) = epilogue.filter(|e| e.is_simple()) {

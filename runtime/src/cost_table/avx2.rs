@@ -57,5 +57,5 @@ pub(super) static TABLE: Table = Table {
         ListCost { group: 4, vectors: Vectors { lanes: 16, sizes: [2, 1, 1], least: 2.0 }, product: 1.483, entry: 0.9286, list: 45.22, tile: 847.8, input: 0.01594, copy: 4.002, strided: 9.815, output: 0.5206, far: 0.1539, row: 1.546, again: 0.0 },
     ],
     linear: LinearCost { decoded: 0.07233, codes: 0.09396, float: 0.1741, lut: 0.05161, further: 0.04989, entry: 0.4009, entry_further: 0.3093 },
-    fft: FftCost { transform: 0.06598, product: 0.2462, weight: 0.0, output: 0.0 },
+    fft: FftCost { transform: 0.06598, product: 0.2462, output: 0.0 },
 };

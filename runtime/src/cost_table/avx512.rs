@@ -57,5 +57,5 @@ pub(super) static TABLE: Table = Table {
         ListCost { group: 4, vectors: Vectors { lanes: 16, sizes: [4, 1, 1], least: 2.0 }, product: 0.6541, entry: 0.8279, list: 7.123, tile: 492.8, input: 0.0, copy: 4.252, strided: 14.5, output: 0.2181, far: 0.6814, row: 3.862, again: 0.04929 },
     ],
     linear: LinearCost { decoded: 0.07559, codes: 0.08351, float: 0.1591, lut: 0.04243, further: 0.0389, entry: 0.3576, entry_further: 0.3003 },
-    fft: FftCost { transform: 0.06566, product: 0.2588, weight: 0.0, output: 0.0 },
+    fft: FftCost { transform: 0.06566, product: 0.2588, output: 0.0 },
 };
