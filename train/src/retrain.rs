@@ -19,10 +19,10 @@ use crate::task::{Budget, Control, Event, Options, Outcome, Record, Retrained, S
 /// Points of the curve, and the steps between two at least: measuring costs about as much as two steps.
 const POINTS: f64 = 20.0;
 const LEAST_STEPS: u64 = 8;
-/// Share of the training over which the wanted size is approached when pruning shrinks the network anyway.
-const SIZE_SLACK: f64 = 0.02;
-/// What the first price of a bit is multiplied by when the student begins as a file that is small enough: coded weights that are all
-/// pulled alike reach zero together, and come back one by one.
+/// The estimate is held this share below the wanted size: it is corrected only now and then.
+const SIZE_SLACK: f64 = 0.005;
+/// What the first price of a bit is multiplied by when the student begins as a file, whose size is near what is wanted then: coded
+/// weights that are all pulled alike reach zero together, and come back one by one.
 const WITHIN: f64 = 0.05;
 
 /// Channels, height and width of the network's input.
@@ -314,12 +314,14 @@ impl Run<'_> {
         let Some(size) = self.options.size else {
             return 0.0;
         };
-        // Slightly below: the estimate is corrected only now and then.
-        let wanted = size as f64 * (1.0 - SIZE_SLACK * 0.25);
         let bytes = self.student.bytes();
+        let begun = self.progress.curve.first().map_or(bytes, |r| r.bytes);
+        let begun = if self.student.started { begun } else { 0.0 };
+        let last = size as f64 * (1.0 - SIZE_SLACK);
+        let wanted = schedule::size(begun, last, self.share());
         let mut controller = match self.progress.integral {
             Some(integral) => Controller { integral },
-            None if self.student.started && bytes <= wanted => Controller::new(loss * WITHIN),
+            None if self.student.started => Controller::new(loss * WITHIN),
             None => Controller::new(loss),
         };
         let multiplier = controller.update(bytes, wanted, loss, self.step_share());
