@@ -262,6 +262,11 @@ impl ListCost {
     }
 }
 
+/// Whether so few of the weights are there, in groups of `group` channels, that lists are considered.
+pub(crate) fn worth_listing(weights: u64, group: usize, entries: u64) -> bool {
+    entries as f64 * group as f64 <= table::MOST_IN_LISTS * weights as f64
+}
+
 /// A convolution from resident lists of groups of `group` output channels.
 pub(crate) fn lists(
     costs: &Table,

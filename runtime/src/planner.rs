@@ -281,6 +281,7 @@ fn candidates(
         ) = (algorithm.and_then(cost::group), works)
             && whole
             && sparse::supports_resident(&work.shape)
+            && cost::worth_listing(layer.shape.weights(), group, info.entries(group))
         {
             forms.push(Some(ResidentForm::Lists(group, work.shape)));
         }
@@ -330,8 +331,11 @@ fn candidates(
     let packed: Vec<Candidate> = (list.iter().copied())
         .filter(|c| matches!(c.algorithm, Some(ConvAlgo::Gemm | ConvAlgo::Pointwise)))
         .collect();
+    // With one tap they are the packed product with a detour, which prices fitted to many taps do not know.
+    let one_tap = |job: &Job| matches!(job.work, Work::Conv(work) if work.shape.taps() == 1);
+    let detour = works.iter().all(one_tap);
     list.retain(|c| {
-        let beaten = |p: &Candidate| p.form == c.form && p.ms <= c.ms;
+        let beaten = |p: &Candidate| p.form == c.form && (detour || p.ms <= c.ms);
         !c.algorithm.is_some_and(|a| SELDOM.contains(&a)) || !packed.iter().any(beaten)
     });
     list
