@@ -21,8 +21,8 @@ const POINTS: f64 = 20.0;
 const LEAST_STEPS: u64 = 8;
 /// The estimate is held this share below the wanted size: it is corrected only now and then.
 const SIZE_SLACK: f64 = 0.005;
-/// What the first price of a bit is multiplied by when the student begins as a file, whose size is near what is wanted then: coded
-/// weights that are all pulled alike reach zero together, and come back one by one.
+/// What the first price of a bit is multiplied by when the student begins as a file that is small enough: coded weights that are all
+/// pulled alike reach zero together, and come back one by one.
 const WITHIN: f64 = 0.05;
 
 /// Channels, height and width of the network's input.
@@ -321,7 +321,7 @@ impl Run<'_> {
         let wanted = schedule::size(begun, last, self.share());
         let mut controller = match self.progress.integral {
             Some(integral) => Controller { integral },
-            None if self.student.started => Controller::new(loss * WITHIN),
+            None if self.student.started && bytes <= last => Controller::new(loss * WITHIN),
             None => Controller::new(loss),
         };
         let multiplier = controller.update(bytes, wanted, loss, self.step_share());

@@ -28,8 +28,9 @@ const COARSEST: f64 = 2.5;
 /// From this many standard deviations on, a step gets a dead zone (as in the compressor's quantiser).
 const COARSE: f64 = 0.3;
 const DEAD_ZONE: f32 = 0.12;
-/// A start that is larger than wanted by no more than this is not made coarser first: the wanted size falls step by step then.
-const STARTED_SLACK: f64 = 2.0;
+/// A start that is estimated larger than wanted by no more than this is not made coarser first: the wanted size falls step by step
+/// then, and no price was seen to take more than 3e-4 of a file in a step.
+const STARTED_SLACK: f64 = 1.3;
 /// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
 /// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
 /// once, while a coarse weight must travel half a step before anything changes. A student that begins as another file is near its
