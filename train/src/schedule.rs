@@ -9,7 +9,7 @@
 /// Share of training over which weights are removed.
 pub const PRUNING_ENDS: f64 = 0.6;
 /// Share of training over which a larger file shrinks to the wanted size.
-const SHRINKING_ENDS: f64 = 0.4;
+pub const SHRINKING_ENDS: f64 = 0.4;
 /// Share of training in which the learning rate rises.
 const WARM_UP: f64 = 0.03;
 

@@ -21,16 +21,17 @@ use crate::ops::{tensor, with_floats};
 use crate::optim::{Adam, Moments};
 use crate::rate::{Costs, add_gradient};
 use crate::schedule;
-use crate::task::{Grid, Options, Retrained, Task, TrainLayer};
+use crate::task::{Budget, Grid, Options, Retrained, Task, TrainLayer};
 
 /// Largest step the wanted size may lead to at the start, in standard deviations.
 const COARSEST: f64 = 2.5;
 /// From this many standard deviations on, a step gets a dead zone (as in the compressor's quantiser).
 const COARSE: f64 = 0.3;
 const DEAD_ZONE: f32 = 0.12;
-/// A start that is estimated larger than wanted by no more than this is not made coarser first: the wanted size falls step by step
-/// then, and no price was seen to take more than 3e-4 of a file in a step.
-const STARTED_SLACK: f64 = 1.3;
+/// A start that is estimated larger than wanted by no more than this is not made coarser first ...
+const STARTED_SLACK: f64 = 1.2;
+/// ... nor by what so many steps can press out of it: no price was seen to take more of a file than this in a step.
+const PRESSED: f64 = 3e-4;
 /// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
 /// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
 /// once, while a coarse weight must travel half a step before anything changes. A student that begins as another file is near its
@@ -309,7 +310,14 @@ impl Student {
         student.measure();
         if let Some(size) = options.size {
             // Weights that are rounded already would be rounded twice: what is too large is left to training.
-            let slack = if started { STARTED_SLACK } else { 1.0 };
+            let slack = match options.budget {
+                _ if !started => 1.0,
+                Budget::Steps(steps) => {
+                    let pressed = PRESSED * schedule::SHRINKING_ENDS * steps as f64;
+                    pressed.exp().clamp(STARTED_SLACK, 2.0)
+                }
+                Budget::Seconds(_) => STARTED_SLACK,
+            };
             if student.bytes() > slack * size as f64 {
                 student.coarsen(size as f64);
             }
