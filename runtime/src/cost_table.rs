@@ -201,8 +201,8 @@ pub(crate) const NEAR_BYTES: usize = 1 << 20;
 /// up to 2.3 times as long as the pointwise kernel (MobileFaceNet under its smallest budget).
 pub(crate) const MOST_OF_ONE_TAP: f64 = 0.15;
 
-/// Share of weights that are not zero up to which resident lists are considered. Lists are five times as large as codes: alone, with
-/// a second level cache to themselves, they can be as fast; within ResNet-50 (1x1 layers of 7x7, no zeros) they took 5 % more.
+/// Share of weights that are not zero up to which resident lists are considered. Lists are five times as large as codes: of dense layers
+/// they were sometimes the quickest when measured alone, and made no network faster (ResNet-50, 1x1 layers of 7x7: no difference).
 pub(crate) const MOST_IN_LISTS: f64 = 0.75;
 
 /// What Winograd loses with less scratch than it wants, by level: times its time.

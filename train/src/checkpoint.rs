@@ -71,6 +71,8 @@ pub fn save(
             all.insert(format!("layer.{i}.mask"), mask);
         }
     }
+    let dead_zones: Vec<f32> = student.layers.iter().map(|l| l.dead_zone).collect();
+    all.insert("dead_zones".into(), Tensor::new(&dead_zones[..], &device)?);
     let scalars = [
         progress.step as f64,
         progress.seconds,
@@ -164,6 +166,12 @@ pub fn load(
             }
             layer.mask = mask;
         }
+    }
+    // The start may have been made coarser, or not, for a budget that is another one now.
+    let mut dead_zones: Vec<f32> = student.layers.iter().map(|l| l.dead_zone).collect();
+    fill("dead_zones".into(), &mut dead_zones)?;
+    for (layer, dead_zone) in student.layers.iter_mut().zip(dead_zones) {
+        layer.dead_zone = dead_zone;
     }
     for (i, constant) in student.constants.iter_mut().enumerate() {
         fill(format!("constant.{i}.values"), &mut constant.values)?;

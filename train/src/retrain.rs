@@ -315,8 +315,8 @@ impl Run<'_> {
             return 0.0;
         };
         let bytes = self.student.bytes();
-        let begun = self.progress.curve.first().map_or(bytes, |r| r.bytes);
-        let begun = if self.student.started { begun } else { 0.0 };
+        let start = self.progress.curve.first().filter(|_| self.student.started);
+        let begun = start.map_or(0.0, |record| record.bytes);
         let last = size as f64 * (1.0 - SIZE_SLACK);
         let wanted = schedule::size(begun, last, self.share());
         let mut controller = match self.progress.integral {

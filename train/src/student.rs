@@ -30,7 +30,7 @@ const COARSE: f64 = 0.3;
 const DEAD_ZONE: f32 = 0.12;
 /// A start that is estimated larger than wanted by no more than this is not made coarser first ...
 const STARTED_SLACK: f64 = 1.2;
-/// ... nor by what so many steps can press out of it: no price was seen to take more of a file than this in a step.
+/// ... nor by what the steps in which it shrinks can press out of it: in the one run so far prices took this share of a file in a step.
 const PRESSED: f64 = 3e-4;
 /// Where a step of the grid is finer than this share of the layer's spread, the optimiser's step follows the spread; constants and,
 /// as a relative change, steps of grids are learnt so much more slowly than coarse weights. All weights of a small layer move at
@@ -59,7 +59,8 @@ pub struct Layer {
     fine: f64,
     sparsity: (f64, f64),
     units: Units,
-    dead_zone: f32,
+    /// How far the threshold of code 1 lies above one half; the wanted size may have set it at the start.
+    pub dead_zone: f32,
     limit: u8,
 }
 

@@ -10,6 +10,8 @@ use dcz_format::graph::{
 };
 use dcz_format::layer::LayerShape;
 use dcz_train::augment::{Picture, Random};
+use dcz_train::checkpoint::{self, Progress};
+use dcz_train::student::Student;
 use dcz_train::{
     Budget, Control, Error, Grid, Losses, Options, Outcome, Retrained, Source, Task, TrainConstant,
     TrainLayer, retrain,
@@ -367,6 +369,47 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert_eq!(bits(&run(&task, &options)), bits(&whole));
 
     other_options_are_refused(&task, &options, folder.path());
+}
+
+/// Whether a start is made coarser depends on the steps to come; a run that goes on with fewer keeps what was decided.
+#[test]
+fn a_checkpoint_holds_what_the_budget_decided() {
+    let mut task = task(0.2, 0.0);
+    for layer in &mut task.layers {
+        layer.start = Some(
+            layer
+                .weights
+                .iter()
+                .map(|w| (w / 0.2).round() * 0.2)
+                .collect(),
+        );
+    }
+    let mut long = options(6000);
+    let bytes = Student::new(&task, &long).bytes();
+    long.size = Some((bytes / 1.5) as u64);
+    let mut short = long.clone();
+    short.budget = Budget::Steps(60);
+    let zones =
+        |student: &Student| -> Vec<f32> { student.layers.iter().map(|l| l.dead_zone).collect() };
+    let (kept, mut coarser) = (Student::new(&task, &long), Student::new(&task, &short));
+    assert_ne!(zones(&kept), zones(&coarser));
+
+    let folder = tempfile::tempdir().unwrap();
+    let progress = Progress {
+        step: 3,
+        seconds: 1.0,
+        integral: None,
+        pending: (0.0, 0),
+        curve: Vec::new(),
+    };
+    checkpoint::save(folder.path(), &kept, &progress, 7).unwrap();
+    let known = checkpoint::load(folder.path(), &mut coarser, 7).unwrap();
+    assert_eq!(known, Some(progress));
+    assert_eq!(zones(&kept), zones(&coarser));
+    let weights = |student: &Student| -> Vec<Vec<f32>> {
+        student.rounded().into_iter().map(|l| l.weights).collect()
+    };
+    assert_eq!(weights(&kept), weights(&coarser));
 }
 
 fn other_options_are_refused(task: &Task, options: &Options, folder: &Path) {
