@@ -3,12 +3,14 @@
 //! Takes the JSON of any number of runs of `bench conv --fit --json` (of the same shapes, or of parts of them: the least median
 //! of a row counts) and prints the Rust file. For every algorithm the relative error of the planner's own model is made
 //! least over all rows: non-negative least squares by coordinate descent, outliers weighed down in a few rounds. How many
-//! pixels fill a vector is tried. Errors that are left go to standard error; `bench pick` says whether they matter.
+//! pixels fill a vector is tried. A kernel that is seldom the quickest pays at least as much for a weight as the packed product,
+//! which reads the same ones: the few shapes that it is good at say little about that (a price of nothing was found, and dlib's
+//! network in f32 took 1.7 times its time). Errors that are left go to standard error; `bench pick` says whether they matter.
 
 use crate::Result;
 use crate::conv::{Model, Shape, Source, cuts};
 use crate::stats::{Times, median};
-use dcz::cost::{self, Calls, TileCost, Vectors, WEIGHTS, Weights};
+use dcz::cost::{self, Calls, SELDOM, TileCost, Vectors, WEIGHTS, Weights};
 use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{ConvAlgo, ConvShape, Isa};
 use serde::Deserialize;
@@ -115,8 +117,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut text = head(&args.machine);
     text.push_str("    tiles: &[\n");
+    // The packed product comes first in every table.
+    let mut packed = [0.0; WEIGHTS.len()];
     for known in cost::table(isa).tiles {
-        tiles(&mut text, known, &seen, args.worst)?;
+        let weight = tiles(&mut text, known, &seen, packed, args.worst)?;
+        if known.algorithm == ConvAlgo::Gemm {
+            packed = weight;
+        }
     }
     text.push_str("    ],\n    lists: &[\n");
     for group in [1, 2, 4] {
@@ -141,6 +148,8 @@ fn head(machine: &str) -> String {
 /// Measured rows as equations: amounts of each column, and nanoseconds.
 struct Equations {
     rows: Vec<(Vec<f64>, f64)>,
+    /// Least price of each column; those that are not there: 0.
+    least: Vec<f64>,
 }
 
 /// Prices, and the weighed mean of the relative errors.
@@ -176,7 +185,7 @@ impl Equations {
         }
     }
 
-    /// Non-negative prices, one at a time along the normal equations. Columns are scaled to unit length.
+    /// Prices, one at a time along the normal equations. Columns are scaled to unit length.
     fn least_squares(&self, trust: &[f64], columns: usize) -> Vec<f64> {
         let mut gram = vec![vec![0.0; columns]; columns];
         let mut right = vec![0.0; columns];
@@ -189,7 +198,10 @@ impl Equations {
             }
         }
         let scale: Vec<f64> = (0..columns).map(|i| gram[i][i].sqrt()).collect();
-        let mut x = vec![0.0; columns];
+        let least: Vec<f64> = (0..columns)
+            .map(|i| self.least.get(i).copied().unwrap_or(0.0) * scale[i])
+            .collect();
+        let mut x = least.clone();
         for _ in 0..SWEEPS {
             let mut moved = 0.0f64;
             for i in (0..columns).filter(|&i| scale[i] > 0.0) {
@@ -197,7 +209,7 @@ impl Equations {
                     .filter(|&j| j != i && scale[j] > 0.0)
                     .map(|j| gram[i][j] / (scale[i] * scale[j]) * x[j])
                     .sum();
-                let next = (right[i] / scale[i] - others).max(0.0);
+                let next = (right[i] / scale[i] - others).max(least[i]);
                 moved = moved.max((next - x[i]).abs());
                 x[i] = next;
             }
@@ -212,9 +224,19 @@ impl Equations {
     }
 }
 
-/// A row of an algorithm on tiles.
-fn tiles(text: &mut String, known: &TileCost, seen: &[Seen], worst: f64) -> Result<()> {
+/// A row of an algorithm on tiles; what a weight costs. `packed`: what it costs the packed product.
+fn tiles(
+    text: &mut String,
+    known: &TileCost,
+    seen: &[Seen],
+    packed: [f64; WEIGHTS.len()],
+    worst: f64,
+) -> Result<[f64; WEIGHTS.len()]> {
     let algorithm = known.algorithm;
+    let mut least = vec![0.0; SHARED];
+    if SELDOM.contains(&algorithm) {
+        least.extend(packed);
+    }
     let size = match algorithm {
         ConvAlgo::Winograd2 => Some(Winograd::F2),
         ConvAlgo::Winograd4 => Some(Winograd::F4),
@@ -242,6 +264,7 @@ fn tiles(text: &mut String, known: &TileCost, seen: &[Seen], worst: f64) -> Resu
         rows: (rows.iter())
             .map(|(s, weights)| (row(algorithm, size, vectors, s, *weights), s.ns))
             .collect(),
+        least: least.clone(),
     };
     let lanes: &[usize] = match (size, sparse) {
         (None, false) => &[1, 8, 16],
@@ -304,7 +327,7 @@ fn tiles(text: &mut String, known: &TileCost, seen: &[Seen], worst: f64) -> Resu
         list(SHARED),
         list(SHARED + WEIGHTS.len())
     )?;
-    Ok(())
+    Ok(std::array::from_fn(|i| p[SHARED + i]))
 }
 
 /// Amounts of the columns of a measured row.
@@ -377,6 +400,7 @@ fn lists(text: &mut String, group: usize, seen: &[Seen], worst: f64) -> Result<(
         };
         let fit = Equations {
             rows: rows.iter().map(equation).collect(),
+            least: Vec::new(),
         }
         .solve();
         if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
@@ -491,7 +515,11 @@ fn fft(text: &mut String, seen: &[Seen], worst: f64) -> Result<()> {
     if rows_of.is_empty() {
         return Err("FFT: no measurement; bench fit needs the feature fft".into());
     }
-    let fit = Equations { rows: rows_of }.solve();
+    let fit = Equations {
+        rows: rows_of,
+        least: Vec::new(),
+    }
+    .solve();
     report("FFT", rows().map(|s| s.title.clone()), &fit.errors, worst);
     let [transform, product, output] = std::array::from_fn(|i| price(fit.prices[i]));
     writeln!(
@@ -544,11 +572,18 @@ mod tests {
             })
             .collect();
         rows[7].1 *= 5.0;
-        let fit = Equations { rows }.solve();
+        let mut equations = Equations {
+            rows,
+            least: Vec::new(),
+        };
+        let fit = equations.solve();
         let wanted = [2.0, 3.0, 0.0];
         for (found, wanted) in fit.prices.iter().zip(wanted) {
             assert!((found - wanted).abs() < 0.05, "{:?}", fit.prices);
         }
+        // A price is not below the least one.
+        equations.least = vec![0.0, 0.0, 0.7];
+        assert_eq!(equations.solve().prices[2], 0.7);
     }
 
     #[test]

@@ -21,6 +21,16 @@ const CHUNK: usize = 8;
 /// Strides beyond this are collected one by one where zeros are skipped.
 const COLLECTED: usize = 2;
 
+/// Algorithms that are seldom the quickest: candidates only where they are predicted to beat the packed kernels. Some need hardly any
+/// scratch, and would be what the smallest budget takes, however slow.
+pub const SELDOM: [ConvAlgo; 5] = [
+    ConvAlgo::Direct,
+    ConvAlgo::Kn2row,
+    ConvAlgo::Kn2col,
+    ConvAlgo::Im2col,
+    ConvAlgo::Im2row,
+];
+
 /// What a convolution of one image does, as often as it does it: the columns of a [`TileCost`] say what each costs.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(missing_docs, reason = "as in TileCost")]

@@ -40,16 +40,6 @@ const PANEL_SCRATCH: usize = 16_384;
 /// The same for a thread's share of a layer with transformed weights.
 const SHARE_SCRATCH: usize = 65_536;
 
-/// Algorithms that are seldom the quickest: candidates only where they are predicted to beat the packed kernels. Some need hardly any
-/// scratch, and would be what the smallest budget takes, however slow.
-const SELDOM: [ConvAlgo; 5] = [
-    ConvAlgo::Direct,
-    ConvAlgo::Kn2row,
-    ConvAlgo::Kn2col,
-    ConvAlgo::Im2col,
-    ConvAlgo::Im2row,
-];
-
 /// Differences of predicted times that mean nothing.
 const NOISE: f64 = 0.04;
 
@@ -328,15 +318,28 @@ fn candidates(
             }
         }
     }
-    let packed: Vec<Candidate> = (list.iter().copied())
-        .filter(|c| matches!(c.algorithm, Some(ConvAlgo::Gemm | ConvAlgo::Pointwise)))
-        .collect();
-    // With one tap they are the packed product with a detour, which prices fitted to many taps do not know.
+    // With one tap the others are the pointwise product with a detour, which prices fitted to many taps, or to inputs that lie in no
+    // cache, do not know: gemm packs its input, and made MobileFaceNet 5 % slower where it was priced lower.
     let one_tap = |job: &Job| matches!(job.work, Work::Conv(work) if work.shape.taps() == 1);
-    let detour = works.iter().all(one_tap);
+    let one_tap = works.iter().all(one_tap);
+    let pointwise = list
+        .iter()
+        .any(|c| c.algorithm == Some(ConvAlgo::Pointwise));
+    let plain: Vec<Candidate> = (list.iter().copied())
+        .filter(|c| match c.algorithm {
+            Some(ConvAlgo::Pointwise) => true,
+            Some(ConvAlgo::Gemm) => !pointwise,
+            _ => false,
+        })
+        .collect();
     list.retain(|c| {
-        let beaten = |p: &Candidate| p.form == c.form && (detour || p.ms <= c.ms);
-        !c.algorithm.is_some_and(|a| SELDOM.contains(&a)) || !packed.iter().any(beaten)
+        let detour = match c.algorithm {
+            Some(ConvAlgo::Gemm) => pointwise,
+            Some(algorithm) => cost::SELDOM.contains(&algorithm),
+            None => false,
+        };
+        let beaten = |p: &Candidate| p.form == c.form && (one_tap || p.ms <= c.ms);
+        !detour || !plain.iter().any(beaten)
     });
     list
 }
