@@ -4,7 +4,7 @@
 //! cut into tiles as the writer cuts them and expanded anew in every call, as in a plan that keeps nothing. Rows that
 //! say `kept` have their weights made ready before: as codes or f32, whose tiles are computed together where the
 //! algorithm can, Winograd transformed to f32 or 16 bits. `--fit` measures what `bench fit` needs: with weights cold, as
-//! in a network larger than the caches, from look-up tables too, and linear layers.
+//! in a network larger than the caches, and activations and scratch warm, from look-up tables too, and linear layers.
 //! Activations have the runtime's layout. The candidates of a shape run in turn, one convolution each, until every one
 //! has had its share of time: a disturbance of the machine hits all of them. Times are relative to the direct algorithm,
 //! or the first of the table where there is none; both are dense.
@@ -196,8 +196,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) run: Compute<'a>,
 }
 
-/// Computes the shape into an output.
-pub(crate) type Compute<'a> = Box<dyn FnMut(&mut [f32]) + 'a>;
+/// Computes the shape into an output, with scratch of `workspace_bytes`.
+pub(crate) type Compute<'a> = Box<dyn FnMut(&mut [f32], &mut [f32]) + 'a>;
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -522,7 +522,7 @@ impl Layer {
         };
         let sizes =
             (self.tiles.iter()).map(|t| workspace(algo.algo, shape, panels(t), shape.out_h));
-        let mut scratch = vec![0.0; sizes.max().unwrap_or(0)];
+        let workspace = sizes.max().unwrap_or(0);
         let (form, source, kept_bytes) = match &values {
             Values::I8 if kept => (", kept codes", Source::I8, self.codes.len()),
             Values::I8 => ("", Source::I8, 0),
@@ -533,11 +533,11 @@ impl Layer {
         let model = self.model(algo.algo, source);
         Candidate {
             name: kernel_name(algo.algo, isa) + form,
-            workspace_bytes: size_of_val(scratch.as_slice()),
+            workspace_bytes: workspace * size_of::<f32>(),
             kept_bytes,
             legal: true,
             model: Some(Model { joined, ..model }),
-            run: Box::new(move |out| {
+            run: Box::new(move |out, scratch| {
                 let (mut at, mut index) = (0, 0);
                 let mut before = None;
                 for &count in &groups {
@@ -568,7 +568,7 @@ impl Layer {
                         start,
                         last.then_some(&RELU),
                         warm,
-                        &mut scratch,
+                        scratch,
                     );
                 }
             }),
@@ -583,15 +583,15 @@ impl Layer {
         let plan = FftPlan::new(isa, shape).filter(|_| shape.taps() >= LEAST_TAPS)?;
         let panels = shape.panels();
         let mut weights = vec![0.0; panels * plan.panel_len()];
-        let mut scratch = vec![0.0; plan.workspace().max(plan.transform_workspace())];
+        let mut scratch = vec![0.0; plan.transform_workspace()];
         plan.transform(&self.whole(), &mut weights, &mut scratch);
         Some(Candidate {
             name: kernel_name(ConvAlgo::Fft, isa),
-            workspace_bytes: size_of_val(scratch.as_slice()),
+            workspace_bytes: plan.workspace() * size_of::<f32>(),
             kept_bytes: size_of_val(weights.as_slice()) + plan.bytes(),
             legal: true,
             model: Some(self.model(ConvAlgo::Fft, Source::Fft)),
-            run: Box::new(move |out| {
+            run: Box::new(move |out, scratch| {
                 let (rows, out) = (0..shape.out_h, &mut self.output(out));
                 let (input, relu) = (self.input(), Some(&RELU));
                 plan.run(
@@ -602,7 +602,7 @@ impl Layer {
                     out,
                     Start::Zero,
                     relu,
-                    &mut scratch,
+                    scratch,
                 );
             }),
         })
@@ -668,7 +668,7 @@ impl Layer {
         let (p, v) = (&mut places, &mut values);
         sparse::fill(isa, shape, group, &tile, &starts, p, v, &mut scratch);
         let panels = shape.panels();
-        scratch = vec![0.0; sparse::run_workspace(shape, panels, shape.out_h)];
+        let workspace = sparse::run_workspace(shape, panels, shape.out_h);
         let kept = [
             size_of_val(starts.as_slice()),
             size_of_val(places.as_slice()),
@@ -676,14 +676,14 @@ impl Layer {
         ];
         Candidate {
             name: format!("{}, lists", kernel_name(algo, isa)),
-            workspace_bytes: size_of_val(scratch.as_slice()),
+            workspace_bytes: workspace * size_of::<f32>(),
             kept_bytes: kept.iter().sum(),
             legal: true,
             model: Some(Model {
                 entries: entries as u64,
                 ..self.model(algo, Source::Lists)
             }),
-            run: Box::new(move |out| {
+            run: Box::new(move |out, scratch| {
                 let lists = sparse::Lists {
                     starts: &starts,
                     places: &places,
@@ -701,7 +701,7 @@ impl Layer {
                     &mut self.output(out),
                     Start::Zero,
                     Some(&RELU),
-                    &mut scratch,
+                    scratch,
                 );
             }),
         }
@@ -729,14 +729,14 @@ impl Layer {
                 _ => Source::Transformed16,
             },
         );
-        let mut scratch = vec![0.0; winograd::workspace(size, shape, panels, shape.out_h, 0)];
+        let workspace = winograd::workspace(size, shape, panels, shape.out_h, 0);
         Candidate {
             name: format!("conv_winograd{}_{}, kept {form}", size.tile(), isa.name()),
-            workspace_bytes: size_of_val(scratch.as_slice()),
+            workspace_bytes: workspace * size_of::<f32>(),
             kept_bytes,
             legal,
             model: Some(self.model(algo, weights)),
-            run: Box::new(move |out| {
+            run: Box::new(move |out, scratch| {
                 with(&mut |weights| {
                     winograd::run(
                         isa,
@@ -749,7 +749,7 @@ impl Layer {
                         &mut self.output(out),
                         Start::Zero,
                         Some(&RELU),
-                        &mut scratch,
+                        scratch,
                     );
                 });
             }),
@@ -808,8 +808,8 @@ impl Caches {
     }
 }
 
-/// Milliseconds of runs of each candidate, in turn, until each has had its time: `wants(its times)`. With cold caches the
-/// input is read again before a run.
+/// Milliseconds of runs of each candidate, in turn, until each has had its time: `wants(its times)`. With cold caches what a
+/// layer finds warm in a network is read again before a run: its input, and of the arena its output's place and its scratch.
 pub(crate) fn in_turn(
     layer: &Layer,
     candidates: &mut [Candidate<'_>],
@@ -817,21 +817,37 @@ pub(crate) fn in_turn(
     wants: impl Fn(&[f64]) -> bool,
 ) -> Vec<Vec<f64>> {
     let mut out = vec![0.0; layer.outputs()];
+    let mut scratch = room(candidates);
     let mut times = vec![Vec::new(); candidates.len()];
     while times.iter().any(|times| wants(times)) {
         for (candidate, times) in candidates.iter_mut().zip(&mut times) {
             if wants(times) {
+                let scratch = &mut scratch[..candidate.workspace()];
                 if caches.is_cold() {
                     caches.sweep();
-                    std::hint::black_box(layer.touch_input());
+                    let arena = scratch.iter().chain(&out).copied();
+                    std::hint::black_box((arena.sum::<f32>(), layer.touch_input()));
                 }
                 let begin = Instant::now();
-                (candidate.run)(&mut out);
+                (candidate.run)(&mut out, scratch);
                 times.push(begin.elapsed().as_secs_f64() * 1e3);
             }
         }
     }
     times
+}
+
+/// Scratch for any of them.
+pub(crate) fn room(candidates: &[Candidate<'_>]) -> Vec<f32> {
+    let sizes = candidates.iter().map(Candidate::workspace);
+    vec![0.0; sizes.max().unwrap_or(0)]
+}
+
+impl Candidate<'_> {
+    /// Elements of scratch.
+    pub(crate) fn workspace(&self) -> usize {
+        self.workspace_bytes / size_of::<f32>()
+    }
 }
 
 fn measure(
@@ -842,10 +858,12 @@ fn measure(
 ) -> Vec<Row> {
     let (mut baseline, mut out) = (Vec::new(), vec![0.0; layer.outputs()]);
     let mut differences = Vec::new();
+    let mut scratch = room(&candidates);
     // The first run warms up and gives the output to compare.
     for candidate in &mut candidates {
         out.fill(f32::NAN);
-        (candidate.run)(&mut out);
+        let scratch = &mut scratch[..candidate.workspace()];
+        (candidate.run)(&mut out, scratch);
         if baseline.is_empty() {
             baseline.clone_from(&out);
         }

@@ -9,7 +9,7 @@
 
 use crate::Result;
 use crate::cases;
-use crate::conv::{Caches, Candidate, Layer, Shape, Shapes, in_turn};
+use crate::conv::{Caches, Candidate, Layer, Shape, Shapes, in_turn, room};
 use crate::record::{Output, Report};
 use crate::stats::median;
 use dcz::{MemoryBudget, Model, Session, SessionOptions, Threads, Tier};
@@ -230,9 +230,10 @@ fn measure(
     millis: u64,
     caches: &mut Caches,
 ) -> Vec<f64> {
-    let mut out = vec![0.0; layer.outputs()];
+    let (mut out, mut scratch) = (vec![0.0; layer.outputs()], room(candidates));
     for candidate in &mut *candidates {
-        (candidate.run)(&mut out);
+        let scratch = &mut scratch[..candidate.workspace()];
+        (candidate.run)(&mut out, scratch);
     }
     let wants = |times: &[f64]| {
         let more = times.iter().sum::<f64>() < millis as f64;
