@@ -236,7 +236,7 @@ fn networks_that_do_not_fit_are_refused_and_nothing_is_written() {
             &[][..],
             "no output cls_8",
         ),
-        (4, "small.onnx", "embedder.onnx", &[], "Gemm"),
+        (4, "small.onnx", "embedder.onnx", &[], "is it the embedder?"),
         (2, "detector.onnx", "small.onnx", &[], "--template"),
         (
             4,

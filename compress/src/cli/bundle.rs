@@ -333,7 +333,13 @@ fn load(
                         range: Some((32, MAX_SIDE, 32)),
                     })
                     .to_vec();
-                float = import(&model, &options)?;
+                float = import(&model, &options).map_err(|e| Error::Runtime {
+                    code: e.exit_code(),
+                    text: format!(
+                        "{}: a detector must take photos of any size, and this network works for one size only (is it the embedder?): {e}",
+                        path.display()
+                    ),
+                })?;
             }
         }
     }
