@@ -5,7 +5,7 @@
 //! least over all rows: non-negative least squares by coordinate descent, outliers weighed down in a few rounds. How many
 //! pixels fill a vector is tried. A kernel that is seldom the quickest pays at least as much for a weight as the packed product,
 //! which reads the same ones: the few shapes that it is good at say little about that (a price of nothing was found, and dlib's
-//! network in f32 took 1.7 times its time). Errors that are left go to standard error; `bench pick` says whether they matter.
+//! network in f32 took 1.4 times its time). Errors that are left go to standard error; `bench pick` says whether they matter.
 
 use crate::Result;
 use crate::conv::{Model, Shape, Source, cuts};
