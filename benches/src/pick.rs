@@ -75,9 +75,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let title = format!("{} {}", shape.network, shape.name);
         let wanted = args.case.as_ref().is_none_or(|part| title.contains(part));
         for &percent in zeros.iter().filter(|_| wanted) {
-            let picked = pick(shape, percent.min(100))?;
+            let (picked, isa) = pick(shape, percent.min(100))?;
             let verdict = if args.times.is_empty() {
-                judge(shape, percent.min(100), &picked, args, &mut caches)?
+                judge(shape, percent.min(100), (&picked, isa), args, &mut caches)?
             } else {
                 let key = (title.clone(), percent);
                 match recorded.get(&key) {
@@ -193,11 +193,11 @@ fn recorded(files: &[PathBuf]) -> Result<BTreeMap<(String, u64), All>> {
 fn judge(
     shape: &Shape,
     zeros: u64,
-    picked: &str,
+    (picked, isa): (&str, Isa),
     args: &Args,
     caches: &mut Caches,
 ) -> Result<Verdict> {
-    let layer = Layer::new(Isa::detect(), shape.geometry()?, zeros, 1);
+    let layer = Layer::new(isa, shape.geometry()?, zeros, 1);
     let mut candidates = layer.candidates(false);
     candidates.retain(|c| c.legal);
     if !candidates.iter().any(|c| c.name == picked) {
@@ -244,8 +244,8 @@ fn measure(
     medians.collect()
 }
 
-/// The planner's choice for a layer, named as `bench conv` names its rows.
-fn pick(shape: &Shape, zeros: u64) -> Result<String> {
+/// The planner's choice for a layer, named as `bench conv` names its rows, and the instruction set that it is for.
+fn pick(shape: &Shape, zeros: u64) -> Result<(String, Isa)> {
     let model = Model::from_bytes(one_layer(shape, zeros)?)?;
     let options = SessionOptions::default()
         .with_memory_budget(MemoryBudget::Max)
@@ -264,7 +264,8 @@ fn pick(shape: &Shape, zeros: u64) -> Result<String> {
         let size = size.unwrap_or('?');
         format!("conv_winograd{size}_{}, kept {form}", plan.isa)
     };
-    Ok(match step.tier {
+    let isa = Isa::from_name(plan.isa).ok_or("a plan for another processor")?;
+    let name = match step.tier {
         // Tiles that are there together are computed together.
         Some(Tier::Codes) if ALGOS.iter().any(|a| joins(a, &algorithm)) => {
             format!("{algorithm}, kept codes")
@@ -274,7 +275,8 @@ fn pick(shape: &Shape, zeros: u64) -> Result<String> {
         Some(Tier::Winograd16) => transformed("i16"),
         Some(Tier::Lists) => format!("{algorithm}, lists"),
         _ => algorithm,
-    })
+    };
+    Ok((name, isa))
 }
 
 /// A container with this convolution, i8 codes of one step, so many percent of them zero.
@@ -360,8 +362,8 @@ mod tests {
         // The large ones only take longer to code.
         for shape in shapes.shapes.iter().filter(|s| s.weights() < 300_000) {
             for zeros in [0, 80] {
-                let picked = pick(shape, zeros).unwrap();
-                let layer = Layer::new(Isa::detect(), shape.geometry().unwrap(), zeros, 1);
+                let (picked, isa) = pick(shape, zeros).unwrap();
+                let layer = Layer::new(isa, shape.geometry().unwrap(), zeros, 1);
                 let candidates = layer.candidates(false);
                 let found = candidates.iter().find(|c| c.name == picked);
                 assert!(found.is_some_and(|c| c.legal), "{}: {picked}", shape.name);
