@@ -188,16 +188,17 @@ pub(crate) enum Source {
 /// A way to compute the shape.
 pub(crate) struct Candidate<'a> {
     pub(crate) name: String,
-    workspace_bytes: usize,
+    /// Elements of scratch.
+    workspace: usize,
     kept_bytes: usize,
     /// Within the error limit of a session, alone in its network, for all codes.
     pub(crate) legal: bool,
     model: Option<Model>,
-    pub(crate) run: Compute<'a>,
+    run: Compute<'a>,
 }
 
-/// Computes the shape into an output, with scratch of `workspace_bytes`.
-pub(crate) type Compute<'a> = Box<dyn FnMut(&mut [f32], &mut [f32]) + 'a>;
+/// Computes the shape into an output, with scratch.
+type Compute<'a> = Box<dyn FnMut(&mut [f32], &mut [f32]) + 'a>;
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -533,7 +534,7 @@ impl Layer {
         let model = self.model(algo.algo, source);
         Candidate {
             name: kernel_name(algo.algo, isa) + form,
-            workspace_bytes: workspace * size_of::<f32>(),
+            workspace,
             kept_bytes,
             legal: true,
             model: Some(Model { joined, ..model }),
@@ -587,7 +588,7 @@ impl Layer {
         plan.transform(&self.whole(), &mut weights, &mut scratch);
         Some(Candidate {
             name: kernel_name(ConvAlgo::Fft, isa),
-            workspace_bytes: plan.workspace() * size_of::<f32>(),
+            workspace: plan.workspace(),
             kept_bytes: size_of_val(weights.as_slice()) + plan.bytes(),
             legal: true,
             model: Some(self.model(ConvAlgo::Fft, Source::Fft)),
@@ -676,7 +677,7 @@ impl Layer {
         ];
         Candidate {
             name: format!("{}, lists", kernel_name(algo, isa)),
-            workspace_bytes: workspace * size_of::<f32>(),
+            workspace,
             kept_bytes: kept.iter().sum(),
             legal: true,
             model: Some(Model {
@@ -732,7 +733,7 @@ impl Layer {
         let workspace = winograd::workspace(size, shape, panels, shape.out_h, 0);
         Candidate {
             name: format!("conv_winograd{}_{}, kept {form}", size.tile(), isa.name()),
-            workspace_bytes: workspace * size_of::<f32>(),
+            workspace,
             kept_bytes,
             legal,
             model: Some(self.model(algo, weights)),
@@ -808,46 +809,58 @@ impl Caches {
     }
 }
 
+/// Where candidates of a layer put their output and their scratch, as a session's arena has room for all its steps.
+pub(crate) struct Arena {
+    out: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+impl Arena {
+    /// Room for any of them.
+    pub(crate) fn new(layer: &Layer, candidates: &[Candidate<'_>]) -> Arena {
+        let most = candidates.iter().map(|c| c.workspace).max();
+        Arena {
+            out: vec![0.0; layer.outputs()],
+            scratch: vec![0.0; most.unwrap_or(0)],
+        }
+    }
+
+    /// Computes the layer.
+    pub(crate) fn run(&mut self, candidate: &mut Candidate<'_>) {
+        (candidate.run)(&mut self.out, &mut self.scratch[..candidate.workspace]);
+    }
+
+    /// Reads what a run of the candidate writes.
+    fn touch(&self, candidate: &Candidate<'_>) -> f32 {
+        let scratch = &self.scratch[..candidate.workspace];
+        scratch.iter().chain(&self.out).sum()
+    }
+}
+
 /// Milliseconds of runs of each candidate, in turn, until each has had its time: `wants(its times)`. With cold caches what a
 /// layer finds warm in a network is read again before a run: its input, and of the arena its output's place and its scratch.
 pub(crate) fn in_turn(
     layer: &Layer,
     candidates: &mut [Candidate<'_>],
+    arena: &mut Arena,
     caches: &mut Caches,
     wants: impl Fn(&[f64]) -> bool,
 ) -> Vec<Vec<f64>> {
-    let mut out = vec![0.0; layer.outputs()];
-    let mut scratch = room(candidates);
     let mut times = vec![Vec::new(); candidates.len()];
     while times.iter().any(|times| wants(times)) {
         for (candidate, times) in candidates.iter_mut().zip(&mut times) {
             if wants(times) {
-                let scratch = &mut scratch[..candidate.workspace()];
                 if caches.is_cold() {
                     caches.sweep();
-                    let arena = scratch.iter().chain(&out).copied();
-                    std::hint::black_box((arena.sum::<f32>(), layer.touch_input()));
+                    std::hint::black_box((arena.touch(candidate), layer.touch_input()));
                 }
                 let begin = Instant::now();
-                (candidate.run)(&mut out, scratch);
+                arena.run(candidate);
                 times.push(begin.elapsed().as_secs_f64() * 1e3);
             }
         }
     }
     times
-}
-
-/// Scratch for any of them.
-pub(crate) fn room(candidates: &[Candidate<'_>]) -> Vec<f32> {
-    let sizes = candidates.iter().map(Candidate::workspace);
-    vec![0.0; sizes.max().unwrap_or(0)]
-}
-
-impl Candidate<'_> {
-    /// Elements of scratch.
-    pub(crate) fn workspace(&self) -> usize {
-        self.workspace_bytes / size_of::<f32>()
-    }
 }
 
 fn measure(
@@ -856,18 +869,16 @@ fn measure(
     millis: u64,
     caches: &mut Caches,
 ) -> Vec<Row> {
-    let (mut baseline, mut out) = (Vec::new(), vec![0.0; layer.outputs()]);
-    let mut differences = Vec::new();
-    let mut scratch = room(&candidates);
+    let mut arena = Arena::new(layer, &candidates);
+    let (mut baseline, mut differences) = (Vec::new(), Vec::new());
     // The first run warms up and gives the output to compare.
     for candidate in &mut candidates {
-        out.fill(f32::NAN);
-        let scratch = &mut scratch[..candidate.workspace()];
-        (candidate.run)(&mut out, scratch);
+        arena.out.fill(f32::NAN);
+        arena.run(candidate);
         if baseline.is_empty() {
-            baseline.clone_from(&out);
+            baseline.clone_from(&arena.out);
         }
-        differences.push(difference(&out, &baseline));
+        differences.push(difference(&arena.out, &baseline));
     }
     let most = if caches.is_cold() {
         COLD_RUNS
@@ -878,12 +889,12 @@ fn measure(
         let more = times.iter().sum::<f64>() < millis as f64;
         times.len() < RUNS || (more && times.len() < most)
     };
-    let mut times = in_turn(layer, &mut candidates, caches, wants);
+    let mut times = in_turn(layer, &mut candidates, &mut arena, caches, wants);
     let rows = candidates.into_iter().zip(&mut times).zip(differences);
     rows.filter_map(|((candidate, times), difference)| {
         Some(Row {
             name: candidate.name,
-            workspace_bytes: candidate.workspace_bytes,
+            workspace_bytes: candidate.workspace * size_of::<f32>(),
             kept_bytes: candidate.kept_bytes,
             model: candidate.model,
             times: Times::of(times)?,

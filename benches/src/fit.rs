@@ -117,7 +117,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut text = head(&args.machine);
     text.push_str("    tiles: &[\n");
-    // The packed product comes first in every table.
+    // The packed product comes first in every table, and says what others pay at least.
     let mut packed = [0.0; WEIGHTS.len()];
     for known in cost::table(isa).tiles {
         let weight = tiles(&mut text, known, &seen, packed, args.worst)?;
@@ -148,8 +148,6 @@ fn head(machine: &str) -> String {
 /// Measured rows as equations: amounts of each column, and nanoseconds.
 struct Equations {
     rows: Vec<(Vec<f64>, f64)>,
-    /// Least price of each column; those that are not there: 0.
-    least: Vec<f64>,
 }
 
 /// Prices, and the weighed mean of the relative errors.
@@ -160,13 +158,14 @@ struct Fit {
 }
 
 impl Equations {
-    fn solve(&self) -> Fit {
+    /// `least`: the least price of each column; of those that it has not, 0.
+    fn solve(&self, least: &[f64]) -> Fit {
         let columns = self.rows.first().map_or(0, |(row, _)| row.len());
         let mut prices = vec![0.0; columns];
         let mut trust = vec![1.0; self.rows.len()];
         let mut errors = vec![0.0; self.rows.len()];
         for _ in 0..ROUNDS {
-            prices = self.least_squares(&trust, columns);
+            prices = self.least_squares(&trust, columns, least);
             for (((row, ns), error), trust) in self.rows.iter().zip(&mut errors).zip(&mut trust) {
                 let predicted: f64 = row.iter().zip(&prices).map(|(a, p)| a * p).sum();
                 *error = predicted / ns - 1.0;
@@ -186,7 +185,7 @@ impl Equations {
     }
 
     /// Prices, one at a time along the normal equations. Columns are scaled to unit length.
-    fn least_squares(&self, trust: &[f64], columns: usize) -> Vec<f64> {
+    fn least_squares(&self, trust: &[f64], columns: usize, least: &[f64]) -> Vec<f64> {
         let mut gram = vec![vec![0.0; columns]; columns];
         let mut right = vec![0.0; columns];
         for ((row, ns), trust) in self.rows.iter().zip(trust) {
@@ -199,7 +198,7 @@ impl Equations {
         }
         let scale: Vec<f64> = (0..columns).map(|i| gram[i][i].sqrt()).collect();
         let least: Vec<f64> = (0..columns)
-            .map(|i| self.least.get(i).copied().unwrap_or(0.0) * scale[i])
+            .map(|i| least.get(i).copied().unwrap_or(0.0) * scale[i])
             .collect();
         let mut x = least.clone();
         for _ in 0..SWEEPS {
@@ -264,7 +263,6 @@ fn tiles(
         rows: (rows.iter())
             .map(|(s, weights)| (row(algorithm, size, vectors, s, *weights), s.ns))
             .collect(),
-        least: least.clone(),
     };
     let lanes: &[usize] = match (size, sparse) {
         (None, false) => &[1, 8, 16],
@@ -287,7 +285,7 @@ fn tiles(
             for &few in few_tiles {
                 let lanes = if lanes == 0 { way.lanes } else { lanes };
                 let vectors = (Vectors { lanes, ..way }, few);
-                let fit = equations(vectors).solve();
+                let fit = equations(vectors).solve(&least);
                 if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
                     best = Some((vectors, fit));
                 }
@@ -400,9 +398,8 @@ fn lists(text: &mut String, group: usize, seen: &[Seen], worst: f64) -> Result<(
         };
         let fit = Equations {
             rows: rows.iter().map(equation).collect(),
-            least: Vec::new(),
         }
-        .solve();
+        .solve(&[]);
         if best.as_ref().is_none_or(|(_, old)| fit.score < old.score) {
             best = Some((vectors, fit));
         }
@@ -515,11 +512,7 @@ fn fft(text: &mut String, seen: &[Seen], worst: f64) -> Result<()> {
     if rows_of.is_empty() {
         return Err("FFT: no measurement; bench fit needs the feature fft".into());
     }
-    let fit = Equations {
-        rows: rows_of,
-        least: Vec::new(),
-    }
-    .solve();
+    let fit = Equations { rows: rows_of }.solve(&[]);
     report("FFT", rows().map(|s| s.title.clone()), &fit.errors, worst);
     let [transform, product, output] = std::array::from_fn(|i| price(fit.prices[i]));
     writeln!(
@@ -572,18 +565,21 @@ mod tests {
             })
             .collect();
         rows[7].1 *= 5.0;
-        let mut equations = Equations {
-            rows,
-            least: Vec::new(),
-        };
-        let fit = equations.solve();
+        let equations = Equations { rows };
+        let fit = equations.solve(&[]);
         let wanted = [2.0, 3.0, 0.0];
         for (found, wanted) in fit.prices.iter().zip(wanted) {
             assert!((found - wanted).abs() < 0.05, "{:?}", fit.prices);
         }
         // A price is not below the least one.
-        equations.least = vec![0.0, 0.0, 0.7];
-        assert_eq!(equations.solve().prices[2], 0.7);
+        assert_eq!(equations.solve(&[0.0, 0.0, 0.7]).prices[2], 0.7);
+    }
+
+    #[test]
+    fn the_packed_product_comes_first_in_every_table() {
+        for isa in Isa::available() {
+            assert_eq!(cost::table(isa).tiles[0].algorithm, ConvAlgo::Gemm);
+        }
     }
 
     #[test]

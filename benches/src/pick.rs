@@ -9,7 +9,7 @@
 
 use crate::Result;
 use crate::cases;
-use crate::conv::{Caches, Candidate, Layer, Shape, Shapes, in_turn, room};
+use crate::conv::{Arena, Caches, Candidate, Layer, Shape, Shapes, in_turn};
 use crate::record::{Output, Report};
 use crate::stats::median;
 use dcz::{MemoryBudget, Model, Session, SessionOptions, Threads, Tier};
@@ -230,16 +230,13 @@ fn measure(
     millis: u64,
     caches: &mut Caches,
 ) -> Vec<f64> {
-    let (mut out, mut scratch) = (vec![0.0; layer.outputs()], room(candidates));
-    for candidate in &mut *candidates {
-        let scratch = &mut scratch[..candidate.workspace()];
-        (candidate.run)(&mut out, scratch);
-    }
+    let mut arena = Arena::new(layer, candidates);
+    candidates.iter_mut().for_each(|c| arena.run(c));
     let wants = |times: &[f64]| {
         let more = times.iter().sum::<f64>() < millis as f64;
         times.len() < ROUNDS || (more && times.len() < MOST_ROUNDS)
     };
-    let times = in_turn(layer, candidates, caches, wants);
+    let times = in_turn(layer, candidates, &mut arena, caches, wants);
     let medians = times.iter().map(|times| median(times).unwrap_or(f64::NAN));
     medians.collect()
 }

@@ -322,24 +322,18 @@ fn candidates(
     // cache, do not know: gemm packs its input, and made MobileFaceNet 5 % slower where it was priced lower.
     let one_tap = |job: &Job| matches!(job.work, Work::Conv(work) if work.shape.taps() == 1);
     let one_tap = works.iter().all(one_tap);
-    let pointwise = list
-        .iter()
-        .any(|c| c.algorithm == Some(ConvAlgo::Pointwise));
-    let plain: Vec<Candidate> = (list.iter().copied())
-        .filter(|c| match c.algorithm {
-            Some(ConvAlgo::Pointwise) => true,
-            Some(ConvAlgo::Gemm) => !pointwise,
-            _ => false,
-        })
+    let pointwise = (list.iter()).any(|c| c.algorithm == Some(ConvAlgo::Pointwise));
+    let plain = match pointwise {
+        true => ConvAlgo::Pointwise,
+        false => ConvAlgo::Gemm,
+    };
+    let packed: Vec<Candidate> = (list.iter().copied())
+        .filter(|c| c.algorithm == Some(plain))
         .collect();
+    let detour = |a| a != plain && (a == ConvAlgo::Gemm || cost::SELDOM.contains(&a));
     list.retain(|c| {
-        let detour = match c.algorithm {
-            Some(ConvAlgo::Gemm) => pointwise,
-            Some(algorithm) => cost::SELDOM.contains(&algorithm),
-            None => false,
-        };
         let beaten = |p: &Candidate| p.form == c.form && (one_tap || p.ms <= c.ms);
-        !detour || !plain.iter().any(beaten)
+        !c.algorithm.is_some_and(detour) || !packed.iter().any(beaten)
     });
     list
 }
