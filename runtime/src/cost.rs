@@ -9,7 +9,7 @@ pub use crate::cost_table::{
     FftCost, LinearCost, ListCost, Table, TileCost, Vectors, WEIGHTS, Weights,
 };
 use crate::fft;
-use crate::weights::LayerInfo;
+use crate::weights::{self, LayerInfo};
 use dcz_format::TileForm;
 use dcz_format::layer::{Index, Layer, PANEL};
 use dcz_kernels::conv::blocks::K_BLOCK;
@@ -91,8 +91,19 @@ fn total(items: &[(f32, f64)]) -> f64 {
         .sum()
 }
 
+/// Which tiles an algorithm that joins them (`dcz_kernels::joins`) computes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// All, which are kept.
+    All,
+    /// Runs of neighbours, decoded together.
+    Runs,
+    /// None.
+    No,
+}
+
 /// A convolution of `images` images whose weights lie decoded in memory; `None` when the table does not know the
-/// algorithm. Tiles that are `kept` are there together. `cut` is how Winograd goes about it at a level, and that level's [`table::LEVELS`].
+/// algorithm. `cut` is how Winograd goes about it at a level, and that level's [`table::LEVELS`].
 #[expect(
     clippy::too_many_arguments,
     reason = "what a layer is and how it is computed"
@@ -103,7 +114,7 @@ pub(crate) fn conv(
     shape: &ConvShape,
     images: usize,
     layer: &Layer,
-    (form, kept): (TileForm, bool),
+    (form, joined): (TileForm, Joined),
     info: &LayerInfo,
     cut: Option<(winograd::TileCut, f64)>,
 ) -> Option<f64> {
@@ -117,12 +128,13 @@ pub(crate) fn conv(
     if group(algorithm).is_some() && shape.taps() == 1 && density > table::MOST_OF_ONE_TAP {
         return None;
     }
-    let tiles = layer
-        .tiles
-        .iter()
-        .map(|t| [t.panels, t.k_len].map(|n| n as usize));
+    let runs = weights::runs(layer, joined == Joined::Runs);
+    let tiles = runs.map(|run| {
+        let k_len = layer.tiles.get(run.start).map_or(0, |t| t.k_len as usize);
+        [weights::run_panels(layer, run), k_len]
+    });
     let (cut, slower) = cut.unzip();
-    let calls = if kept && dcz_kernels::joins(algorithm) {
+    let calls = if joined == Joined::All && dcz_kernels::joins(algorithm) {
         Calls::joined(shape)
     } else {
         Calls::new(shape, tiles, cut.as_ref())

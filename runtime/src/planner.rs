@@ -14,7 +14,7 @@
 //!   resident weights, and threads change no bit.
 
 use crate::band;
-use crate::cost::{self, Table};
+use crate::cost::{self, Joined, Table};
 use crate::error::{Error, ErrorKind};
 use crate::fft;
 use crate::liveness::{self, Room, Span};
@@ -27,6 +27,7 @@ use dcz_format::graph::Network;
 use dcz_format::layer::{Layer, PANEL};
 use dcz_kernels::winograd::{self, Winograd};
 use dcz_kernels::{ALGOS, ConvAlgo, ConvShape, sparse};
+use std::ops::Range;
 
 /// Multiply-adds that are worth waking another thread for.
 const MACS_PER_THREAD: usize = 100_000;
@@ -59,6 +60,9 @@ pub(crate) struct Candidate {
     /// Predicted time of all steps of the layer.
     pub ms: f64,
 }
+
+/// How a convolution is computed: its algorithm, how weights are kept, and how much of the scratch that it wants it gets.
+type With = (ConvAlgo, Option<ResidentForm>, usize);
 
 /// A layer with weights, the steps that use it, and its candidates.
 #[derive(Clone, Debug)]
@@ -275,13 +279,9 @@ fn candidates(
         {
             forms.push(Some(ResidentForm::Lists(group, work.shape)));
         }
-        let levels = match algorithm.and_then(cost::transform) {
-            Some(_) => winograd::LEVELS,
-            None => 1,
-        };
         for form in forms {
             let mut fewest = u64::MAX;
-            for level in 0..levels {
+            for level in 0..levels(algorithm, form) {
                 let mut total = (0.0, 0u64);
                 let possible = works.iter().all(|job| {
                     let needs = match (job.work, algorithm) {
@@ -296,7 +296,7 @@ fn candidates(
                         return false;
                     };
                     total.0 += ms + if form.is_none() { decode } else { 0.0 };
-                    let tiles = decoded(form, job.strips, layer);
+                    let tiles = decoded(algorithm, (form, level), job.strips, layer);
                     let need = of_threads(scratch, job.parts) + of_threads(tiles, job.parts);
                     let place = job.room.place(need);
                     let beyond = place.range().end.saturating_sub(arena);
@@ -327,8 +327,14 @@ fn candidates(
         true => ConvAlgo::Pointwise,
         false => ConvAlgo::Gemm,
     };
-    let packed: Vec<Candidate> = (list.iter().copied())
-        .filter(|c| c.algorithm == Some(plain))
+    // With the least scratch that it can do with.
+    let packed: Vec<Candidate> = (list.iter().enumerate())
+        .filter(|(i, c)| {
+            let mut after = list.iter().skip(i + 1);
+            c.algorithm == Some(plain)
+                && !after.any(|d| (d.algorithm, d.form) == (c.algorithm, c.form))
+        })
+        .map(|(_, c)| *c)
         .collect();
     let detour = |a| a != plain && (a == ConvAlgo::Gemm || cost::SELDOM.contains(&a));
     list.retain(|c| {
@@ -336,6 +342,21 @@ fn candidates(
         !c.algorithm.is_some_and(detour) || !packed.iter().any(beaten)
     });
     list
+}
+
+/// How many amounts of scratch there are to choose from.
+fn levels(algorithm: Option<ConvAlgo>, form: Option<ResidentForm>) -> usize {
+    match algorithm {
+        Some(algorithm) if cost::transform(algorithm).is_some() => winograd::LEVELS,
+        // Neighbouring tiles together, or one at a time.
+        Some(algorithm) if dcz_kernels::joins(algorithm) && form.is_none() => 2,
+        _ => 1,
+    }
+}
+
+/// Whether neighbouring tiles are computed together that are not resident.
+fn joined(algorithm: Option<ConvAlgo>, level: usize) -> bool {
+    algorithm.is_some_and(dcz_kernels::joins) && level == 0
 }
 
 /// How the kernels see the weights.
@@ -349,7 +370,7 @@ fn tile_form(form: Option<ResidentForm>, info: &LayerInfo) -> TileForm {
 /// Predicted time without decoding, and elements of scratch of a thread.
 fn conv_needs(
     work: &ConvWork,
-    (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
+    (algorithm, form, level): With,
     (layer, info): (&Layer, &LayerInfo),
     job: &Job<'_>,
     costs: &Table,
@@ -377,7 +398,11 @@ fn conv_needs(
             cost::lists(costs, group, &shape, images, info.entries(group))?
         }
         _ => {
-            let kept = form.is_some();
+            let joined = match form {
+                Some(_) => Joined::All,
+                None if joined(Some(algorithm), level) => Joined::Runs,
+                None => Joined::No,
+            };
             let form = tile_form(form, info);
             let cut = cost::transform(algorithm).map(|size| {
                 let panels = layer.tiles.iter().map(|t| t.panels as usize).max();
@@ -391,7 +416,7 @@ fn conv_needs(
                 (cut, cost::level_factor(level))
             });
             {
-                let form = (form, kept);
+                let form = (form, joined);
                 cost::conv(costs, algorithm, &shape, images, layer, form, info, cut)?
             }
         }
@@ -400,10 +425,15 @@ fn conv_needs(
     Some((ms, conv_scratch(work, with, layer, job.parts, job.strips)))
 }
 
-/// Elements of the tile that a thread decodes while it computes; bands have decoded theirs before.
-fn decoded(form: Option<ResidentForm>, strips: Option<Strips>, layer: &Layer) -> usize {
+/// Elements of the tiles that a thread decodes while it computes; bands have decoded theirs before.
+fn decoded(
+    algorithm: Option<ConvAlgo>,
+    (form, level): (Option<ResidentForm>, usize),
+    strips: Option<Strips>,
+    layer: &Layer,
+) -> usize {
     match (form, strips) {
-        (None, None) => weights::tile_len(layer),
+        (None, None) => weights::run_len(layer, joined(algorithm, level)),
         _ => 0,
     }
 }
@@ -693,7 +723,8 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
         if let Work::Conv(work) = &mut step.work {
             let layer = network.layers.get(work.layer);
             let form = form.map(|r| r.form);
-            let panels = |layer| by_panels(work, form, layer, step.threads);
+            let with = (work.algorithm, form, work.level);
+            let panels = |layer| by_panels(work, with, layer, step.threads);
             work.by_panels = strips.is_none() && layer.is_some_and(panels);
         }
     }
@@ -702,7 +733,8 @@ pub(crate) fn assign_threads(program: &mut Program, network: &Network, threads: 
 /// Whether threads take panels of a convolution instead of rows: on small maps a thread's share of
 /// the rows fills register tiles badly, and every thread would expand all weights. Each thread
 /// then computes whole panels into its scratch. Changes no bit.
-fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads: usize) -> bool {
+fn by_panels(work: &ConvWork, with: With, layer: &Layer, threads: usize) -> bool {
+    let (_, form, _) = with;
     if matches!(form, Some(ResidentForm::Fft(_) | ResidentForm::Lists(..))) {
         return false;
     }
@@ -710,7 +742,8 @@ fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads
     let (panels, most) = match form.and_then(ResidentForm::transform) {
         Some(_) => (work.shape.panels(), SHARE_SCRATCH),
         None => {
-            let starts = layer.tiles.iter().filter(|tile| tile.k == 0);
+            let own = own_runs(with, layer);
+            let starts = own.filter(|run| layer.tiles.get(run.start).is_some_and(|t| t.k == 0));
             (starts.count(), PANEL_SCRATCH)
         }
     };
@@ -718,21 +751,25 @@ fn by_panels(work: &ConvWork, form: Option<ResidentForm>, layer: &Layer, threads
         && work.shape.groups == 1
         && pixels <= SMALL_MAP
         && panels >= 2 * threads
-        && panel_scratch(work, form, layer, threads) <= most
+        && panel_scratch(work, with, layer, threads) <= most
 }
 
-/// Elements of output that a thread keeps to itself: of the largest tile, or of its share of the
-/// panels.
-fn panel_scratch(
-    work: &ConvWork,
-    form: Option<ResidentForm>,
+/// The tiles that a thread takes at a time.
+fn own_runs(
+    (algorithm, form, level): With,
     layer: &Layer,
-    threads: usize,
-) -> usize {
+) -> impl Iterator<Item = Range<usize>> + use<'_> {
+    weights::runs(layer, form.is_none() && joined(Some(algorithm), level))
+}
+
+/// Elements of output that a thread keeps to itself: of the largest run of tiles, or of its share of the
+/// panels.
+fn panel_scratch(work: &ConvWork, with: With, layer: &Layer, threads: usize) -> usize {
+    let (_, form, _) = with;
     let panels = match form.and_then(ResidentForm::transform) {
         Some(_) => work.shape.panels().div_ceil(threads),
         None => {
-            let panels = layer.tiles.iter().map(|t| t.panels as usize);
+            let panels = own_runs(with, layer).map(|run| weights::run_panels(layer, run));
             panels.max().unwrap_or(0)
         }
     };
@@ -745,12 +782,12 @@ fn panel_scratch(
 /// f32 elements of scratch of one of `threads` threads of a convolution.
 fn conv_scratch(
     work: &ConvWork,
-    (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
+    with: With,
     layer: &Layer,
     threads: usize,
     strips: Option<Strips>,
 ) -> usize {
-    let with = (algorithm, form, level);
+    let (algorithm, ..) = with;
     let unit = cost::transform(algorithm).map_or(1, Winograd::tile);
     if let Some(strips) = strips {
         // Calls differ in rows, and scratch need not grow with them.
@@ -763,10 +800,10 @@ fn conv_scratch(
     }
     let shape = &work.shape;
     let panels = shape.panels();
-    if by_panels(work, form, layer, threads) {
+    if by_panels(work, with, layer, threads) {
         let panels = panels.div_ceil(threads);
         let kernel = kernel_scratch(shape, with, layer, panels, shape.out_h);
-        return kernel.saturating_add(panel_scratch(work, form, layer, threads));
+        return kernel.saturating_add(panel_scratch(work, with, layer, threads));
     }
     let rows = share_of_rows(work.images * shape.out_h, unit, threads).min(shape.out_h);
     kernel_scratch(shape, with, layer, panels, rows)
@@ -775,7 +812,7 @@ fn conv_scratch(
 /// f32 elements that a kernel needs for calls of `rows` rows; transformed weights come `panels` panels at a time.
 fn kernel_scratch(
     shape: &ConvShape,
-    (algorithm, form, level): (ConvAlgo, Option<ResidentForm>, usize),
+    (algorithm, form, level): With,
     layer: &Layer,
     panels: usize,
     rows: usize,
@@ -792,16 +829,20 @@ fn kernel_scratch(
         let run = winograd::workspace(size, shape, panels, rows, level);
         return run.max(resident::load_scratch(form, layer));
     }
-    let tile = |t: &dcz_format::layer::Tile| match cost::transform(algorithm) {
-        Some(size) => winograd::tile_cut(size, shape, t.panels as usize, rows, level).scratch,
-        // Kept tiles are there together.
-        None if form.is_some() && dcz_kernels::joins(algorithm) => {
-            let joined = panels.min(dcz_kernels::JOINED).max(t.panels as usize);
-            dcz_kernels::workspace(algorithm, shape, joined, rows)
+    let runs = weights::runs(layer, form.is_none() && joined(Some(algorithm), level));
+    let scratch = runs.map(|run| {
+        let own = weights::run_panels(layer, run);
+        match cost::transform(algorithm) {
+            Some(size) => winograd::tile_cut(size, shape, own, rows, level).scratch,
+            // Kept tiles are there together.
+            None if form.is_some() && dcz_kernels::joins(algorithm) => {
+                let joined = panels.min(dcz_kernels::JOINED).max(own);
+                dcz_kernels::workspace(algorithm, shape, joined, rows)
+            }
+            None => dcz_kernels::workspace(algorithm, shape, own, rows),
         }
-        None => dcz_kernels::workspace(algorithm, shape, t.panels as usize, rows),
-    };
-    layer.tiles.iter().map(tile).max().unwrap_or(0)
+    });
+    scratch.max().unwrap_or(0)
 }
 
 /// The largest share of `rows` rows that are dealt out in whole units.
@@ -838,7 +879,12 @@ fn scratch(program: &Program, network: &Network, threads: usize) -> Vec<(Span, u
             _ => 0,
         };
         let layer = layer_of(&step.work).and_then(layer);
-        let tiles = layer.map_or(0, |layer| decoded(form, strips, layer));
+        let (algorithm, level) = match &step.work {
+            Work::Conv(work) => (Some(work.algorithm), work.level),
+            _ => (None, 0),
+        };
+        let of_layer = |layer| decoded(algorithm, (form, level), strips, layer);
+        let tiles = layer.map_or(0, of_layer);
         let tiles = of_threads(tiles, parts);
         (room.place(of_threads(need, parts) + tiles), tiles)
     });

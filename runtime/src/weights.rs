@@ -162,6 +162,45 @@ pub(crate) fn tile_len(layer: &Layer) -> usize {
     tiles.map(|t| bank_part(layer, t)).max().unwrap_or(0)
 }
 
+/// How many tiles from tile `index` on are computed together: those that are `joined` by the kernel, else one.
+pub(crate) fn run(layer: &Layer, index: usize, joined: bool) -> Range<usize> {
+    let mut tiles = layer.tiles.iter().skip(index);
+    let Some(first) = tiles.next() else {
+        return index..index;
+    };
+    let mut panels = first.panels as usize;
+    let others = tiles.take_while(|tile| {
+        panels += tile.panels as usize;
+        joined && (tile.k, tile.k_len) == (first.k, first.k_len) && panels <= dcz_kernels::JOINED
+    });
+    index..index + 1 + others.count()
+}
+
+/// All runs of a layer.
+pub(crate) fn runs(layer: &Layer, joined: bool) -> impl Iterator<Item = Range<usize>> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let run = run(layer, next, joined);
+        next = run.end;
+        (!run.is_empty()).then_some(run)
+    })
+}
+
+/// f32 elements for any run of a layer, decoded to its own form.
+pub(crate) fn run_len(layer: &Layer, joined: bool) -> usize {
+    let len = |run| tiles_of(layer, run).map(|t| bank_part(layer, t)).sum();
+    runs(layer, joined).map(len).max().unwrap_or(0)
+}
+
+/// Panels of a run.
+pub(crate) fn run_panels(layer: &Layer, run: Range<usize>) -> usize {
+    tiles_of(layer, run).map(|t| t.panels as usize).sum()
+}
+
+fn tiles_of(layer: &Layer, run: Range<usize>) -> impl Iterator<Item = &Tile> {
+    layer.tiles.get(run).unwrap_or_default().iter()
+}
+
 /// Elements of the weights of a tile, and of its steps.
 fn tile_sizes(layer: &Layer, tile: &Tile, form: TileForm) -> (usize, usize) {
     match form {
@@ -241,23 +280,23 @@ fn lut(layer: &Layer, table: &[f32; 256]) -> Lut {
     Lut::new(table.get(..used).unwrap_or(table))
 }
 
-/// All tiles of a layer, decoded to its own form, one after the other in `data`: [`bank_len`] elements, filled through
-/// [`bank_part`] and [`decode`].
+/// Tiles of a layer from tile `first` on, decoded to its own form, one after the other in `data`, filled by [`fill`].
 #[derive(Clone, Copy)]
 pub(crate) struct Bank<'a> {
     pub data: &'a [f32],
+    pub first: usize,
 }
 
-impl Bank<'_> {
+impl<'a> Bank<'a> {
     /// Tile `index` as kernels read it.
-    pub(crate) fn view<'a>(
-        &'a self,
+    pub(crate) fn view(
+        self,
         layer: &'a Layer,
         info: &'a LayerInfo,
         index: usize,
     ) -> Result<(WeightTile<'a>, Tile)> {
         let tile = *layer.tiles.get(index).ok_or_else(short)?;
-        let before = layer.tiles.iter().take(index);
+        let before = tiles_of(layer, self.first..index);
         let before: usize = before.map(|t| bank_part(layer, t)).sum();
         let (words, steps) = tile_sizes(layer, &tile, info.form);
         let data = self.data.get(before..).ok_or_else(short)?;

@@ -4,12 +4,13 @@
 //! for group of at most 64 pixels        (whole rows, or a piece of a row)
 //!   for 4 pairs of panels, or what is left
 //!     for 6 pixels, across rows         64 channels x 6 pixels from registers, to the stage
-//!                                       (48 x 7, 32 x 8, 16 x 12)
+//!                                       (48 x 7, 32 x 8, 16 x 8)
 //!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
-//! where a lane is a channel. Same chains and bits; half a
-//! vector is lost where panels are odd in number.
+//! where a lane is a channel. Same chains and bits. A lone panel meets two neighbouring pixels at a time: lanes are each
+//! channel twice, inputs both pixels in turns, which one load spreads. Half a vector is lost to it only where pixels are
+//! not neighbours.
 
 use super::blocks::{Block, K_BLOCK};
 use super::channels::{GROUP, Group};
@@ -60,6 +61,7 @@ impl Panels<'_> {
         while pair < pairs {
             let count = match pairs - pair {
                 4.. => self.tiles::<4>(isa, pair, group.bases(), stage),
+                1 if self.lone(isa, pair, group, stage) => 1,
                 1 => self.tiles::<1>(isa, pair, group.bases(), stage),
                 3 => self.tiles::<3>(isa, pair, group.bases(), stage),
                 _ => self.tiles::<2>(isa, pair, group.bases(), stage),
@@ -85,8 +87,9 @@ impl Panels<'_> {
         bases: &[u32],
         stage: &mut Stage,
     ) -> usize {
-        // Of two pairs 12 pixels, of three 8, are more than the registers hold once all their inputs are loaded.
-        let most = [12, 12, 8, 7, 6][P];
+        // Of two pairs 12 pixels, of three 8, are more than the registers hold once all their inputs are loaded. Of one 12
+        // would do, but compilers do not always unroll so many, and then it takes ten times as long.
+        let most = [8, 8, 8, 7, 6][P];
         let pixels = bases.len();
         let tiles = pixels.div_ceil(most);
         for t in 0..tiles {
@@ -104,12 +107,73 @@ impl Panels<'_> {
                 (4, 5) => isa.run_long(Pixels::<P, 5>(tile)),
                 (3, 5..) => isa.run_long(Pixels::<P, 7>(tile)),
                 (2, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
-                (1, 9..) => isa.run_long(Pixels::<P, 12>(tile)),
                 (1, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
                 _ => isa.run_long(Pixels::<P, 4>(tile)),
             };
         }
         P
+    }
+
+    /// The last pair if it is a lone panel whose pixels are neighbours in the packed input; whether it is.
+    fn lone(&self, isa: Isa, pair: usize, group: &Group, stage: &mut Stage) -> bool {
+        let width = group.columns.len();
+        if 2 * pair + 1 < self.count || width < 2 || !self.plane.has_neighbours() {
+            return false;
+        }
+        let bases = group.bases();
+        // Two pixels each; the last one of an odd row has been there before.
+        let in_row = width.div_ceil(2);
+        let pixel = |i: usize| i / in_row * width + (i % in_row * 2).min(width - 2);
+        let pixels = group.rows.len() * in_row;
+        for first in (0..pixels).step_by(NEIGHBOURS) {
+            isa.run_long(Lone {
+                weights: &self.weights.pairs[pair * K_BLOCK..],
+                offsets: self.offsets,
+                data: self.data,
+                places: std::array::from_fn(|j| {
+                    let pixel = pixel((first + j).min(pixels - 1));
+                    (pixel, bases[pixel] as usize)
+                }),
+                sums: &mut stage.0[0],
+            });
+        }
+        true
+    }
+}
+
+/// Vectors of a tile of a lone panel.
+const NEIGHBOURS: usize = 8;
+
+/// Chains of one panel, in rows of 16 of which the low half counts, times [`NEIGHBOURS`] pairs of neighbouring pixels.
+struct Lone<'a> {
+    weights: &'a [[f32; PAIR]],
+    offsets: &'a [u32],
+    data: &'a [f32],
+    /// The first pixel of each pair within the group, and where its window starts.
+    places: [(usize, usize); NEIGHBOURS],
+    sums: &'a mut [[f32; PAIR]; GROUP + SLACK],
+}
+
+impl LongWork for Lone<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let windows = windows(self.data, self.places.map(|(_, base)| base));
+        let mut acc = [simd.splat16(0.0); NEIGHBOURS];
+        for (w, &offset) in self.weights.iter().zip(self.offsets) {
+            let (w, at) = (simd.twice16(simd.load16(w)), offset as usize);
+            for j in 0..NEIGHBOURS {
+                let x = simd.splat_pair(&windows[j][at..at + 2].as_chunks().0[0]);
+                acc[j] = simd.mul_add16(w, x, acc[j]);
+            }
+        }
+        for ((pixel, _), acc) in self.places.into_iter().zip(acc) {
+            let [low, high] = simd.split(simd.part16(acc));
+            for (i, v) in [low, high].into_iter().enumerate() {
+                simd.store(v, &mut self.sums[pixel + i].as_chunks_mut().0[0]);
+            }
+        }
     }
 }
 

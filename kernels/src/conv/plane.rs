@@ -220,6 +220,11 @@ impl Plane {
         row * self.row_step * self.pitch + column * self.column_step
     }
 
+    /// Whether the windows of neighbouring output pixels of a row are neighbours.
+    pub fn has_neighbours(&self) -> bool {
+        self.column_step == 1
+    }
+
     /// Whether the pixels of a band of `columns` columns lie behind each other across rows.
     pub fn is_flat(&self, columns: usize) -> bool {
         self.row_step * self.pitch == columns

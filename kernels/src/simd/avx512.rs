@@ -237,6 +237,33 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
+    fn splat_pair(self, pair: &[f32; 2]) -> __m512 {
+        // SAFETY: `self` proves AVX-512F; two readable values of 4 bytes, no alignment needed.
+        unsafe {
+            let pair = pair.as_ptr().cast::<f64>().read_unaligned();
+            _mm512_castpd_ps(_mm512_set1_pd(pair))
+        }
+    }
+
+    #[inline(always)]
+    fn twice16(self, v: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let places = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+            _mm512_permutexvar_ps(places, v)
+        }
+    }
+
+    #[inline(always)]
+    fn part16(self, v: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+            _mm512_permutexvar_ps(places, v)
+        }
+    }
+
+    #[inline(always)]
     fn evens_of16(self, low: __m512, high: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512F.
         unsafe {

@@ -329,6 +329,12 @@ pub(crate) trait Long: Simd {
     fn mask16(self, from: usize, n: usize) -> First<Self::M>;
     /// The first lanes, as many as there are in the mask, moved to those of the mask; 0 in the others.
     fn spread16(self, lanes: First<Self::M>, v: Self::L) -> Self::L;
+    /// Eight times both values in turns.
+    fn splat_pair(self, pair: &[f32; 2]) -> Self::L;
+    /// Every lane of the low half twice, side by side.
+    fn twice16(self, v: Self::L) -> Self::L;
+    /// The even lanes, then the odd ones.
+    fn part16(self, v: Self::L) -> Self::L;
     /// Every other one of the lanes of both.
     fn evens_of16(self, low: Self::L, high: Self::L) -> Self::L;
     /// These first lanes. Panics if the slice is shorter.

@@ -2,18 +2,16 @@
 
 use super::conv::ConvJob;
 use super::operands::{image_of, kernel_epilogue, kernel_function};
-use super::weights::{Coded, Kept, slots};
-use super::{Exec, Io, StepTime, mismatch, nanos};
+use super::weights::{Kept, slots};
+use super::{Exec, Io, StepTime, mismatch};
 use crate::band::{self, Band, Progress};
 use crate::error::Result;
 use crate::parts::{Parts, each_rows};
 use crate::program::{ConvWork, Place, Program, Step, Value, Work};
 use crate::weights::{self, Bank};
-use dcz_format::layer::Layer;
 use dcz_kernels::{ConvShape, Map, View, ViewMut};
 use dcz_kernels::{activation, binary, pool, resize};
 use std::ops::Range;
-use std::time::Instant;
 
 /// The band that runs and how far it has come.
 #[derive(Clone, Copy)]
@@ -130,8 +128,8 @@ impl Exec<'_> {
 
     /// Decodes all tiles of a layer into its bank, threads taking equal numbers of tiles.
     fn fill(&mut self, work: &ConvWork, bank: Range<usize>, threads: usize) -> Result<()> {
-        let (layer, info, id) = self.layer(work.layer)?;
-        let coded = self.coded(id, info);
+        let (layer, _, id) = self.layer(work.layer)?;
+        let coded = self.coded(id);
         let mut rest = self.arena.get_mut(bank).ok_or_else(mismatch)?;
         let threads = threads.clamp(1, self.workers.len().max(1));
         let tiles = layer.tiles.len();
@@ -147,12 +145,8 @@ impl Exec<'_> {
         }
         self.team.for_each(parts.used(), |_, part| {
             if let Some((tiles, data, worker)) = part {
-                let begin = coded.timed.then(Instant::now);
-                let decoder = &mut worker.decoder;
-                worker.outcome = fill_part(&coded, decoder, layer, tiles.clone(), data);
-                if let Some(begin) = begin {
-                    worker.decode_ns += nanos(begin);
-                }
+                let outcome = coded.decode(worker, layer, tiles.clone(), data);
+                worker.outcome = outcome;
             }
         });
         for worker in self.workers.iter_mut() {
@@ -280,14 +274,17 @@ impl Exec<'_> {
     ) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
         // Nothing is decoded here: the weights are kept.
-        let coded = self.coded(id, info);
+        let coded = self.coded(id);
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let residents = self.residents;
         let others = [bank, out.range, step.scratch.range()];
         let (source, [bank, data, scratch]) = borrow(self.arena, io, &from, others)?;
         let kept = match step.source.resident {
             Some(index) => Kept::from(residents.get(index).ok_or_else(mismatch)?.as_ref()),
-            None => Kept::Bank(Bank { data: bank }),
+            None => Kept::Bank(Bank {
+                data: bank,
+                first: 0,
+            }),
         };
         let shape = &work.shape;
         let work = ConvWork {
@@ -322,25 +319,6 @@ impl Exec<'_> {
             scratch,
         )
     }
-}
-
-/// Decodes some tiles of a layer, one after the other.
-fn fill_part(
-    coded: &Coded<'_>,
-    decoder: &mut dcz_format::TileDecoder,
-    layer: &Layer,
-    tiles: Range<usize>,
-    mut data: &mut [f32],
-) -> Result<()> {
-    for index in tiles {
-        let tile = layer.tiles.get(index).ok_or_else(mismatch)?;
-        let part = data.split_off_mut(..weights::bank_part(layer, tile));
-        let part = part.ok_or_else(mismatch)?;
-        let place = (coded.net, coded.id, index);
-        weights::decode_part(decoder, coded.container, place, part)?;
-        coded.used(index);
-    }
-    Ok(())
 }
 
 /// An operand, and other parts of the arena.

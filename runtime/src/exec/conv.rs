@@ -1,4 +1,5 @@
-//! Convolutions. Tiles that are not kept are taken in groups of one per thread: the threads decode the group in parallel,
+//! Convolutions. Tiles that are not kept are taken in groups of one run per thread (neighbouring tiles that the kernel joins,
+//! where there is room for them): the threads decode the group in parallel,
 //! then every thread computes its own rows of the output for all tiles of the group (rows of the
 //! `[row][channel][column]` layout are contiguous, so the output is split without sharing). On small maps each thread takes
 //! whole panels instead, one after the other, decodes and computes them into its scratch and copies the results to their
@@ -13,7 +14,7 @@ use crate::parts::{Parts, per_image, split_rows, split_scratch};
 use crate::program::ConvWork;
 use crate::resident::ResidentLayer;
 use crate::threads::Team;
-use crate::weights::LayerInfo;
+use crate::weights::{self, LayerInfo};
 use dcz_format::layer::{Layer, PANEL, Tile};
 use dcz_kernels::sparse;
 use dcz_kernels::winograd::{self, Winograd};
@@ -30,7 +31,7 @@ impl Exec<'_> {
         io: &Io<'_, '_, '_, '_>,
     ) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
-        let coded = self.coded(id, info);
+        let coded = self.coded(id);
         let epilogue = kernel_epilogue(&work.epilogue, self.constants)?;
         let (from, to) = (at.input(0)?.map(), at.step.output.map());
         let residents = self.residents;
@@ -177,11 +178,12 @@ impl ConvJob<'_> {
                 },
             );
         }
-        let tiles = self.layer.tiles.len();
-        let group = if kept.is_some() { tiles } else { threads };
-        for first in (0..tiles).step_by(group.max(1)) {
-            let count = group.min(tiles - first);
-            let group = Group::new(team, kept, slots, coded, first..first + count)?;
+        let joined = self.joined(kept.is_some_and(|kept| matches!(kept, Kept::Tiles(_))));
+        let mut next = 0;
+        while next < self.layer.tiles.len() {
+            let from = (coded, self.layer);
+            let group = Group::new(team, kept, slots, from, next, joined)?;
+            next = group.tiles.end;
             split_rows(
                 team,
                 (threads, unit),
@@ -192,19 +194,15 @@ impl ConvJob<'_> {
                 |range, out, scratch| {
                     let image = |row: usize| row / to.h.max(1);
                     let one = image(range.start) == image(range.end.saturating_sub(1));
-                    let mut i = 0;
-                    while i < count {
-                        let (tile, record) = group.tile(i, self.layer, self.info)?;
+                    let mut index = group.tiles.start;
+                    while index < group.tiles.end {
+                        let run = weights::run(self.layer, index, joined);
+                        let tile = |index| group.tile(index, self.layer, self.info);
+                        let (tiles, record) = self.tiles(run.clone(), tile)?;
+                        let tiles = tiles.get(..run.len()).ok_or_else(mismatch)?;
                         let (start, last) = self.range_of_k(&record);
-                        let warm = one && self.is_warm(first + i);
-                        let mut tiles = [tile; dcz_kernels::JOINED];
-                        let joined =
-                            self.joined(matches!(kept, Some(Kept::Tiles(_))), first + i, count - i);
-                        for (j, tile) in tiles.iter_mut().enumerate().take(joined).skip(1) {
-                            (*tile, _) = group.tile(i + j, self.layer, self.info)?;
-                        }
-                        i += joined;
-                        let tiles = tiles.get(..joined).ok_or_else(mismatch)?;
+                        let warm = one && self.is_warm(index);
+                        index = run.end;
                         per_image(range.clone(), to, out, |image, rows, data| {
                             dcz_kernels::conv_tiles(
                                 self.isa,
@@ -270,23 +268,23 @@ impl ConvJob<'_> {
         index > 0 && like(index) == like(index - 1)
     }
 
-    /// How many of `most` tiles from `index` on are computed together: at least one, more if they are kept `together`.
-    fn joined(&self, together: bool, index: usize, most: usize) -> usize {
-        let kept = together && dcz_kernels::joins(self.work.algorithm);
-        let tiles = self.layer.tiles.get(index..).unwrap_or_default();
-        let Some(first) = tiles.first().filter(|_| kept) else {
-            return 1;
-        };
-        let (mut panels, mut count) = (0, 0);
-        for tile in tiles.iter().take(most.min(dcz_kernels::JOINED)) {
-            panels += tile.panels as usize;
-            let alike = (tile.k, tile.k_len) == (first.k, first.k_len);
-            if !alike || panels > dcz_kernels::JOINED {
-                break;
-            }
-            count += 1;
+    /// Whether neighbouring tiles are computed together: always if they are `kept`, else where the plan has room for it.
+    fn joined(&self, kept: bool) -> bool {
+        dcz_kernels::joins(self.work.algorithm) && (kept || self.work.level == 0)
+    }
+
+    /// The tiles of a run, `tile(index)` each, and the record of the first one.
+    fn tiles<'v>(
+        &self,
+        run: Range<usize>,
+        tile: impl Fn(usize) -> Result<(WeightTile<'v>, Tile)>,
+    ) -> Result<([WeightTile<'v>; dcz_kernels::JOINED], Tile)> {
+        let (first, record) = tile(run.start)?;
+        let mut tiles = [first; dcz_kernels::JOINED];
+        for (to, index) in tiles.iter_mut().zip(run).skip(1) {
+            (*to, _) = tile(index)?;
         }
-        count.max(1)
+        Ok((tiles, record))
     }
 
     /// Whether the sums of the layer are added to what is there.
@@ -373,11 +371,14 @@ impl ConvJob<'_> {
         scratch: &mut [f32],
     ) -> Result<()> {
         let Map { h, w, .. } = self.to;
+        // Kept tiles are large enough by themselves, and more of them divide better.
+        let joined = kept.is_none() && self.joined(false);
         let mut before = None;
-        while let Some(tiles) = take_panels(self.layer, next) {
-            let first = self.layer.tiles.get(tiles.start).ok_or_else(mismatch)?;
+        while let Some(taken) = take_panels(self.layer, next, joined) {
+            let first = self.layer.tiles.get(taken.start).ok_or_else(mismatch)?;
             let channel = first.panel as usize * PANEL;
-            let count = first.panels as usize * PANEL;
+            let run = weights::run(self.layer, taken.start, joined);
+            let count = weights::run_panels(self.layer, run) * PANEL;
             let count = count.min(self.to.c.saturating_sub(channel)).max(1);
             self.own_channels(
                 channel,
@@ -385,27 +386,36 @@ impl ConvJob<'_> {
                 out,
                 scratch,
                 |shape, epilogue, own, scratch| {
-                    for index in tiles {
-                        let (tile, record) = match &kept {
-                            Some(kept) => kept.tile(index, self.layer, self.info)?,
-                            None => {
-                                coded.decode(slot, index)?;
-                                slot.tile.view(self.layer, self.info)?
-                            }
+                    let mut index = taken.start;
+                    while index < taken.end {
+                        let run = weights::run(self.layer, index, joined);
+                        if kept.is_none() {
+                            slot.decode(coded, self.layer, run.clone())?;
+                        }
+                        let own_panel = |index| {
+                            let (tile, record) = match &kept {
+                                Some(kept) => kept.tile(index, self.layer, self.info)?,
+                                None => slot.tile(index, self.layer, self.info)?,
+                            };
+                            // The channels are a layer of their own.
+                            let tile = WeightTile {
+                                first_panel: tile.first_panel.saturating_sub(channel / PANEL),
+                                ..tile
+                            };
+                            Ok((tile, record))
                         };
-                        let tile = WeightTile {
-                            first_panel: 0,
-                            ..tile
-                        };
+                        let (tiles, record) = self.tiles(run.clone(), own_panel)?;
+                        let tiles = tiles.get(..run.len()).ok_or_else(mismatch)?;
+                        index = run.end;
                         let (start, last) = self.range_of_k(&record);
                         let like = Some((record.panels, record.k, record.k_len));
                         let warm = like == std::mem::replace(&mut before, like) && self.to.n == 1;
                         for (image, data) in own.chunks_exact_mut(h * w * count).enumerate() {
-                            dcz_kernels::conv_tile(
+                            dcz_kernels::conv_tiles(
                                 self.isa,
                                 self.work.algorithm,
                                 shape,
-                                &tile,
+                                tiles,
                                 image_of(self.source, self.from, image),
                                 0..h,
                                 &mut ViewMut {
@@ -508,11 +518,12 @@ impl ConvJob<'_> {
     }
 }
 
-/// The tiles of the next panels that nobody has taken.
-fn take_panels(layer: &Layer, next: &AtomicUsize) -> Option<Range<usize>> {
+/// The tiles of the next panels that nobody has taken: of whole panels, and a whole run.
+fn take_panels(layer: &Layer, next: &AtomicUsize, joined: bool) -> Option<Range<usize>> {
     let mut taken = 0..0;
     let update = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
-        taken = first..panel_start(layer, first + 1);
+        let run = weights::run(layer, first, joined);
+        taken = first..panel_start(layer, run.end.max(first + 1));
         (!taken.is_empty()).then_some(taken.end)
     });
     update.ok().map(|_| taken)

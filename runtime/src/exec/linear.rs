@@ -22,7 +22,7 @@ impl Exec<'_> {
         io: &Io<'_, '_, '_, '_>,
     ) -> Result<()> {
         let (layer, info, id) = self.layer(work.layer)?;
-        let coded = self.coded(id, info);
+        let coded = self.coded(id);
         let residents = self.residents;
         let (x, y, scratch, tiles) = at.with_scratch(self.arena, io)?;
         let kept = at.resident(residents)?;
@@ -66,11 +66,11 @@ impl Exec<'_> {
             });
             outcomes(slots.used())?;
         } else {
-            let group = if kept.is_some() { tiles } else { threads };
-            for first in (0..tiles).step_by(group.max(1)) {
-                let count = group.min(tiles - first);
-                let tiles = first..first + count;
-                let group = Group::new(team, kept, slots.used(), &coded, tiles)?;
+            let mut next = 0;
+            while next < tiles {
+                let from = (&coded, layer);
+                let group = Group::new(team, kept, slots.used(), from, next, false)?;
+                next = group.tiles.end;
                 let (rows, len) = (work.rows, work.outputs);
                 split_rows(
                     team,
@@ -84,8 +84,8 @@ impl Exec<'_> {
                         if let Some(Kept::Lists(lists)) = kept {
                             return job.lists(lists, x, range.len(), 0, y);
                         }
-                        for i in 0..count {
-                            let tile = group.tile(i, layer, info)?;
+                        for index in group.tiles.clone() {
+                            let tile = group.tile(index, layer, info)?;
                             job.tile(&tile, x, range.len(), 0, y, scratch)?;
                         }
                         Ok(())
@@ -130,8 +130,8 @@ impl LinearJob<'_> {
             let decoded = match &self.kept {
                 Some(kept) => kept.tile(tile, self.layer, self.info)?,
                 None => {
-                    coded.decode(slot, tile)?;
-                    slot.tile.view(self.layer, self.info)?
+                    slot.decode(coded, self.layer, tile..tile + 1)?;
+                    slot.tile(tile, self.layer, self.info)?
                 }
             };
             self.tile(&decoded, x, 1, first, y, scratch)?;

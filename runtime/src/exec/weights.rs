@@ -7,10 +7,10 @@ use crate::fft;
 use crate::parts::{Parts, split_scratch};
 use crate::resident::{self, ResidentLayer};
 use crate::threads::Team;
-use crate::weights::{Bank, LayerInfo, TileBuffer};
+use crate::weights::{self, Bank, LayerInfo, TileBuffer};
+use dcz_format::Container;
 use dcz_format::graph::LayerId;
 use dcz_format::layer::{Layer, Tile};
-use dcz_format::{Container, TileForm};
 use dcz_kernels::WeightTile;
 use dcz_kernels::winograd;
 use std::ops::Range;
@@ -28,12 +28,11 @@ impl<'e> Exec<'e> {
     }
 
     /// The coded weights of a layer.
-    pub(super) fn coded(&self, id: LayerId, info: &LayerInfo) -> Coded<'e> {
+    pub(super) fn coded(&self, id: LayerId) -> Coded<'e> {
         Coded {
             container: self.container,
             net: self.net,
             id,
-            form: info.form,
             timed: self.profiling,
             window: self.release.then_some(self.window()),
         }
@@ -84,30 +83,37 @@ pub(super) struct Coded<'a> {
     pub(super) container: &'a Container,
     pub(super) net: usize,
     pub(super) id: LayerId,
-    pub(super) form: TileForm,
     pub(super) timed: bool,
     /// Drop the mapped pages behind the reader in windows of this size.
     pub(super) window: Option<u64>,
 }
 
 impl Coded<'_> {
-    pub(super) fn decode(&self, slot: &mut Slot<'_>, tile: usize) -> Result<()> {
+    /// Decodes tiles of the layer, one after the other, into a bank of theirs.
+    pub(super) fn decode(
+        &self,
+        worker: &mut Worker,
+        layer: &Layer,
+        tiles: Range<usize>,
+        mut bank: &mut [f32],
+    ) -> Result<()> {
         let begin = self.timed.then(Instant::now);
-        let Slot {
-            worker,
-            tile: buffer,
-        } = slot;
-        let decoder = &mut worker.decoder;
-        let outcome = buffer.decode(decoder, self.container, self.net, self.id, tile, self.form);
+        for index in tiles {
+            let tile = layer.tiles.get(index).ok_or_else(mismatch)?;
+            let part = bank.split_off_mut(..weights::bank_part(layer, tile));
+            let part = part.ok_or_else(mismatch)?;
+            let place = (self.net, self.id, index);
+            weights::decode_part(&mut worker.decoder, self.container, place, part)?;
+            self.used(index);
+        }
         if let Some(begin) = begin {
             worker.decode_ns += nanos(begin);
         }
-        self.used(tile);
-        outcome
+        Ok(())
     }
 
     /// A tile has been read: the windows that end in it are given back. The last one goes with the layer.
-    pub(super) fn used(&self, tile: usize) {
+    fn used(&self, tile: usize) {
         if let Some(window) = self.window
             && let Ok((_, range)) = self.container.tile(self.net, self.id, tile)
         {
@@ -126,7 +132,7 @@ impl Coded<'_> {
 pub(super) enum Kept<'a> {
     /// Resident tiles.
     Tiles(&'a [TileBuffer]),
-    /// Tiles decoded by the band that runs.
+    /// All tiles, decoded by the band that runs.
     Bank(Bank<'a>),
     /// Resident and transformed.
     Winograd(&'a ResidentLayer),
@@ -170,10 +176,39 @@ impl<'a> From<&'a ResidentLayer> for Kept<'a> {
     }
 }
 
-/// A thread within a step: its decoder, and room in the step's scratch for a decoded tile.
+/// A thread within a step: its decoder, and room in the step's scratch for a run of decoded tiles.
 pub(super) struct Slot<'w> {
     pub(super) worker: &'w mut Worker,
-    pub(super) tile: TileBuffer<&'w mut [f32]>,
+    memory: &'w mut [f32],
+    /// Those that are there.
+    tiles: Range<usize>,
+}
+
+impl Slot<'_> {
+    /// Decodes a run of tiles.
+    pub(super) fn decode(
+        &mut self,
+        coded: &Coded<'_>,
+        layer: &Layer,
+        tiles: Range<usize>,
+    ) -> Result<()> {
+        self.tiles = tiles.clone();
+        coded.decode(self.worker, layer, tiles, self.memory)
+    }
+
+    /// One of them, by its index in the layer.
+    pub(super) fn tile<'v>(
+        &'v self,
+        index: usize,
+        layer: &'v Layer,
+        info: &'v LayerInfo,
+    ) -> Result<(WeightTile<'v>, Tile)> {
+        let bank = Bank {
+            data: &*self.memory,
+            first: self.tiles.start,
+        };
+        bank.view(layer, info, index)
+    }
 }
 
 /// One for each worker, from the memory for all their tiles.
@@ -183,9 +218,12 @@ pub(super) fn slots<'w>(
 ) -> Result<Parts<Slot<'w>>> {
     let mut slots = Parts::new();
     let tiles = split_scratch(tiles, workers.len());
-    for (worker, tile) in workers.iter_mut().zip(tiles) {
-        let tile = TileBuffer::over(tile);
-        slots.push(Slot { worker, tile })?;
+    for (worker, memory) in workers.iter_mut().zip(tiles) {
+        slots.push(Slot {
+            worker,
+            memory,
+            tiles: 0..0,
+        })?;
     }
     Ok(slots)
 }
@@ -198,37 +236,50 @@ pub(super) fn outcomes(slots: &mut [Option<Slot<'_>>]) -> Result<()> {
     Ok(())
 }
 
-/// Tiles ready for use: kept ones, or one decoded by each thread.
+/// Tiles ready for use: all that are kept, or a run decoded by each thread.
 pub(super) struct Group<'g, 'w> {
     kept: Option<Kept<'g>>,
     slots: &'g [Option<Slot<'w>>],
-    first: usize,
+    /// The tiles of the layer that are there.
+    pub(super) tiles: Range<usize>,
 }
 
 impl<'g, 'w> Group<'g, 'w> {
-    /// Decodes the tiles in parallel, at most one per thread, unless they are kept.
+    /// The tiles from tile `first` on; unless they are kept, threads decode a run each, of neighbouring tiles where they are
+    /// `joined`.
     pub(super) fn new(
         team: &Team,
         kept: Option<Kept<'g>>,
         slots: &'g mut [Option<Slot<'w>>],
-        coded: &Coded<'_>,
-        tiles: Range<usize>,
+        (coded, layer): (&Coded<'_>, &Layer),
+        first: usize,
+        joined: bool,
     ) -> Result<Group<'g, 'w>> {
-        let first = tiles.start;
-        if kept.is_none() {
-            let used = slots.get_mut(..tiles.len()).ok_or_else(mismatch)?;
-            team.for_each(used, |i, slot| {
-                if let Some(slot) = slot {
-                    let outcome = coded.decode(slot, first + i);
-                    slot.worker.outcome = outcome;
-                }
-            });
-            outcomes(used)?;
+        if kept.is_some() {
+            let tiles = first..layer.tiles.len();
+            return Ok(Group { kept, slots, tiles });
         }
-        Ok(Group { kept, slots, first })
+        let mut end = first;
+        let mut used = 0;
+        for slot in slots.iter_mut().flatten() {
+            let run = weights::run(layer, end, joined);
+            end = run.end;
+            used += usize::from(!run.is_empty());
+            slot.tiles = run;
+        }
+        let used = slots.get_mut(..used).ok_or_else(mismatch)?;
+        team.for_each(used, |_, slot| {
+            if let Some(slot) = slot {
+                let outcome = slot.decode(coded, layer, slot.tiles.clone());
+                slot.worker.outcome = outcome;
+            }
+        });
+        outcomes(used)?;
+        let tiles = first..end;
+        Ok(Group { kept, slots, tiles })
     }
 
-    /// The tile of this index in the group.
+    /// Tile `index` of the layer.
     pub(super) fn tile<'v>(
         &'v self,
         index: usize,
@@ -236,10 +287,11 @@ impl<'g, 'w> Group<'g, 'w> {
         info: &'v LayerInfo,
     ) -> Result<(WeightTile<'v>, Tile)> {
         match &self.kept {
-            Some(kept) => kept.tile(self.first + index, layer, info),
+            Some(kept) => kept.tile(index, layer, info),
             None => {
-                let slot = self.slots.get(index).and_then(Option::as_ref);
-                slot.ok_or_else(mismatch)?.tile.view(layer, info)
+                let mut slots = self.slots.iter().flatten();
+                let slot = slots.find(|slot| slot.tiles.contains(&index));
+                slot.ok_or_else(mismatch)?.tile(index, layer, info)
             }
         }
     }
