@@ -19,6 +19,7 @@
 //! * [`preprocess`]: from an image to the input, as the file describes it.
 //! * [`shape`], [`oracle`]: shape inference and an f64 executor, shared with the compressor.
 
+mod arena;
 mod band;
 mod convert;
 pub mod cost;

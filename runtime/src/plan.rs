@@ -25,7 +25,7 @@ pub struct Memory {
     pub resident: u64,
     /// Biases, slopes and other small constants.
     pub constants: u64,
-    /// Look-up tables of layers, programs and plans in the cache.
+    /// Look-up tables of layers, programs and plans in the cache, and 60 bytes so that the arena begins at a line of the cache.
     pub tables: u64,
     /// The sum.
     pub total: u64,

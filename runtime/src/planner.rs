@@ -13,6 +13,7 @@
 //!   the number of threads with the least predicted time wins. So memory goes to threads where they save more than
 //!   resident weights, and threads change no bit.
 
+use crate::arena;
 use crate::band;
 use crate::cost::{self, Joined, Table};
 use crate::error::{Error, ErrorKind};
@@ -939,7 +940,7 @@ impl Fixed {
             workspace: f32s(tail),
             resident,
             constants: self.constants,
-            tables: self.tables + self.plans,
+            tables: self.tables + self.plans + arena::EXTRA,
             total: 0,
         }
         .summed()

@@ -1,6 +1,7 @@
 //! Running a network: [`Session::prepare`] plans and allocates, [`Session::run`] computes and
 //! allocates nothing.
 
+use crate::arena::Arena;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Exec, Io, StepTime, Worker};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
@@ -11,7 +12,7 @@ use crate::plan::{Memory, Plan};
 use crate::planner::Fixed;
 use crate::profile::{Profile, StepProfile};
 use crate::program::{Program, Resident};
-use crate::resident::{ResidentLayer, Source, Wanted, zeros};
+use crate::resident::{ResidentLayer, Source, Wanted};
 use crate::shape::{self, Dims};
 use crate::threads::{Team, Threads};
 use crate::weights::LayerInfo;
@@ -158,7 +159,7 @@ pub struct Session {
     team: Team,
     /// Loaded by the first `prepare`.
     resources: Option<Resources>,
-    arena: Box<[f32]>,
+    arena: Arena,
     workers: Vec<Worker>,
     cache: Vec<Compiled>,
     /// Counts uses of plans.
@@ -227,7 +228,7 @@ impl Session {
             isa,
             team,
             resources: None,
-            arena: Box::default(),
+            arena: Arena::default(),
             workers: Vec::new(),
             cache: Vec::new(),
             clock: 0,
@@ -418,8 +419,8 @@ impl Session {
         }
         let needed = to.cache.iter().map(Compiled::arena).max().unwrap_or(0);
         if to.arena.len() < needed {
-            to.arena = Box::default();
-            to.arena = zeros(needed)?;
+            to.arena = Arena::default();
+            to.arena = Arena::new(needed)?;
         }
         Ok(())
     }
@@ -562,8 +563,8 @@ impl Session {
         let threads = most(|c| c.plan.threads).unwrap_or(1);
         if self.arena.len() != arena {
             // The old one goes first, so that the two never exist together.
-            self.arena = Box::default();
-            self.arena = zeros(arena)?;
+            self.arena = Arena::default();
+            self.arena = Arena::new(arena)?;
         }
         self.workers.truncate(threads);
         self.workers.shrink_to_fit();

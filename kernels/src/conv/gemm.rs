@@ -65,7 +65,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let mut offsets = Offsets::new(offsets);
     let mut room = Room::new();
-    let by_pixels = lanes_fill(isa, shape.out_w, tile.panels, shape.k());
+    let by_pixels = lanes_fill(isa, [rows.len(), shape.out_w], tile.panels, shape.k());
     let pairs = !by_pixels && isa.has_long();
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
@@ -598,15 +598,21 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
     }
 }
 
-/// Whether a pixel per lane is the faster kernel for so many pixels a row, panels and products: rows leave few lanes unused.
-pub(super) fn lanes_fill(isa: Isa, columns: usize, panels: usize, products: usize) -> bool {
+/// Whether a pixel per lane is the faster kernel for so many rows and columns, panels and products: rows leave few lanes unused.
+pub(super) fn lanes_fill(
+    isa: Isa,
+    [rows, columns]: [usize; 2],
+    panels: usize,
+    products: usize,
+) -> bool {
     if isa.has_long() {
-        // The other one transposes, which takes as long as 24 products, and a lone panel is half a vector; but its loads are
-        // aligned.
-        let by_pixels = columns.next_multiple_of(16) * products * 9;
-        let by_channels =
-            columns * (products + 24) * 8 * panels.next_multiple_of(2) / panels.max(1);
-        return by_pixels <= by_channels;
+        // Measured on aligned maps (Zen 5): where rows fill their vectors a pixel per lane takes 0.95 of the time. The other one
+        // transposes, which takes as long as two products, and a lone panel takes 1.4 times as long.
+        let by_pixels = columns.next_multiple_of(16) * products * 19;
+        let by_channels = columns * (products + 2) * 4 * (5 * panels + 2 * (panels % 2));
+        // On a few rows of a band it uses each weight too seldom.
+        let many = rows * columns.div_ceil(16) > 16 || panels == 1;
+        return many && by_pixels <= by_channels / panels.max(1);
     }
     // A single panel gives a channel per lane too few chains.
     let percent = if panels == 1 { 87 } else { 95 };
