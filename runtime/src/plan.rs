@@ -2,8 +2,10 @@
 //! `infer --plan` prints it, tests compare it, users paste it into reports.
 
 use crate::liveness::Span;
-use crate::program::{Layout, Place, Program, Value, Work};
+use crate::planner;
+use crate::program::{Layout, Place, Program, Step, Value, Work};
 use crate::resident::ResidentForm;
+use crate::weights;
 use dcz_format::graph::Network;
 use dcz_format::layer::{Steps, Values};
 use dcz_kernels::{ALGOS, Isa};
@@ -124,6 +126,8 @@ pub struct PlanStep {
     pub in_place: bool,
     /// Tiles of weights decoded.
     pub tiles: usize,
+    /// Most neighbouring ones that are computed together.
+    pub joined_tiles: usize,
     /// Bytes of coded weights read.
     pub coded_bytes: u64,
     /// Threads used.
@@ -336,6 +340,7 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
         output,
         in_place,
         tiles: tiles.len(),
+        joined_tiles: joined_tiles(network, program, step),
         coded_bytes: tiles.iter().map(|t| u64::from(t.len)).sum(),
         threads: step.threads,
         by_panels: matches!(&step.work, Work::Conv(w) if w.by_panels),
@@ -359,6 +364,19 @@ fn step(network: &Network, program: &Program, isa: Isa, index: usize) -> PlanSte
             .get(index)
             .map_or(0, |&n| n as u64 * size_of::<f32>() as u64),
     }
+}
+
+/// Most neighbouring tiles that a step decodes and computes together.
+fn joined_tiles(network: &Network, program: &Program, step: &Step) -> usize {
+    let (joined, layer) = match &step.work {
+        Work::Conv(w) => (planner::joined(w, step, program), w.layer),
+        Work::Linear(w) => (false, w.layer),
+        _ => return 0,
+    };
+    network.layers.get(layer).map_or(0, |layer| {
+        let runs = weights::runs(layer, joined);
+        runs.map(|run| run.len()).max().unwrap_or(0)
+    })
 }
 
 /// FNV-1a over a textual description, and over the bits of numbers.
@@ -519,6 +537,9 @@ impl fmt::Display for Plan {
             )?;
             if !step.fused.is_empty() {
                 write!(f, "  + {}", step.fused.join(" + "))?;
+            }
+            if step.tier == Some(Tier::Decode) && step.joined_tiles > 1 {
+                write!(f, "  [{} tiles at a time]", step.joined_tiles)?;
             }
             if index == self.peak_step {
                 f.write_str("  <- peak")?;

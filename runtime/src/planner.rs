@@ -356,8 +356,18 @@ fn levels(algorithm: Option<ConvAlgo>, form: Option<ResidentForm>) -> usize {
 }
 
 /// Whether neighbouring tiles are computed together that are not resident.
-fn joined(algorithm: Option<ConvAlgo>, level: usize) -> bool {
+fn joins(algorithm: Option<ConvAlgo>, level: usize) -> bool {
     algorithm.is_some_and(dcz_kernels::joins) && level == 0
+}
+
+/// Whether a step of a program computes neighbouring tiles together.
+pub(crate) fn joined(work: &ConvWork, step: &Step, program: &Program) -> bool {
+    let resident = step.source.resident.and_then(|r| program.residents.get(r));
+    match resident.map(|r| r.form) {
+        None => joins(Some(work.algorithm), work.level),
+        Some(ResidentForm::Codes | ResidentForm::Float) => dcz_kernels::joins(work.algorithm),
+        Some(_) => false,
+    }
 }
 
 /// How the kernels see the weights.
@@ -401,7 +411,7 @@ fn conv_needs(
         _ => {
             let joined = match form {
                 Some(_) => Joined::All,
-                None if joined(Some(algorithm), level) => Joined::Runs,
+                None if joins(Some(algorithm), level) => Joined::Runs,
                 None => Joined::No,
             };
             let form = tile_form(form, info);
@@ -434,7 +444,7 @@ fn decoded(
     layer: &Layer,
 ) -> usize {
     match (form, strips) {
-        (None, None) => weights::run_len(layer, joined(algorithm, level)),
+        (None, None) => weights::run_len(layer, joins(algorithm, level)),
         _ => 0,
     }
 }
@@ -760,7 +770,7 @@ fn own_runs(
     (algorithm, form, level): With,
     layer: &Layer,
 ) -> impl Iterator<Item = Range<usize>> + use<'_> {
-    weights::runs(layer, form.is_none() && joined(Some(algorithm), level))
+    weights::runs(layer, form.is_none() && joins(Some(algorithm), level))
 }
 
 /// Elements of output that a thread keeps to itself: of the largest run of tiles, or of its share of the
@@ -830,7 +840,7 @@ fn kernel_scratch(
         let run = winograd::workspace(size, shape, panels, rows, level);
         return run.max(resident::load_scratch(form, layer));
     }
-    let runs = weights::runs(layer, form.is_none() && joined(Some(algorithm), level));
+    let runs = weights::runs(layer, form.is_none() && joins(Some(algorithm), level));
     let scratch = runs.map(|run| {
         let own = weights::run_panels(layer, run);
         match cost::transform(algorithm) {

@@ -3,7 +3,7 @@
 mod common;
 use common::*;
 use dcz::graph::*;
-use dcz::plan::Location;
+use dcz::plan::{Location, Tier};
 use dcz::{ErrorKind, MemoryBudget, Model, Session, SessionOptions, TensorRef, Threads};
 
 /// Stem, two residual blocks (one with a projection), pooling, a linear layer; like the contest network.
@@ -387,6 +387,62 @@ fn budgets_buy_speed_and_threads_change_no_bit() {
         }
         assert!(fewer);
         assert!(ms <= full.predicted_ms, "{ms} ms of {full}");
+    }
+}
+
+/// Small tiles, strides that Winograd does not know, maps of odd width, a map that threads take by panels.
+fn tiled(coding: Coding) -> Net {
+    let mut net = Net::new("tiled");
+    (net.coding, net.tile_weights) = (coding, 24 * 9 * 8);
+    let x = net.batch_input(&[24, 37, 29]);
+    let x = net.conv(x, 24, 40, 3, 2, 1);
+    let x = net.relu(x);
+    let y = net.conv(x, 40, 77, 3, 2, 1);
+    let x = net.conv(x, 40, 77, 1, 2, 1);
+    let x = net.add(x, y);
+    let x = net.conv(x, 77, 40, 1, 1, 1);
+    net.output(x);
+    net
+}
+
+#[test]
+fn neighbouring_tiles_are_joined_where_there_is_room() {
+    let mut joined = std::collections::BTreeSet::new();
+    let codings = [Coding::Raw32, Coding::GridChannel, Coding::Codebook];
+    for (isa, coding) in dcz::Isa::available().flat_map(|isa| codings.map(|coding| (isa, coding))) {
+        let model = tiled(coding).model();
+        let (dims, data) = noise(5, &[2, 24, 37, 29]);
+        let plan_of = |budget, threads| {
+            let options = SessionOptions::default()
+                .with_threads(threads)
+                .with_isa(isa)
+                .with_memory_budget(budget);
+            let mut session = Session::new(&model, options).unwrap();
+            let plan = session.prepare(&[("in0", &dims)]).unwrap().clone();
+            let out = run(&mut session, &[(dims.clone(), data.clone())]);
+            (plan, out)
+        };
+        let (full, reference) = plan_of(MemoryBudget::Max, Threads::Inline);
+        let (least, out) = plan_of(MemoryBudget::Min, Threads::Inline);
+        let mut bits = vec![(full.numeric_id, reference), (least.numeric_id, out)];
+        for step in 0..=24 {
+            let bytes = least.memory.total + 4096 * step;
+            for threads in [Threads::Inline, Threads::Own(2), Threads::Own(3)] {
+                let (plan, out) = plan_of(MemoryBudget::Bytes(bytes), threads);
+                assert!(plan.memory.total <= bytes, "{plan}");
+                for step in plan.steps.iter().filter(|s| s.tier == Some(Tier::Decode)) {
+                    joined.insert(step.joined_tiles);
+                }
+                match bits.iter().find(|(id, _)| *id == plan.numeric_id) {
+                    Some((_, bits)) => assert_eq!(*bits, out, "{plan}"),
+                    None => bits.push((plan.numeric_id, out)),
+                }
+            }
+        }
+        assert!(
+            joined.contains(&1) && joined.len() > 1,
+            "{joined:?} {least}"
+        );
     }
 }
 
