@@ -245,8 +245,8 @@ pub(super) struct Group<'g, 'w> {
 }
 
 impl<'g, 'w> Group<'g, 'w> {
-    /// The tiles from tile `first` on; unless they are kept, threads decode a run each, of neighbouring tiles where they are
-    /// `joined`.
+    /// At least one tile from tile `first` on, which exists; unless they are kept, threads decode a run each, of neighbouring
+    /// tiles where they are `joined`.
     pub(super) fn new(
         team: &Team,
         kept: Option<Kept<'g>>,
@@ -266,6 +266,9 @@ impl<'g, 'w> Group<'g, 'w> {
             end = run.end;
             used += usize::from(!run.is_empty());
             slot.tiles = run;
+        }
+        if end == first {
+            return Err(mismatch());
         }
         let used = slots.get_mut(..used).ok_or_else(mismatch)?;
         team.for_each(used, |_, slot| {
