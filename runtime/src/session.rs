@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Exec, Io, StepTime, Worker};
 use crate::input::{Feed, Inputs, RowsRef, TensorRef};
 use crate::liveness::Span;
-use crate::memory::give_back_heap;
+use crate::memory::{give_back_code, give_back_heap};
 use crate::model::Model;
 use crate::plan::{Memory, Plan};
 use crate::planner::Fixed;
@@ -61,7 +61,8 @@ pub struct SessionOptions {
     pub plan_cache: usize,
     /// Instruction set; `None`: the fastest, or what the environment variable `DCZ_ISA` names.
     pub isa: Option<Isa>,
-    /// Give the mapped pages of a layer back after its use, and the heap that planning leaves before the arena is allocated. Keeps the
+    /// Give the mapped pages of a layer back after its use, the heap that planning leaves before the arena is allocated, and the pages of
+    /// this code before and after planning (Linux; the program's own, if dcz is a part of it). Keeps the
     /// resident size small at the price of mapping pages again in the next run.
     pub release_pages: bool,
     /// Inputs are made row by row while they are needed ([`Session::run_rows`]), so that under a small budget no input
@@ -451,8 +452,13 @@ impl Session {
     /// Plans, makes room in the cache, allocates. Answers the place in the cache.
     fn compile(&mut self, inputs: Vec<Dims>) -> Result<usize> {
         self.load()?;
+        let release = self.options.release_pages;
+        if release {
+            give_back_code();
+        }
         let (mut compiled, budget) = self.choose(inputs)?;
-        if self.options.release_pages {
+        if release {
+            give_back_code();
             give_back_heap();
         }
         // Plans of other shapes stay while there is room; they share arena, threads and weights.

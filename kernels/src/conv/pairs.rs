@@ -104,11 +104,9 @@ impl Panels<'_> {
             };
             match (P, end - at) {
                 (4, 6) => isa.run_long(Pixels::<P, 6>(tile)),
-                (4, 5) => isa.run_long(Pixels::<P, 5>(tile)),
-                (3, 5..) => isa.run_long(Pixels::<P, 7>(tile)),
-                (2, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
-                (1, 5..) => isa.run_long(Pixels::<P, 8>(tile)),
-                _ => isa.run_long(Pixels::<P, 4>(tile)),
+                (4, _) => isa.run_long(Pixels::<P, 5>(tile)),
+                (3, _) => isa.run_long(Pixels::<P, 7>(tile)),
+                _ => isa.run_long(Pixels::<P, 8>(tile)),
             };
         }
         P

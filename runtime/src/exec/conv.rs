@@ -198,7 +198,7 @@ impl ConvJob<'_> {
                     while index < group.tiles.end {
                         let run = weights::run(self.layer, index, joined);
                         let tile = |index| group.tile(index, self.layer, self.info);
-                        let (tiles, record) = self.tiles(run.clone(), tile)?;
+                        let (tiles, record) = self.tiles(run.clone(), &tile)?;
                         let tiles = tiles.get(..run.len()).ok_or_else(mismatch)?;
                         let (start, last) = self.range_of_k(&record);
                         let warm = one && self.is_warm(index);
@@ -277,7 +277,7 @@ impl ConvJob<'_> {
     fn tiles<'v>(
         &self,
         run: Range<usize>,
-        tile: impl Fn(usize) -> Result<(WeightTile<'v>, Tile)>,
+        tile: &dyn Fn(usize) -> Result<(WeightTile<'v>, Tile)>,
     ) -> Result<([WeightTile<'v>; dcz_kernels::JOINED], Tile)> {
         let (first, record) = tile(run.start)?;
         let mut tiles = [first; dcz_kernels::JOINED];
@@ -404,7 +404,7 @@ impl ConvJob<'_> {
                             };
                             Ok((tile, record))
                         };
-                        let (tiles, record) = self.tiles(run.clone(), own_panel)?;
+                        let (tiles, record) = self.tiles(run.clone(), &own_panel)?;
                         let tiles = tiles.get(..run.len()).ok_or_else(mismatch)?;
                         index = run.end;
                         let (start, last) = self.range_of_k(&record);
