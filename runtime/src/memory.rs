@@ -55,7 +55,7 @@ pub(crate) fn give_back_heap() {
 }
 
 /// Gives back the pages of the code that this is a part of, of a program 3 MB. What opening a model or planning needs of it never
-/// runs again, and what does is mapped anew from the page cache, 64 KiB at a time (in all some 0.1 ms). For sessions
+/// runs again, and what does is mapped anew from the page cache, 64 KiB at a time, which cannot be measured beside planning. For sessions
 /// that give mapped pages back too; elsewhere than on Linux nothing happens.
 pub(crate) fn give_back_code() {
     #[cfg(target_os = "linux")]
