@@ -77,15 +77,10 @@ pub(crate) fn give_back_code() {
 #[cfg(target_os = "linux")]
 fn unchanged_code(at: usize) -> Option<std::ops::Range<usize>> {
     let text = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    let mut code = None;
+    let mut code: Option<std::ops::Range<usize>> = None;
     for line in text.as_bytes().split(|&byte| byte == b'\n') {
-        if let Some(code) = &code {
-            if line.starts_with(b"Anonymous:") {
-                return line
-                    .ends_with(b" 0 kB")
-                    .then(|| std::ops::Range::clone(code));
-            }
-            continue;
+        if code.is_some() && line.starts_with(b"Anonymous:") {
+            return code.filter(|_| line.ends_with(b" 0 kB"));
         }
         let (start, rest) = hexadecimal(line);
         let (end, rest) = hexadecimal(rest.get(1..).unwrap_or_default());

@@ -158,11 +158,11 @@ pub(crate) fn tile_room(layer: &Layer, tile: &Tile, form: TileForm) -> usize {
 
 /// f32 elements for any tile of a layer, decoded to its own form.
 pub(crate) fn tile_len(layer: &Layer) -> usize {
-    let tiles = layer.tiles.iter();
-    tiles.map(|t| bank_part(layer, t)).max().unwrap_or(0)
+    run_len(layer, false)
 }
 
-/// How many tiles from tile `index` on are computed together: those that are `joined` by the kernel, else one.
+/// The tiles from tile `index` on that are computed together: neighbours that the kernel joins where they are `joined`, else one;
+/// none behind the last.
 pub(crate) fn run(layer: &Layer, index: usize, joined: bool) -> Range<usize> {
     let mut tiles = layer.tiles.iter().skip(index);
     let Some(first) = tiles.next() else {
@@ -280,7 +280,8 @@ fn lut(layer: &Layer, table: &[f32; 256]) -> Lut {
     Lut::new(table.get(..used).unwrap_or(table))
 }
 
-/// Tiles of a layer from tile `first` on, decoded to its own form, one after the other in `data`, filled by [`fill`].
+/// Tiles of a layer from tile `first` on, decoded to its own form, one after the other in `data`, filled through
+/// [`bank_part`] and [`decode_part`].
 #[derive(Clone, Copy)]
 pub(crate) struct Bank<'a> {
     pub data: &'a [f32],

@@ -407,7 +407,6 @@ fn tiled(coding: Coding) -> Net {
 
 #[test]
 fn neighbouring_tiles_are_joined_where_there_is_room() {
-    let mut joined = std::collections::BTreeSet::new();
     let codings = [Coding::Raw32, Coding::GridChannel, Coding::Codebook];
     for (isa, coding) in dcz::Isa::available().flat_map(|isa| codings.map(|coding| (isa, coding))) {
         let model = tiled(coding).model();
@@ -425,6 +424,7 @@ fn neighbouring_tiles_are_joined_where_there_is_room() {
         let (full, reference) = plan_of(MemoryBudget::Max, Threads::Inline);
         let (least, out) = plan_of(MemoryBudget::Min, Threads::Inline);
         let mut bits = vec![(full.numeric_id, reference), (least.numeric_id, out)];
+        let mut joined = std::collections::BTreeSet::new();
         for step in 0..=24 {
             let bytes = least.memory.total + 4096 * step;
             for threads in [Threads::Inline, Threads::Own(2), Threads::Own(3)] {
@@ -439,9 +439,10 @@ fn neighbouring_tiles_are_joined_where_there_is_room() {
                 }
             }
         }
+        let name = isa.name();
         assert!(
             joined.contains(&1) && joined.len() > 1,
-            "{joined:?} {least}"
+            "{name} {coding:?}: {joined:?} {least}"
         );
     }
 }

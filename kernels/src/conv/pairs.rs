@@ -26,7 +26,7 @@ pub(super) const PAIR: usize = 2 * PANEL;
 /// Most pairs at a time.
 const MOST: usize = 4;
 /// Tiles may run this far over the end of a group.
-const SLACK: usize = 12;
+const SLACK: usize = 8;
 
 /// Sums of a group, `[pair][pixel][16]`.
 #[repr(align(64))]
@@ -61,7 +61,7 @@ impl Panels<'_> {
         while pair < pairs {
             let count = match pairs - pair {
                 4.. => self.tiles::<4>(isa, pair, group.bases(), stage),
-                1 if self.lone(isa, pair, group, stage) => 1,
+                1 if self.is_lone(pair, group) => self.lone(isa, pair, group, stage),
                 1 => self.tiles::<1>(isa, pair, group.bases(), stage),
                 3 => self.tiles::<3>(isa, pair, group.bases(), stage),
                 _ => self.tiles::<2>(isa, pair, group.bases(), stage),
@@ -112,13 +112,14 @@ impl Panels<'_> {
         P
     }
 
-    /// The last pair if it is a lone panel whose pixels are neighbours in the packed input; whether it is.
-    fn lone(&self, isa: Isa, pair: usize, group: &Group, stage: &mut Stage) -> bool {
-        let width = group.columns.len();
-        if 2 * pair + 1 < self.count || width < 2 || !self.plane.has_neighbours() {
-            return false;
-        }
-        let bases = group.bases();
+    /// Whether a pair is a panel without a partner whose pixels are neighbours in the packed input.
+    fn is_lone(&self, pair: usize, group: &Group) -> bool {
+        2 * pair + 1 == self.count && group.columns.len() >= 2 && self.plane.has_neighbours()
+    }
+
+    /// A pair that [is lone](Panels::is_lone); returns 1.
+    fn lone(&self, isa: Isa, pair: usize, group: &Group, stage: &mut Stage) -> usize {
+        let (width, bases) = (group.columns.len(), group.bases());
         // Two pixels each; the last one of an odd row has been there before.
         let in_row = width.div_ceil(2);
         let pixel = |i: usize| i / in_row * width + (i % in_row * 2).min(width - 2);
@@ -135,7 +136,7 @@ impl Panels<'_> {
                 sums: &mut stage.0[0],
             });
         }
-        true
+        1
     }
 }
 

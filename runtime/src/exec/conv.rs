@@ -178,7 +178,7 @@ impl ConvJob<'_> {
                 },
             );
         }
-        let joined = self.joined(kept.is_some_and(|kept| matches!(kept, Kept::Tiles(_))));
+        let joined = self.joined(matches!(kept, Some(Kept::Tiles(_))));
         let mut next = 0;
         while next < self.layer.tiles.len() {
             let from = (coded, self.layer);
