@@ -5,8 +5,6 @@
 use crate::math;
 use crate::shape::{Map, View, ViewMut};
 use crate::simd::Simd;
-use crate::weights::PANEL;
-use std::ops::Range;
 
 /// An element-wise function.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,43 +125,6 @@ pub(crate) fn finish_vectors<V: Vectors>(
     match activation.limits() {
         Some((low, high)) => vectors.finish(bias, Between(low, high)),
         None => vectors.finish(bias, Leaky(activation.slope(channel))),
-    }
-}
-
-/// The same for the channels of a panel.
-pub(crate) trait PanelVectors {
-    /// Whether a loop for each function is worth its code.
-    const FAST: bool;
-    /// Adds a channel's bias (-0.0, which changes nothing, if there is none), then applies its function; both count from the
-    /// first channel.
-    fn finish<F: VectorFunction>(self, bias: [f32; PANEL], functions: [F; PANEL]);
-}
-
-/// Hands the epilogue of some channels, none or a simple one, to `vectors`.
-#[inline(always)]
-pub(crate) fn finish_panel<V: PanelVectors>(
-    epilogue: Option<&Epilogue<'_>>,
-    channels: Range<usize>,
-    vectors: V,
-) {
-    let activation = epilogue.map_or(Activation::None, |e| e.activation);
-    let mut bias = [-0.0; PANEL];
-    if let Some(from) = epilogue.and_then(|e| e.bias) {
-        bias[..channels.len()].copy_from_slice(&from[channels.clone()]);
-    }
-    let channel = |lane: usize| channels.start + lane.min(channels.len() - 1);
-    if !V::FAST {
-        return vectors.finish(bias, std::array::from_fn(|i| Any(activation, channel(i))));
-    }
-    match activation.limits() {
-        Some((low, high)) => vectors.finish(bias, [Between(low, high); PANEL]),
-        None => {
-            let mut slopes = [Leaky(1.0); PANEL];
-            for (i, slope) in slopes.iter_mut().enumerate() {
-                *slope = Leaky(activation.slope(channel(i)));
-            }
-            vectors.finish(bias, slopes);
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Fully connected layers: a panel of weights times a row of inputs, one output channel per lane.
 //!
 //! A chain of multiply-adds is as slow as its latency, so 8 chains run at once. They are (panel,
-//! block of k) pairs: blocks are independent sums by the bit rule of [`crate::conv`], so even a
-//! single long panel keeps 8 chains busy, and their results are added in block order. Weights are
+//! block of k) pairs: one block of 8 panels, or 8 blocks of one panel, since blocks are independent sums by the bit rule of
+//! [`crate::conv`], whose results are added in block order. So even a single long panel keeps 8 chains busy. Weights are
 //! expanded once for all rows, and on the way to the chains for one row. Cost: the weights are read
 //! once; bound by decoding and memory for one row, and not meant for many rows (a 1x1 convolution does that better).
 
@@ -96,6 +96,15 @@ struct Chain {
     len: usize,
 }
 
+/// How 8 chains lie beside each other.
+#[derive(Clone, Copy)]
+enum Side {
+    /// The same block of neighbouring panels.
+    Panels,
+    /// Neighbouring blocks of a panel, of one length.
+    Blocks,
+}
+
 impl Linear<'_> {
     fn run(mut self) {
         // One tap: the two orders of k are the same.
@@ -103,69 +112,93 @@ impl Linear<'_> {
             order: KOrder::ChannelMajor,
             ..*self.tile
         };
+        let panels = self.tile.panels;
         let blocks = KBlocks::new(&order, 1, 1);
-        let mut pairs = (0..self.tile.panels).flat_map(|panel| {
+        let chains = |panel: usize| {
             blocks.clone().map(move |b| Chain {
                 panel,
                 at: b.rows.first,
                 len: b.len,
             })
-        });
-        loop {
-            let mut chains = [Chain::default(); CHAINS];
-            let mut count = 0;
-            for (chain, next) in chains.iter_mut().zip(&mut pairs) {
-                *chain = next;
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            if self.rows.n == 1 && self.straight(&chains, count) {
-                continue;
-            }
-            for (i, c) in chains[..count].iter().enumerate() {
-                let to = &mut self.weights[i * K_BLOCK..];
-                let rows = BlockRows {
-                    first: c.at,
-                    run: c.len,
-                    runs: 1,
-                    stride: 0,
-                };
-                expand(self.isa, self.tile, c.panel, rows, to);
-            }
-            for row in 0..self.rows.n {
-                let x = &self.rows.x[row * self.rows.in_stride + self.tile.k0..];
-                let sums = self.isa.run(Chains {
-                    weights: self.weights,
-                    x: &x[..self.tile.k_len],
-                    chains: &chains[..count],
+        };
+        let eights = panels - panels % CHAINS;
+        for first in (0..eights).step_by(CHAINS) {
+            for chain in chains(first) {
+                let of_panels: [Chain; CHAINS] = std::array::from_fn(|i| Chain {
+                    panel: first + i,
+                    ..chain
                 });
-                self.add(row, &chains[..count], &sums);
+                self.chains(&of_panels, Some(Side::Panels));
             }
+        }
+        // Fewer than 8: as many blocks of each as go into eights of equal length, then what is left of all of them.
+        let equal = blocks.clone().next().map_or(1, |b| b.len);
+        let whole = self.tile.k_len / (CHAINS * equal) * CHAINS;
+        let mut side_by_side = |chains: &mut dyn Iterator<Item = Chain>, side| {
+            let mut eight = [Chain::default(); CHAINS];
+            loop {
+                let mut count = 0;
+                for (to, chain) in eight.iter_mut().zip(&mut *chains) {
+                    *to = chain;
+                    count += 1;
+                }
+                if count == 0 {
+                    break;
+                }
+                self.chains(&eight[..count], side);
+            }
+        };
+        let of_one = (eights..panels).flat_map(|panel| chains(panel).take(whole));
+        side_by_side(&mut { of_one }, Some(Side::Blocks));
+        let mixed = (eights..panels).flat_map(|panel| chains(panel).skip(whole));
+        side_by_side(&mut { mixed }, None);
+    }
+
+    /// All rows times up to 8 chains.
+    fn chains(&mut self, chains: &[Chain], side: Option<Side>) {
+        if let Some(side) = side.filter(|_| self.rows.n == 1)
+            && self.straight(chains, side)
+        {
+            return;
+        }
+        for (i, c) in chains.iter().enumerate() {
+            let to = &mut self.weights[i * K_BLOCK..];
+            let rows = BlockRows {
+                first: c.at,
+                run: c.len,
+                runs: 1,
+                stride: 0,
+            };
+            expand(self.isa, self.tile, c.panel, rows, to);
+        }
+        for row in 0..self.rows.n {
+            let x = &self.rows.x[row * self.rows.in_stride + self.tile.k0..];
+            let sums = self.isa.run(Chains {
+                weights: self.weights,
+                x: &x[..self.tile.k_len],
+                chains,
+            });
+            self.add(row, chains, &sums);
         }
     }
 
     /// One row: weights need not be expanded first. False where they must be.
-    fn straight(&mut self, chains: &[Chain; CHAINS], count: usize) -> bool {
+    fn straight(&mut self, chains: &[Chain], side: Side) -> bool {
         let straight = Straight {
             tile: self.tile,
             x: &self.rows.x[self.tile.k0..][..self.tile.k_len],
-            chains,
-            count,
+            first: chains[0],
+            side,
         };
         let sums = match self.tile.values {
             TileValues::Lut { codes, lut } if self.isa.has_long() => match lut.small() {
-                Some(lut) => self
-                    .isa
-                    .run_long(StraightTwo(straight, codes, lut))
-                    .flatten(),
+                Some(lut) => self.isa.run_long(StraightTwo(straight, codes, lut)),
                 None => self.isa.run(straight),
             },
             _ => self.isa.run(straight),
         };
         if let Some(sums) = &sums {
-            self.add(0, &chains[..count], sums);
+            self.add(0, chains, sums);
         }
         sums.is_some()
     }
@@ -207,25 +240,23 @@ impl Work for Chains<'_> {
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Chains { weights, x, chains } = self;
         let mut sums = [[0.0; PANEL]; CHAINS];
-        // All chains side by side as far as the shortest reaches, the rest one by one.
-        let mut common = 0;
-        if chains.len() == CHAINS {
-            common = chains.iter().map(|c| c.len).min().unwrap_or(0);
-            let mut w = [weights; CHAINS];
-            let mut xs = [x; CHAINS];
+        // All chains side by side as far as the shortest reaches (the first one where there is none), the rest one by one.
+        let common = chains.iter().map(|c| c.len).min().unwrap_or(0);
+        let mut w = [weights; CHAINS];
+        let mut xs = [x; CHAINS];
+        for i in 0..CHAINS {
+            let of = if i < chains.len() { i } else { 0 };
+            w[i] = &weights[of * K_BLOCK..][..common];
+            xs[i] = &x[chains[of].at..][..common];
+        }
+        let mut acc = [simd.splat(0.0); CHAINS];
+        for k in 0..common {
             for i in 0..CHAINS {
-                w[i] = &weights[i * K_BLOCK..][..common];
-                xs[i] = &x[chains[i].at..][..common];
+                acc[i] = simd.mul_add(simd.load(&w[i][k]), simd.splat(xs[i][k]), acc[i]);
             }
-            let mut acc = [simd.splat(0.0); CHAINS];
-            for k in 0..common {
-                for i in 0..CHAINS {
-                    acc[i] = simd.mul_add(simd.load(&w[i][k]), simd.splat(xs[i][k]), acc[i]);
-                }
-            }
-            for i in 0..CHAINS {
-                simd.store(acc[i], &mut sums[i]);
-            }
+        }
+        for i in 0..CHAINS {
+            simd.store(acc[i], &mut sums[i]);
         }
         for (i, chain) in chains.iter().enumerate() {
             let mut acc = simd.load(&sums[i]);
@@ -239,12 +270,12 @@ impl Work for Chains<'_> {
     }
 }
 
-/// The sums of `count` chains of one row, from the tile as it is; none for steps per block and on the portable tier.
+/// The sums of 8 chains of one row, from the tile as it is; none for steps per block and on the portable tier.
 struct Straight<'a> {
     tile: &'a WeightTile<'a>,
     x: &'a [f32],
-    chains: &'a [Chain; CHAINS],
-    count: usize,
+    first: Chain,
+    side: Side,
 }
 
 impl Work for Straight<'_> {
@@ -269,8 +300,11 @@ impl Work for Straight<'_> {
                 Steps::Channel(steps) => {
                     let steps = steps.as_chunks().0;
                     let mut own = [[0.0; PANEL]; CHAINS];
-                    for (own, chain) in own.iter_mut().zip(&self.chains[..self.count]) {
-                        *own = steps[chain.panel];
+                    for (i, own) in own.iter_mut().enumerate() {
+                        *own = steps[match self.side {
+                            Side::Panels => self.first.panel + i,
+                            Side::Blocks => self.first.panel,
+                        }];
                     }
                     self.sums(simd, q, |i, w| {
                         simd.mul(simd.widen_i8(w), simd.load(&own[i]))
@@ -282,10 +316,7 @@ impl Work for Straight<'_> {
     }
 }
 
-/// Weights of 8 outputs, `[k][8]`.
-type Panel<'v, T> = &'v [[T; PANEL]];
-
-impl<'a> Straight<'a> {
+impl Straight<'_> {
     /// `weight` makes chain `i`'s next weights of what the tile holds.
     #[inline(always)]
     fn sums<S: Simd, T>(
@@ -294,75 +325,83 @@ impl<'a> Straight<'a> {
         values: &[T],
         weight: impl Fn(usize, &[T; PANEL]) -> S::V,
     ) -> [[f32; PANEL]; CHAINS] {
-        let values = values.as_chunks::<PANEL>().0;
-        let (w, xs, common) = self.side_by_side(values);
+        let (values, x) = self.from_here(values);
+        let (k_len, len) = (self.tile.k_len, self.first.len);
+        let mut w = [values; CHAINS];
         let mut acc = [simd.splat(0.0); CHAINS];
-        for k in 0..common {
-            for i in 0..CHAINS {
-                acc[i] = simd.mul_add(weight(i, &w[i][k]), simd.splat(xs[i][k]), acc[i]);
+        match self.side {
+            Side::Panels => {
+                for i in 0..CHAINS {
+                    w[i] = &values[i * k_len..][..len];
+                }
+                for (k, x) in x[..len].iter().enumerate() {
+                    let x = simd.splat(*x);
+                    for i in 0..CHAINS {
+                        acc[i] = simd.mul_add(weight(i, &w[i][k]), x, acc[i]);
+                    }
+                }
+            }
+            Side::Blocks => {
+                let mut xs = [x; CHAINS];
+                for i in 0..CHAINS {
+                    w[i] = &values[i * len..][..len];
+                    xs[i] = &x[i * len..][..len];
+                }
+                // The next eight lie behind these.
+                let lines = size_of::<T>();
+                let next = values[CHAINS * len..].as_ptr();
+                for k in 0..len {
+                    for line in 0..lines {
+                        simd.prefetch(next, (k * lines + line) * CACHE_LINE);
+                    }
+                    for i in 0..CHAINS {
+                        acc[i] = simd.mul_add(weight(i, &w[i][k]), simd.splat(xs[i][k]), acc[i]);
+                    }
+                }
             }
         }
         let mut sums = [[0.0; PANEL]; CHAINS];
         for i in 0..CHAINS {
             simd.store(acc[i], &mut sums[i]);
         }
-        self.rest(simd, values, common, weight, &mut sums);
         sums
     }
 
-    /// Weights and inputs of all chains as far as the shortest reaches, which is the last result; places without a chain
-    /// beside the first one.
+    /// Weights, `[k][8]`, and inputs from the first chain's start on.
     #[inline(always)]
-    fn side_by_side<'v, T>(
-        &self,
-        values: &'v [[T; PANEL]],
-    ) -> ([Panel<'v, T>; CHAINS], [&'a [f32]; CHAINS], usize) {
-        let chains = &self.chains[..self.count];
-        let common = chains.iter().map(|c| c.len).min().unwrap_or(0);
-        let mut w = [values; CHAINS];
-        let mut xs = [self.x; CHAINS];
-        for i in 0..CHAINS {
-            let chain = chains[if i < chains.len() { i } else { 0 }];
-            w[i] = &values[chain.panel * self.tile.k_len + chain.at..][..common];
-            xs[i] = &self.x[chain.at..][..common];
-        }
-        (w, xs, common)
-    }
-
-    /// The rest of each chain, from `common` on, alone.
-    #[inline(always)]
-    fn rest<S: Simd, T>(
-        &self,
-        simd: S,
-        values: &[[T; PANEL]],
-        common: usize,
-        weight: impl Fn(usize, &[T; PANEL]) -> S::V,
-        sums: &mut [[f32; PANEL]; CHAINS],
-    ) {
-        for (i, (chain, sums)) in self.chains[..self.count].iter().zip(sums).enumerate() {
-            let mut acc = simd.load(sums);
-            let own = &values[chain.panel * self.tile.k_len + chain.at..][..chain.len];
-            for (w, x) in own.iter().zip(&self.x[chain.at..]).skip(common) {
-                acc = simd.mul_add(weight(i, w), simd.splat(*x), acc);
-            }
-            simd.store(acc, sums);
-        }
+    fn from_here<'v, T>(&self, values: &'v [T]) -> (&'v [[T; PANEL]], &[f32]) {
+        let values = values.as_chunks::<PANEL>().0;
+        let Chain { panel, at, .. } = self.first;
+        (&values[panel * self.tile.k_len + at..], &self.x[at..])
     }
 }
+
+/// Bytes.
+const CACHE_LINE: usize = 64;
 
 /// The same from codes of a small table, with two chains in a vector of 16.
 struct StraightTwo<'a>(Straight<'a>, &'a [u8], &'a [f32; 16]);
 
 impl LongWork for StraightTwo<'_> {
-    type Output = Option<[[f32; PANEL]; CHAINS]>;
+    type Output = [[f32; PANEL]; CHAINS];
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) -> Self::Output {
         let StraightTwo(straight, codes, lut) = self;
-        let codes = codes.as_chunks().0;
-        let (w, xs, common) = straight.side_by_side(codes);
+        let (codes, x) = straight.from_here(codes);
+        let (k_len, len) = (straight.tile.k_len, straight.first.len);
+        // Between two chains.
+        let (weights, inputs) = match straight.side {
+            Side::Panels => (k_len, 0),
+            Side::Blocks => (len, len),
+        };
+        let (mut w, mut xs) = ([codes; CHAINS], [x; CHAINS]);
+        for i in 0..CHAINS {
+            w[i] = &codes[i * weights..][..len];
+            xs[i] = &x[i * inputs..][..len];
+        }
         let mut acc = [simd.splat16(0.0); CHAINS / 2];
-        for k in 0..common {
+        for k in 0..len {
             for i in 0..CHAINS / 2 {
                 let (a, b) = (2 * i, 2 * i + 1);
                 let w = simd.lookup_16_two(lut, &w[a][k], &w[b][k]);
@@ -377,13 +416,6 @@ impl LongWork for StraightTwo<'_> {
                 simd.store(v, to);
             }
         }
-        straight.rest(
-            simd,
-            codes,
-            common,
-            |_, w| simd.lookup_16(lut, w),
-            &mut sums,
-        );
-        Some(sums)
+        sums
     }
 }

@@ -4,7 +4,7 @@
 //! for group of at most 64 pixels        (whole rows, or a piece of a row)
 //!   for 2 panels
 //!     for 6 or 5 pixels, across rows    16 channels x 6 pixels from registers, to the stage
-//!     for row, for 8 pixels             the stage, transposed, is added to the output
+//!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! An input is read wherever it lies, so neither the width of a map nor a stride leaves lanes
 //! unused; the price is a transposition of every sum. Equal tiles cover a group: 49 pixels are
@@ -14,8 +14,7 @@
 use super::blocks::Block;
 use super::gemm::{Panels, windows};
 use super::pairs;
-use super::store::{Last, Target};
-use crate::activation::{self, VectorFunction, finish_panel};
+use super::store::{Lasts, Target};
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 use std::ops::Range;
@@ -27,11 +26,9 @@ const MOST: usize = 2;
 /// Tiles and vectors may run this far over the end of a group.
 const SLACK: usize = 8;
 
-/// Sums of a group, `[panel][pixel][8]`, and of a row of one panel, `[vector][channel][8 pixels]`.
+/// Sums of a group, `[panel][pixel][8]`.
 #[repr(align(32))]
-struct Stage([[[f32; PANEL]; GROUP + SLACK]; MOST], Transposed);
-
-type Transposed = [[[f32; 8]; PANEL]; GROUP / 8];
+struct Stage([[[f32; PANEL]; GROUP + SLACK]; MOST]);
 
 /// Pixels of a band.
 pub(super) struct Group {
@@ -50,18 +47,15 @@ impl Group {
 impl Panels<'_> {
     /// All pixels of the target's band.
     pub fn channel_lanes(&self, isa: Isa, target: &mut Target<'_, '_>, room: &mut pairs::Stage) {
+        let lasts = self.lasts(target.epilogue);
         if isa.has_long() {
-            let lasts = self.lasts(target.epilogue);
             self.groups(target, |target, group| {
                 self.pairs(isa, target, group, &lasts, room);
             });
         } else {
-            let mut stage = Stage(
-                [[[0.0; PANEL]; GROUP + SLACK]; MOST],
-                [[[0.0; 8]; PANEL]; GROUP / 8],
-            );
+            let mut stage = Stage([[[0.0; PANEL]; GROUP + SLACK]; MOST]);
             self.groups(target, |target, group| {
-                self.group(isa, target, group, &mut stage);
+                self.group(isa, target, group, &lasts, &mut stage);
             });
         }
     }
@@ -99,19 +93,26 @@ impl Panels<'_> {
     }
 
     /// All panels times a group.
-    fn group(&self, isa: Isa, target: &mut Target<'_, '_>, group: &Group, stage: &mut Stage) {
-        let bases = group.bases();
+    fn group(
+        &self,
+        isa: Isa,
+        target: &mut Target<'_, '_>,
+        group: &Group,
+        lasts: &Lasts,
+        stage: &mut Stage,
+    ) {
         let mut i = 0;
         while i < self.count {
             let count = match self.count - i {
-                _ if !isa.is_fast() => self.sums::<1>(isa, i, bases, stage),
-                1 => self.sums::<1>(isa, i, bases, stage),
-                _ => self.sums::<2>(isa, i, bases, stage),
+                _ if !isa.is_fast() => self.sums::<1>(isa, i, group.bases(), stage),
+                1 => self.sums::<1>(isa, i, group.bases(), stage),
+                _ => self.sums::<2>(isa, i, group.bases(), stage),
             };
             for (sums, i) in stage.0.iter_mut().zip(i..i + count) {
                 let (first, lanes) = self.shape.panel_channels(self.first + i);
                 let channels = first..first + lanes;
-                store(isa, self.block, target, channels, group, sums, &mut stage.1);
+                let of_panel = (lasts, i * PANEL);
+                store(isa, self.block, target, channels, group, sums, of_panel);
             }
             i += count;
         }
@@ -128,25 +129,27 @@ impl Panels<'_> {
             1 => 8,
             _ => 6,
         };
-        let pixels = bases.len();
-        let tiles = pixels.div_ceil(most);
+        // Equal tiles, but for one pixel.
+        let tiles = bases.len().div_ceil(most);
+        let (least, larger) = (bases.len() / tiles, bases.len() % tiles);
+        let mut at = 0;
         for t in 0..tiles {
-            let (at, end) = (pixels * t / tiles, pixels * (t + 1) / tiles);
-            let sums = &mut *stage;
             let tile = Tile {
                 weights,
                 offsets: self.offsets,
                 data: self.data,
                 bases,
                 at,
-                stage: sums,
+                stage: &mut *stage,
             };
-            match (P, end - at) {
+            let pixels = if t < larger { least + 1 } else { least };
+            match (P, pixels) {
                 (1, 5..) if isa.is_fast() => isa.run(Pixels::<P, 8, true>(tile)),
                 (2, 6) => isa.run(Pixels::<P, 6, true>(tile)),
                 (2, 5) => isa.run(Pixels::<P, 5, true>(tile)),
                 _ => isa.run(Pixels::<P, 4, false>(tile)),
             }
+            at += pixels;
         }
         P
     }
@@ -215,19 +218,19 @@ fn store(
     channels: Range<usize>,
     group: &Group,
     sums: &mut [[f32; PANEL]],
-    transposed: &mut Transposed,
+    lasts: (&Lasts, usize),
 ) {
     // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
     let plain = target.plain && channels.len() == PANEL;
+    if target.accumulate && (block.first || !plain) {
+        isa.run(AddOld {
+            target: &mut *target,
+            channels: channels.clone(),
+            group,
+            sums: &mut *sums,
+        });
+    }
     if plain && !(block.first && block.last) {
-        if block.first && target.accumulate {
-            isa.run(AddOld {
-                target: &mut *target,
-                channels: channels.clone(),
-                group,
-                sums: &mut *sums,
-            });
-        }
         isa.run(Between {
             target: &mut *target,
             channel: channels.start,
@@ -241,12 +244,11 @@ fn store(
         }
     }
     isa.run(Finish {
-        accumulate: (block.first || !plain) && target.accumulate,
         target: &mut *target,
         channels: channels.clone(),
         group,
         sums,
-        transposed,
+        lasts,
     });
     if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
         let width = group.columns.len();
@@ -304,10 +306,11 @@ impl Work for AddOld<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let width = self.group.columns.len();
+        let columns = self.group.columns.clone();
+        let width = columns.len();
         for (i, row) in self.group.rows.clone().enumerate() {
             let sums = &mut self.sums[i * width..][..width];
-            for (column, sums) in (0..width).step_by(8).zip(sums.chunks_mut(8)) {
+            for (column, sums) in columns.clone().step_by(8).zip(sums.chunks_mut(8)) {
                 let mut old = [simd.splat(0.0); 8];
                 for (channel, old) in self.channels.clone().zip(&mut old) {
                     let from = self.target.place(channel, row, column);
@@ -334,8 +337,8 @@ struct Finish<'a, 'b, 'c> {
     channels: Range<usize>,
     group: &'a Group,
     sums: &'a [[f32; PANEL]],
-    transposed: &'a mut Transposed,
-    accumulate: bool,
+    /// And the panel's first channel there.
+    lasts: (&'a Lasts, usize),
 }
 
 impl Work for Finish<'_, '_, '_> {
@@ -343,61 +346,39 @@ impl Work for Finish<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let simple = self.target.epilogue.filter(|e| e.is_simple());
-        finish_panel(simple, self.channels.clone(), Rows(simd, self));
-    }
-}
-
-struct Rows<'a, 'b, 'c, S>(S, Finish<'a, 'b, 'c>);
-
-impl<S: Simd> activation::PanelVectors for Rows<'_, '_, '_, S> {
-    const FAST: bool = S::FAST;
-
-    #[inline(always)]
-    fn finish<F: VectorFunction>(self, bias: [f32; PANEL], functions: [F; PANEL]) {
-        let Rows(simd, rows) = self;
-        let width = rows.group.columns.len();
-        let (lanes, stride) = (rows.channels.len(), rows.target.out.map.channel);
-        // The end of a row may be written over by the next channel's, unless that is still to be added.
-        let joined = stride == width && !rows.accumulate;
-        let transposed = rows.transposed;
-        for (i, row) in rows.group.rows.clone().enumerate() {
-            for (to, column) in transposed.iter_mut().zip((0..width).step_by(8)) {
-                let from = &rows.sums[i * width + column..][..8];
+        let width = self.group.columns.len();
+        let (lasts, first) = self.lasts;
+        let (lanes, stride) = (self.channels.len(), self.target.out.map.channel);
+        for (i, row) in self.group.rows.clone().enumerate() {
+            let out = self
+                .target
+                .place(self.channels.start, row, self.group.columns.start);
+            // The end of a row first: what runs over it is where the next channel's row starts, which is still to come.
+            for column in (0..width).step_by(8).rev() {
+                let from = &self.sums[i * width + column..][..8];
                 let mut sums = [simd.splat(0.0); 8];
                 for j in 0..8 {
                     sums[j] = simd.load(&from[j]);
                 }
-                for (v, to) in simd.transpose(sums).into_iter().zip(to) {
-                    simd.store(v, to);
-                }
-            }
-            let out = rows
-                .target
-                .place(rows.channels.start, row, rows.group.columns.start);
-            for lane in 0..lanes {
-                let last = Last {
-                    simd,
-                    accumulate: rows.accumulate,
-                    bias: Some(simd.splat(bias[lane])),
-                    function: functions[lane],
-                };
-                let out = &mut out[lane * stride..];
-                // Vectors that may be stored whole, and what is left of the last one.
-                let room = if joined {
-                    (lanes - lane) * width
-                } else {
-                    width
-                };
-                let count = width.div_ceil(8).min(room / 8);
-                let whole = out.as_chunks_mut::<8>().0.iter_mut().take(count);
-                for (out, from) in whole.zip(&*transposed) {
-                    let sum = last.of(simd.load(&from[lane]), || simd.load(out));
-                    simd.store(sum, out);
-                }
-                if count * 8 < width {
-                    let sum = simd.load(&transposed[count][lane]);
-                    last.part(&mut out[count * 8..], sum, width - count * 8);
+                let count = (width - column).min(8);
+                let channels = simd.transpose(lasts.of_panel(simd, first, sums));
+                for c in 0..PANEL {
+                    if c >= lanes {
+                        break;
+                    }
+                    let whole = count == 8 || stride == width && (lanes - c) * width >= column + 8;
+                    let out = &mut out[c * stride + column..];
+                    match out.first_chunk_mut::<8>() {
+                        Some(out) if whole => simd.store(channels[c], out),
+                        Some(out) => {
+                            simd.store(simd.blend(count, channels[c], simd.load(out)), out)
+                        }
+                        None => {
+                            let mut end = [0.0; 8];
+                            simd.store(channels[c], &mut end);
+                            out[..count].copy_from_slice(&end[..count]);
+                        }
+                    }
                 }
             }
         }

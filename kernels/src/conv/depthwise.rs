@@ -1,7 +1,7 @@
 //! Depthwise convolution: one input channel per output channel, 8 channels of `[tap][8]` weights per panel.
 //!
-//! 3x3 kernels run straight from the map, a pixel per lane: with registers of 16 all of a map of any width
-//! (`depthwise3_long.rs`), with those of 8 the inner rows of wide maps (`depthwise3.rs`). Everything else runs with a channel per
+//! 3x3 kernels run straight from the map, a pixel per lane: with registers of 16 maps of any width
+//! (`depthwise3_long.rs`), with those of 8 such of at least 8 columns (`depthwise3.rs`). Everything else runs with a channel per
 //! lane (`depthwise_lanes.rs`). Every sum is one chain over the taps of a block, so the bits do not depend on which of the three ran.
 //! Bound by memory: a 3x3 layer moves about as many bytes as it
 //! computes.
@@ -12,7 +12,6 @@ use super::store::Target;
 use super::{Call, ConvShape, Start, depthwise_lanes, depthwise3, depthwise3_long, split_scratch};
 use crate::expand::expand;
 use crate::simd::Isa;
-use std::ops::Range;
 
 /// f32 elements of scratch.
 pub(super) fn workspace(shape: &ConvShape) -> usize {
@@ -21,32 +20,24 @@ pub(super) fn workspace(shape: &ConvShape) -> usize {
 
 /// Runs the call.
 pub(super) fn run(isa: Isa, mut call: Call<'_, '_>) {
-    let own = straight(isa, &mut call);
-    for rest in [call.rows.start..own.start, own.end..call.rows.end] {
-        if !rest.is_empty() {
-            depthwise_lanes::run(isa, &mut call, rest);
-        }
+    if !straight(isa, &mut call) {
+        depthwise_lanes::run(isa, call);
     }
 }
 
-/// The rows that `depthwise3_long.rs` or `depthwise3.rs` computes, done.
-fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
+/// Whether `depthwise3_long.rs` or `depthwise3.rs` computes it, done then.
+fn straight(isa: Isa, call: &mut Call<'_, '_>) -> bool {
     let Call {
         shape, tile, input, ..
     } = *call;
-    let none = call.rows.start..call.rows.start;
     let block = KBlocks::new(tile, 1, shape.taps()).next();
     let Some(block) = block.filter(|block| block.len == shape.taps()) else {
-        return none;
+        return false;
     };
     let long = depthwise3_long::fits(isa, shape);
-    let own = if long {
-        call.rows.clone()
-    } else {
-        depthwise3::rows(isa, shape, &call.rows)
-    };
-    if own.is_empty() {
-        return none;
+    if !long && (call.start == Start::Accumulate || !depthwise3::fits(isa, shape, call.rows.len()))
+    {
+        return false;
     }
     let (weights, _) = split_scratch(call.scratch, K_BLOCK);
     for chunk in (0..tile.panels).step_by(depthwise3::PANELS) {
@@ -60,7 +51,7 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
             out: &mut *call.out,
             first_row: call.rows.start,
             band: Band {
-                rows: own.clone(),
+                rows: call.rows.clone(),
                 columns: 0..shape.out_w,
             },
             accumulate: call.start == Start::Accumulate,
@@ -68,7 +59,6 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
             plain: false,
         };
         let direct = depthwise3::Direct {
-            isa,
             weights: &*weights,
             input,
             shape,
@@ -76,10 +66,10 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> Range<usize> {
             target: &mut target,
         };
         if long {
-            depthwise3_long::run(direct);
+            depthwise3_long::run(isa, direct);
         } else {
-            isa.run(direct);
+            direct.run(isa);
         }
     }
-    own
+    true
 }

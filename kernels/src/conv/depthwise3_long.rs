@@ -32,8 +32,7 @@ pub(super) fn fits(isa: Isa, shape: &ConvShape) -> bool {
 }
 
 /// The rows of the target's band, in all columns.
-pub(super) fn run(direct: Direct<'_, '_, '_>) {
-    let isa = direct.isa;
+pub(super) fn run(isa: Isa, direct: Direct<'_, '_, '_>) {
     if direct.shape.stride[0] == 1 {
         isa.run_long(Stride::<1>(direct));
     } else {
@@ -54,7 +53,6 @@ impl<const T: usize> LongWork for Stride<'_, '_, '_, T> {
             shape,
             channels,
             target,
-            ..
         } = self.0;
         let epilogue = target.epilogue;
         let simple = epilogue.filter(|e| e.is_simple());

@@ -61,11 +61,11 @@ pub(super) fn workspace(shape: &ConvShape) -> usize {
     (K_BLOCK * (PANEL + 1)).saturating_add(Ring::new(shape).elements())
 }
 
-/// Output rows `part` of a call (whose `rows` they lie among).
-pub(super) fn run(isa: Isa, call: &mut Call<'_, '_>, part: Range<usize>) {
+/// Runs the call.
+pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let Call {
         shape, tile, input, ..
-    } = *call;
+    } = call;
     let (weights, scratch) = split_scratch::<PANEL>(call.scratch, K_BLOCK);
     let (offsets, data) = scratch.split_at_mut(K_BLOCK);
     let ring = Ring::new(shape);
@@ -85,8 +85,7 @@ pub(super) fn run(isa: Isa, call: &mut Call<'_, '_>, part: Range<usize>) {
                 channels: first..first + lanes,
                 sources,
                 input,
-                rows: part.clone(),
-                first_row: call.rows.start,
+                rows: call.rows.clone(),
                 out: &mut *call.out,
                 accumulate: !block.first || call.start == Start::Accumulate,
                 epilogue: call.epilogue.filter(|_| block.last),
@@ -108,9 +107,8 @@ struct Panel<'a, 'b> {
     /// Where each lane's input channel starts in a row of the input; lanes beyond the last channel repeat it.
     sources: [usize; PANEL],
     input: View<'a>,
+    /// The output starts with the first one.
     rows: Range<usize>,
-    /// The row that the output starts with.
-    first_row: usize,
     out: &'a mut ViewMut<'b>,
     accumulate: bool,
     epilogue: Option<&'a Epilogue<'a>>,
@@ -139,8 +137,7 @@ impl Work for Panel<'_, '_> {
         }
         let map = self.out.map;
         if let Some(epilogue) = self.epilogue.filter(|_| simple.is_none()) {
-            let rows = self.rows.start - self.first_row..self.rows.end - self.first_row;
-            for row in rows {
+            for row in 0..height {
                 for channel in self.channels.clone() {
                     let out = &mut self.out.data[map.at(0, channel, row)..][..width];
                     epilogue.apply(channel, out);
@@ -230,7 +227,6 @@ impl Panel<'_, '_> {
             }
         }
         let map = self.out.map;
-        let row = self.rows.start - self.first_row + row;
         let out = map.at(0, self.channels.start, row) + columns.start;
         // Vectors that are written over the end of a row spoil what is written after them only.
         let over = !self.accumulate && map.channel == map.w && columns.len() == map.w;

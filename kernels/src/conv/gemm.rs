@@ -65,7 +65,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     let (offsets, plane_data) = scratch.split_at_mut(K_BLOCK);
     let mut offsets = Offsets::new(offsets);
     let mut room = Room::new();
-    let by_pixels = lanes_fill(isa, [rows.len(), shape.out_w], tile.panels, shape.k());
+    let by_pixels = lanes_fill(isa, shape, rows.len(), tile.panels);
     let pairs = !by_pixels && isa.has_long();
     for (group, chunk) in chunks(shape, tile, CHUNK) {
         for block in KBlocks::new(tile, shape.in_per_group(), shape.taps()) {
@@ -598,13 +598,9 @@ impl<const NV: usize, const MR: usize, const LANE: usize> Work for PixelTile<'_,
     }
 }
 
-/// Whether a pixel per lane is the faster kernel for so many rows and columns, panels and products: rows leave few lanes unused.
-pub(super) fn lanes_fill(
-    isa: Isa,
-    [rows, columns]: [usize; 2],
-    panels: usize,
-    products: usize,
-) -> bool {
+/// Whether a pixel per lane is the faster kernel for so many rows and panels: rows leave few lanes unused.
+pub(super) fn lanes_fill(isa: Isa, shape: &ConvShape, rows: usize, panels: usize) -> bool {
+    let (columns, products) = (shape.out_w, shape.k());
     if isa.has_long() {
         // Measured on aligned maps (Zen 5): where rows fill their vectors a pixel per lane takes 0.95 of the time. The other one
         // transposes, which takes as long as two products, and a lone panel takes 1.4 times as long.
@@ -615,6 +611,14 @@ pub(super) fn lanes_fill(
         return many && by_pixels <= by_channels / panels.max(1);
     }
     // A single panel gives a channel per lane too few chains.
-    let percent = if panels == 1 { 87 } else { 95 };
-    columns * 100 >= columns.next_multiple_of(8) * percent
+    if panels == 1 {
+        return columns * 100 >= columns.next_multiple_of(8) * 87;
+    }
+    // Vectors of the pixels that other taps see straddle cache lines; measured on a Zen 3.
+    let straddles = shape.taps() > 1 && products >= STRADDLES;
+    !straddles && columns * 100 >= columns.next_multiple_of(8) * 95
 }
+
+/// From so many products on, reading vectors of pixels costs more than transposing sums: 64 channels of 64x64 take 1.11 of the
+/// time of a channel per lane, the 147 products of a 7x7 stem 1.08, the 27 of a 3x3 one 0.9.
+const STRADDLES: usize = 128;

@@ -49,8 +49,7 @@ pub(super) fn run(isa: Isa, call: Call<'_, '_>) {
     } = call;
     let mut room = Room::new();
     let (space, mut scratch) = Scratch::new(tile.panels, scratch, &mut room);
-    let size = [rows.len(), shape.out_w];
-    let by_pixels = shape.stride[1] == 1 && lanes_fill(isa, size, tile.panels, shape.k());
+    let by_pixels = shape.stride[1] == 1 && lanes_fill(isa, shape, rows.len(), tile.panels);
     let lanes = if by_pixels {
         Lanes::Pixels
     } else {

@@ -385,7 +385,7 @@ impl Work for Finish<'_> {
     }
 }
 
-/// What happens to finished sums of `N` channels, by vectors of 16: bias (-0.0 changes nothing), then the limits if
+/// What happens to finished sums of `N` channels, a channel per lane: bias (-0.0 changes nothing), then the limits if
 /// there are some, else the slopes. Nothing if the epilogue is not a simple one.
 pub(super) struct Lasts<const N: usize = OF_CHUNK> {
     pub bias: [f32; N],
@@ -431,6 +431,30 @@ impl<const N: usize> Lasts<N> {
             let slope = simd.load16(&self.slope[first..][..16].as_chunks().0[0]);
             for i in 0..8 {
                 sums[i] = simd.leaky16(sums[i], slope);
+            }
+        }
+        sums
+    }
+}
+
+impl Lasts {
+    /// Sums of the panel whose first channel is channel `first` of the chunk, one to a lane.
+    #[inline(always)]
+    pub fn of_panel<S: Simd>(&self, simd: S, first: usize, mut sums: [S::V; 8]) -> [S::V; 8] {
+        let bias = simd.load(&self.bias[first..][..PANEL].as_chunks().0[0]);
+        for i in 0..8 {
+            sums[i] = simd.add(sums[i], bias);
+        }
+        if let Some((low, high)) = self.limits {
+            let (low, high) = (simd.splat(low), simd.splat(high));
+            for i in 0..8 {
+                sums[i] = simd.at_most(simd.at_least(sums[i], low), high);
+            }
+        } else {
+            let slope = simd.load(&self.slope[first..][..PANEL].as_chunks().0[0]);
+            for i in 0..8 {
+                let scaled = simd.mul(slope, sums[i]);
+                sums[i] = simd.select_less(sums[i], simd.splat(0.0), scaled, sums[i]);
             }
         }
         sums

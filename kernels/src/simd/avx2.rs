@@ -76,6 +76,12 @@ impl<const N: usize> Simd for Ymm<N> {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, place: *const T, bytes: usize) {
+        // SAFETY: nothing is read; a place that does not exist is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.wrapping_byte_add(bytes).cast()) }
+    }
+
+    #[inline(always)]
     fn first(self, n: usize) -> First<__m256> {
         let lanes = n.min(8);
         // SAFETY: `self` proves AVX2.
@@ -257,17 +263,19 @@ impl<const N: usize> Simd for Ymm<N> {
     }
 
     #[inline(always)]
-    fn evens(self, from: &[f32; 16]) -> __m256 {
+    fn evens_apart(self, from: &[f32; 16]) -> __m256 {
         let [low, high] = from.as_chunks().0 else {
             return self.splat(0.0);
         };
         let (low, high) = (self.load(low), self.load(high));
+        // SAFETY: `self` proves AVX2. Values 0 2 | 8 10 | 4 6 | 12 14.
+        unsafe { _mm256_shuffle_ps::<0x88>(low, high) }
+    }
+
+    #[inline(always)]
+    fn in_order(self, apart: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2.
-        unsafe {
-            // Lanes 0 2 | 8 10 | 4 6 | 12 14, then pairs in order.
-            let pairs = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(pairs))
-        }
+        unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(apart))) }
     }
 
     #[inline(always)]

@@ -218,6 +218,11 @@ pub(crate) trait Simd: Copy {
     fn splat(self, value: f32) -> Self::V;
     /// 8 consecutive values.
     fn load(self, from: &[f32; 8]) -> Self::V;
+    /// Has the cache line so many bytes from a place, which need not exist, brought to the caches.
+    #[inline(always)]
+    fn prefetch<T>(self, place: *const T, bytes: usize) {
+        let _ = (place, bytes);
+    }
     /// The first `n` lanes, at most 8.
     fn first(self, n: usize) -> First<Self::V>;
     /// These lanes; 0 in the others. Panics if the slice is shorter.
@@ -264,8 +269,15 @@ pub(crate) trait Simd: Copy {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The first `n` lanes of `a`, the rest of `b`.
     fn blend(self, n: usize, a: Self::V, b: Self::V) -> Self::V;
+    /// Every other value, from the first on, in an order of its own in which the first and the last one have their places.
+    fn evens_apart(self, from: &[f32; 16]) -> Self::V;
+    /// Undoes that order.
+    fn in_order(self, apart: Self::V) -> Self::V;
     /// Every other value, from the first on.
-    fn evens(self, from: &[f32; 16]) -> Self::V;
+    #[inline(always)]
+    fn evens(self, from: &[f32; 16]) -> Self::V {
+        self.in_order(self.evens_apart(from))
+    }
     /// Rows become columns.
     fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
 }

@@ -131,8 +131,13 @@ impl Simd for Portable {
     }
 
     #[inline(never)]
-    fn evens(self, from: &[f32; 16]) -> f32x8 {
+    fn evens_apart(self, from: &[f32; 16]) -> f32x8 {
         f32x8::new(std::array::from_fn(|i| from[2 * i]))
+    }
+
+    #[inline(always)]
+    fn in_order(self, apart: f32x8) -> f32x8 {
+        apart
     }
 
     #[inline(never)]
