@@ -20,7 +20,7 @@ pub(super) const NINE: usize = 9;
 const ROWS: usize = 2;
 /// Most input rows that they see.
 const SEEN: usize = 5;
-/// Most values of an input row, with one before and one behind it.
+/// Most values of an input row, with one before and one behind it: beyond, buffers would outgrow the L1 cache.
 const LINE: usize = 1026;
 
 /// Whether this can compute `rows` rows of a layer, which are not added to what is there.
@@ -59,6 +59,7 @@ pub(super) struct Direct<'a, 'b, 'c> {
 }
 
 impl Direct<'_, '_, '_> {
+    /// Two rows after the other; what [`fits`] says.
     pub fn run(self, isa: Isa) {
         let Direct {
             weights,
@@ -170,6 +171,7 @@ impl Pair<'_> {
     }
 }
 
+/// Both rows of these channels; `T` is the stride.
 struct Stride<'a, const T: usize>(&'a Pair<'a>, Lines<'a>, &'a mut [f32]);
 
 impl<const T: usize> Work for Stride<'_, T> {
