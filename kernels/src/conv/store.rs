@@ -391,6 +391,8 @@ pub(super) struct Lasts<const N: usize = OF_CHUNK> {
     pub bias: [f32; N],
     pub slope: [f32; N],
     pub limits: Option<(f32, f32)>,
+    /// Some slope is not 1.
+    leaky: bool,
 }
 
 /// Channels of a chunk of panels.
@@ -402,6 +404,7 @@ impl<const N: usize> Lasts<N> {
             bias: [-0.0; N],
             slope: [1.0; N],
             limits: None,
+            leaky: false,
         };
         if let Some(e) = epilogue.filter(|e| e.is_simple()) {
             for (channel, bias) in channels.clone().zip(&mut lasts.bias) {
@@ -409,6 +412,7 @@ impl<const N: usize> Lasts<N> {
             }
             for (channel, slope) in channels.zip(&mut lasts.slope) {
                 *slope = e.activation.slope(channel);
+                lasts.leaky |= *slope != 1.0;
             }
             lasts.limits = e.activation.limits();
         }
@@ -427,7 +431,7 @@ impl<const N: usize> Lasts<N> {
             for i in 0..8 {
                 sums[i] = simd.clip16(sums[i], low, high);
             }
-        } else {
+        } else if self.leaky {
             let slope = simd.load16(&self.slope[first..][..16].as_chunks().0[0]);
             for i in 0..8 {
                 sums[i] = simd.leaky16(sums[i], slope);
@@ -450,7 +454,7 @@ impl Lasts {
             for i in 0..8 {
                 sums[i] = simd.at_most(simd.at_least(sums[i], low), high);
             }
-        } else {
+        } else if self.leaky {
             let slope = simd.load(&self.slope[first..][..PANEL].as_chunks().0[0]);
             for i in 0..8 {
                 let scaled = simd.mul(slope, sums[i]);
