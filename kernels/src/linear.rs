@@ -325,7 +325,7 @@ impl Straight<'_> {
         values: &[T],
         weight: impl Fn(usize, &[T; PANEL]) -> S::V,
     ) -> [[f32; PANEL]; CHAINS] {
-        let (values, x) = self.from_here(values);
+        let (values, x) = self.start_of(values);
         let (k_len, len) = (self.tile.k_len, self.first.len);
         let mut w = [values; CHAINS];
         let mut acc = [simd.splat(0.0); CHAINS];
@@ -367,9 +367,9 @@ impl Straight<'_> {
         sums
     }
 
-    /// Weights, `[k][8]`, and inputs from the first chain's start on.
+    /// Weights, `[k][8]`, and inputs: the first chain's start and what lies behind it.
     #[inline(always)]
-    fn from_here<'v, T>(&self, values: &'v [T]) -> (&'v [[T; PANEL]], &[f32]) {
+    fn start_of<'v, T>(&self, values: &'v [T]) -> (&'v [[T; PANEL]], &[f32]) {
         let values = values.as_chunks::<PANEL>().0;
         let Chain { panel, at, .. } = self.first;
         (&values[panel * self.tile.k_len + at..], &self.x[at..])
@@ -388,7 +388,7 @@ impl LongWork for StraightTwo<'_> {
     #[inline(always)]
     fn run<S: Long>(self, simd: S) -> Self::Output {
         let StraightTwo(straight, codes, lut) = self;
-        let (codes, x) = straight.from_here(codes);
+        let (codes, x) = straight.start_of(codes);
         let (k_len, len) = (straight.tile.k_len, straight.first.len);
         // Between two chains.
         let (weights, inputs) = match straight.side {
