@@ -8,7 +8,7 @@
 
 use crate::activation::Epilogue;
 use crate::conv::Start;
-use crate::conv::blocks::{K_BLOCK, KBlocks, Rows as BlockRows};
+use crate::conv::blocks::{Block, K_BLOCK, KBlocks, Rows as BlockRows};
 use crate::expand::expand;
 use crate::simd::{Isa, Long, LongWork, Simd, Work};
 use crate::weights::{KOrder, PANEL, Steps, TileValues, WeightTile};
@@ -96,6 +96,16 @@ struct Chain {
     len: usize,
 }
 
+impl Chain {
+    fn new(panel: usize, block: &Block) -> Chain {
+        Chain {
+            panel,
+            at: block.rows.first,
+            len: block.len,
+        }
+    }
+}
+
 /// How 8 chains lie beside each other.
 #[derive(Clone, Copy)]
 enum Side {
@@ -114,48 +124,48 @@ impl Linear<'_> {
         };
         let panels = self.tile.panels;
         let blocks = KBlocks::new(&order, 1, 1);
-        let chains = |panel: usize| {
-            blocks.clone().map(move |b| Chain {
-                panel,
-                at: b.rows.first,
-                len: b.len,
-            })
-        };
+        // Eight panels at a time, a block of each.
         let eights = panels - panels % CHAINS;
         for first in (0..eights).step_by(CHAINS) {
-            for chain in chains(first) {
-                let of_panels: [Chain; CHAINS] = std::array::from_fn(|i| Chain {
-                    panel: first + i,
-                    ..chain
-                });
-                self.chains(&of_panels, Some(Side::Panels));
+            for block in blocks.clone() {
+                let chains: [_; CHAINS] = std::array::from_fn(|i| Chain::new(first + i, &block));
+                self.multiply(&chains, Some(Side::Panels));
             }
         }
-        // Fewer than 8: as many blocks of each as go into eights of equal length, then what is left of all of them.
-        let equal = blocks.clone().next().map_or(1, |b| b.len);
-        let whole = self.tile.k_len / (CHAINS * equal) * CHAINS;
-        let mut side_by_side = |chains: &mut dyn Iterator<Item = Chain>, side| {
-            let mut eight = [Chain::default(); CHAINS];
-            loop {
-                let mut count = 0;
-                for (to, chain) in eight.iter_mut().zip(&mut *chains) {
-                    *to = chain;
-                    count += 1;
-                }
-                if count == 0 {
-                    break;
-                }
-                self.chains(&eight[..count], side);
+        // Of each panel that is left, as many blocks as go into eights of one length.
+        let len = blocks.clone().next().map_or(1, |block| block.len);
+        let whole = self.tile.k_len / (CHAINS * len) * CHAINS;
+        for panel in eights..panels {
+            for first in (0..whole).step_by(CHAINS) {
+                let chains: [_; CHAINS] = std::array::from_fn(|i| Chain {
+                    panel,
+                    at: (first + i) * len,
+                    len,
+                });
+                self.multiply(&chains, Some(Side::Blocks));
             }
-        };
-        let of_one = (eights..panels).flat_map(|panel| chains(panel).take(whole));
-        side_by_side(&mut { of_one }, Some(Side::Blocks));
-        let mixed = (eights..panels).flat_map(|panel| chains(panel).skip(whole));
-        side_by_side(&mut { mixed }, None);
+        }
+        // Then what is left of all of them.
+        let mut left = (eights..panels).flat_map(|panel| {
+            let blocks = blocks.clone().skip(whole);
+            blocks.map(move |block| Chain::new(panel, &block))
+        });
+        loop {
+            let mut chains = [Chain::default(); CHAINS];
+            let mut count = 0;
+            for (chain, next) in chains.iter_mut().zip(&mut left) {
+                *chain = next;
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            self.multiply(&chains[..count], None);
+        }
     }
 
     /// All rows times up to 8 chains.
-    fn chains(&mut self, chains: &[Chain], side: Option<Side>) {
+    fn multiply(&mut self, chains: &[Chain], side: Option<Side>) {
         if let Some(side) = side.filter(|_| self.rows.n == 1)
             && self.straight(chains, side)
         {

@@ -14,7 +14,7 @@
 use super::blocks::Block;
 use super::gemm::{Panels, windows};
 use super::pairs;
-use super::store::{Lasts, Target};
+use super::store::{Lasts, Target, store_part};
 use crate::simd::{Isa, Simd, Work};
 use crate::weights::PANEL;
 use std::ops::Range;
@@ -366,18 +366,11 @@ impl Work for Finish<'_, '_, '_> {
                     if c >= lanes {
                         break;
                     }
-                    let whole = count == 8 || stride == width && (lanes - c) * width >= column + 8;
+                    let over = stride == width && (lanes - c) * width >= column + 8;
                     let out = &mut out[c * stride + column..];
-                    match out.first_chunk_mut::<8>() {
-                        Some(out) if whole => simd.store(channels[c], out),
-                        Some(out) => {
-                            simd.store(simd.blend(count, channels[c], simd.load(out)), out)
-                        }
-                        None => {
-                            let mut end = [0.0; 8];
-                            simd.store(channels[c], &mut end);
-                            out[..count].copy_from_slice(&end[..count]);
-                        }
+                    match out.first_chunk_mut() {
+                        Some(out) if over || count == 8 => simd.store(channels[c], out),
+                        _ => store_part(simd, simd.first(count), channels[c], out),
                     }
                 }
             }

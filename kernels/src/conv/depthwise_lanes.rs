@@ -8,6 +8,7 @@
 //! wide maps `depthwise3.rs` is quicker. Output channel `o` reads input channel `o / multiplier`.
 
 use super::blocks::{Block, K_BLOCK, KBlocks};
+use super::store::{Lasts, store_part};
 use super::{Call, ConvShape, Start, split_scratch};
 use crate::activation::Epilogue;
 use crate::expand::expand;
@@ -123,8 +124,7 @@ impl Work for Panel<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let simple = self.epilogue.filter(|e| e.is_simple());
-        let finish = Finish::new(simd, simple, &self.channels);
+        let lasts = Lasts::new(self.epilogue, self.channels.clone());
         let (width, height) = (self.shape.out_w, self.rows.len());
         for from in (0..width).step_by(self.ring.band) {
             let columns = from..width.min(from + self.ring.band);
@@ -132,11 +132,11 @@ impl Work for Panel<'_, '_> {
             let mut next = 0;
             for row in 0..height {
                 next = self.fill_ring(simd, row, &columns, next);
-                self.row(simd, &finish, row, &columns);
+                self.row(simd, &lasts, row, &columns);
             }
         }
         let map = self.out.map;
-        if let Some(epilogue) = self.epilogue.filter(|_| simple.is_none()) {
+        if let Some(epilogue) = self.epilogue.filter(|e| !e.is_simple()) {
             for row in 0..height {
                 for channel in self.channels.clone() {
                     let out = &mut self.out.data[map.at(0, channel, row)..][..width];
@@ -205,7 +205,7 @@ impl Panel<'_, '_> {
 
     /// One row of the output.
     #[inline(always)]
-    fn row<S: Simd>(&mut self, simd: S, finish: &Finish<S>, row: usize, columns: &Range<usize>) {
+    fn row<S: Simd>(&mut self, simd: S, lasts: &Lasts<PANEL>, row: usize, columns: &Range<usize>) {
         let Panel { shape, ring, .. } = *self;
         let top = self.top(row);
         let taps = &self.block.taps;
@@ -260,7 +260,7 @@ impl Panel<'_, '_> {
                     sums[i] = simd.add(old[i], sums[i]);
                 }
             }
-            place.store(simd, finish.of(simd, sums), self.out.data);
+            place.store(simd, lasts.of_panel(simd, 0, sums), self.out.data);
         }
     }
 
@@ -320,97 +320,15 @@ impl<S: Simd> Place<S> {
                 let to = &mut out[self.at + lane * self.stride..][..8];
                 simd.store(lanes[lane], &mut to.as_chunks_mut().0[0]);
             }
-            self.store_lane(simd, lanes[PANEL - 1], PANEL - 1, out);
+            let to = &mut out[self.at + (PANEL - 1) * self.stride..];
+            store_part(simd, self.pixels, lanes[PANEL - 1], to);
             return;
         }
         for lane in 0..PANEL {
             if lane < self.lanes {
-                self.store_lane(simd, lanes[lane], lane, out);
+                let to = &mut out[self.at + lane * self.stride..];
+                store_part(simd, self.pixels, lanes[lane], to);
             }
         }
-    }
-
-    /// Keeps what lies behind the pixels.
-    #[inline(always)]
-    fn store_lane(&self, simd: S, pixels: S::V, lane: usize, out: &mut [f32]) {
-        let to = &mut out[self.at + lane * self.stride..];
-        let count = self.pixels.count();
-        match to.first_chunk_mut() {
-            Some(to) => {
-                let old = simd.load(to);
-                simd.store(simd.select_first(self.pixels, pixels, old), to);
-            }
-            // The end of the output is nearer than that.
-            None => {
-                let mut short = [0.0; 8];
-                simd.store(pixels, &mut short);
-                to[..count].copy_from_slice(&short[..count]);
-            }
-        }
-    }
-}
-
-/// The epilogue of a panel's channels, as far as it is simple.
-struct Finish<S: Simd> {
-    bias: Option<S::V>,
-    function: Function<S::V>,
-}
-
-enum Function<V> {
-    /// Factors of values below 0.
-    Leaky(V),
-    /// Low, high.
-    Between(V, V),
-}
-
-impl<S: Simd> Finish<S> {
-    #[inline(always)]
-    fn new(simd: S, epilogue: Option<&Epilogue<'_>>, channels: &Range<usize>) -> Finish<S> {
-        let Some(epilogue) = epilogue else {
-            return Finish {
-                bias: None,
-                function: Function::Leaky(simd.splat(1.0)),
-            };
-        };
-        let mut lanes = [0.0; PANEL];
-        let mut bias = None;
-        if let Some(values) = epilogue.bias {
-            lanes[..channels.len()].copy_from_slice(&values[channels.clone()]);
-            bias = Some(simd.load(&lanes));
-        }
-        let function = match epilogue.activation.limits() {
-            Some((low, high)) => Function::Between(simd.splat(low), simd.splat(high)),
-            None => {
-                for (lane, channel) in lanes.iter_mut().zip(channels.clone()) {
-                    *lane = epilogue.activation.slope(channel);
-                }
-                Function::Leaky(simd.load(&lanes))
-            }
-        };
-        Finish { bias, function }
-    }
-
-    #[inline(always)]
-    fn of(&self, simd: S, mut sums: [S::V; 8]) -> [S::V; 8] {
-        if let Some(bias) = self.bias {
-            for i in 0..8 {
-                sums[i] = simd.add(sums[i], bias);
-            }
-        }
-        match self.function {
-            Function::Leaky(slope) => {
-                for i in 0..8 {
-                    let scaled = simd.mul(slope, sums[i]);
-                    sums[i] = simd.select_less(sums[i], simd.splat(0.0), scaled, sums[i]);
-                }
-            }
-            Function::Between(low, high) => {
-                for i in 0..8 {
-                    let v = simd.select_less(sums[i], low, low, sums[i]);
-                    sums[i] = simd.select_less(high, v, high, v);
-                }
-            }
-        }
-        sums
     }
 }

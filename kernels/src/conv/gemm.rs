@@ -10,7 +10,7 @@
 //! ```
 //! Two kernels with the same bits: a pixel per lane (vectors of input, weights broadcast) where a
 //! row of output fills vectors well, and a channel per lane (vectors of weights, input broadcast)
-//! where it does not (`channels.rs`). With registers of 16 f32 the first takes 8 channels x three
+//! where it does not or vectors of input would straddle cache lines too often (`channels.rs`, [`lanes_fill`]). With registers of 16 f32 the first takes 8 channels x three
 //! vectors of 16 pixels, each of one row, for layers of few products and lone panels; the second one (`pairs.rs`) everything
 //! else. Cost: k x pixels x channels multiply-adds plus one copy of the input per 8
 //! panels and tile. It loses to sparse kernels when most weights are zero, and to Winograd on

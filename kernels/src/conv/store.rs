@@ -4,7 +4,7 @@ use super::gemm::CHUNK;
 use super::plane::Band;
 use crate::activation::{self, Epilogue, VectorFunction, finish_vectors};
 use crate::shape::ViewMut;
-use crate::simd::{Isa, Long, Simd, Work};
+use crate::simd::{First, Isa, Long, Simd, Work};
 use crate::weights::PANEL;
 use std::ops::Range;
 
@@ -441,7 +441,7 @@ impl<const N: usize> Lasts<N> {
     }
 }
 
-impl Lasts {
+impl<const N: usize> Lasts<N> {
     /// Sums of the panel whose first channel is channel `first` of the chunk, one to a lane.
     #[inline(always)]
     pub fn of_panel<S: Simd>(&self, simd: S, first: usize, mut sums: [S::V; 8]) -> [S::V; 8] {
@@ -462,6 +462,21 @@ impl Lasts {
             }
         }
         sums
+    }
+}
+
+/// Stores these first lanes to the start of `out`; what lies behind them keeps its value.
+#[inline(always)]
+pub(super) fn store_part<S: Simd>(simd: S, lanes: First<S::V>, v: S::V, out: &mut [f32]) {
+    match out.first_chunk_mut() {
+        Some(out) => simd.store(simd.select_first(lanes, v, simd.load(out)), out),
+        // The end of the output is nearer than that.
+        None => {
+            let mut short = [0.0; 8];
+            simd.store(v, &mut short);
+            let count = lanes.count();
+            out[..count].copy_from_slice(&short[..count]);
+        }
     }
 }
 
