@@ -78,6 +78,11 @@ const CASES: &[Case] = &[
     Case { name: "128-256 14x14 1x1", algo: ConvAlgo::DirectSparse, channels: [128, 256], groups: 1, kernel: 1, stride: 1, size: 14, order: KOrder::ChannelMajor },
     Case { name: "128 56x56 dw",      algo: ConvAlgo::Depthwise, channels: [128, 128], groups: 128, kernel: 3, stride: 1, size: 56, order: KOrder::ChannelMajor },
     Case { name: "128 56x56 dw s2",   algo: ConvAlgo::Depthwise, channels: [128, 128], groups: 128, kernel: 3, stride: 2, size: 56, order: KOrder::ChannelMajor },
+    Case { name: "64 112x112 dw",     algo: ConvAlgo::Depthwise, channels: [64, 64],   groups: 64, kernel: 3, stride: 1, size: 112, order: KOrder::ChannelMajor },
+    Case { name: "128 28x28 dw",      algo: ConvAlgo::Depthwise, channels: [128, 128], groups: 128, kernel: 3, stride: 1, size: 28, order: KOrder::ChannelMajor },
+    Case { name: "256 28x28 dw s2",   algo: ConvAlgo::Depthwise, channels: [256, 256], groups: 256, kernel: 3, stride: 2, size: 28, order: KOrder::ChannelMajor },
+    Case { name: "512 14x14 dw s2",   algo: ConvAlgo::Depthwise, channels: [512, 512], groups: 512, kernel: 3, stride: 2, size: 14, order: KOrder::ChannelMajor },
+    Case { name: "512 7x7 dw",        algo: ConvAlgo::Depthwise, channels: [512, 512], groups: 512, kernel: 3, stride: 1, size: 7, order: KOrder::ChannelMajor },
     Case { name: "256 14x14 dw",      algo: ConvAlgo::Depthwise, channels: [256, 256], groups: 256, kernel: 3, stride: 1, size: 14, order: KOrder::ChannelMajor },
     Case { name: "512 7x7 dw global", algo: ConvAlgo::Depthwise, channels: [512, 512], groups: 512, kernel: 7, stride: 1, size: 7, order: KOrder::ChannelMajor },
 ];

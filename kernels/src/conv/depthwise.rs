@@ -34,9 +34,9 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> bool {
     let Some(block) = block.filter(|block| block.len == shape.taps()) else {
         return false;
     };
-    let long = depthwise3_long::fits(isa, shape);
-    if !long && (call.start == Start::Accumulate || !depthwise3::fits(isa, shape, call.rows.len()))
-    {
+    let short = call.start != Start::Accumulate && depthwise3::fits(isa, shape, call.rows.len());
+    let long = depthwise3_long::fits(isa, shape) && !(short && depthwise3::is_wide(shape));
+    if !long && !short {
         return false;
     }
     let (weights, _) = split_scratch(call.scratch, K_BLOCK);

@@ -333,15 +333,18 @@ impl LongWork for AddOld<'_, '_, '_> {
                 // Vectors may run over the end of a row, but not over that of the output.
                 let mut ends = [[0.0; 8]; PAIR];
                 let mut rows = [&[0.0; 8]; PAIR];
-                for (lane, (row, end)) in rows.iter_mut().zip(&mut ends).enumerate().take(lanes) {
-                    let from = &old[lane * stride + column..];
-                    *row = match from.first_chunk() {
-                        Some(row) => row,
-                        None => {
-                            end[..from.len()].copy_from_slice(from);
-                            end
-                        }
-                    };
+                if lanes == PAIR && old.len() >= (PAIR - 1) * stride + column + 8 {
+                    for lane in 0..PAIR {
+                        rows[lane] = &old[lane * stride + column..][..8].as_chunks().0[0];
+                    }
+                } else {
+                    for (lane, (row, end)) in rows.iter_mut().zip(&mut ends).enumerate().take(lanes)
+                    {
+                        let from = &old[lane * stride + column..];
+                        let len = from.len().min(8);
+                        end[..len].copy_from_slice(&from[..len]);
+                        *row = end;
+                    }
                 }
                 let count = (width - column).min(8);
                 let sums = &mut self.sums[i * width + column..][..count];
@@ -368,30 +371,42 @@ impl LongWork for Finish<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
-        let width = self.group.columns.len();
+        let group = self.group;
+        let width = group.columns.len();
         let (lasts, first) = self.lasts;
         let (lanes, stride) = (self.channels.len(), self.target.out.map.channel);
-        for (i, row) in self.group.rows.clone().enumerate() {
-            let out = self
-                .target
-                .place(self.channels.start, row, self.group.columns.start);
+        for (i, row) in group.rows.clone().enumerate() {
+            let place = group.columns.start;
+            let out = self.target.place(self.channels.start, row, place);
             for column in (0..width).step_by(8) {
+                // The last vector of a row ends with it.
+                let column = column.min(width.saturating_sub(8));
                 let from = &self.sums[i * width + column..][..8];
                 let mut sums = [simd.splat16(0.0); 8];
                 for j in 0..8 {
                     sums[j] = simd.load16(&from[j]);
                 }
-                let count = (width - column).min(8);
                 let channels = simd.transpose16(lasts.of(simd, first, sums));
+                let out = &mut out[column..];
+                let count = (width - column).min(8);
+                // Channel `c` and channel `c + 8` are halves.
+                if count == 8 && lanes == PAIR {
+                    for c in 0..PANEL {
+                        let [low, high] = simd.split(channels[c]);
+                        let out = &mut out[c * stride..];
+                        simd.store(low, &mut out[..8].as_chunks_mut().0[0]);
+                        let out = &mut out[PANEL * stride..];
+                        simd.store(high, &mut out[..8].as_chunks_mut().0[0]);
+                    }
+                    continue;
+                }
                 for c in 0..PANEL {
-                    // Channel `c` and channel `c + 8` are halves.
                     let [low, high] = simd.split(channels[c]);
                     if c < lanes {
-                        simd.store_first(count, low, &mut out[c * stride + column..]);
+                        simd.store_first(count, low, &mut out[c * stride..]);
                     }
                     if c + PANEL < lanes {
-                        let out = &mut out[(c + PANEL) * stride + column..];
-                        simd.store_first(count, high, out);
+                        simd.store_first(count, high, &mut out[(c + PANEL) * stride..]);
                     }
                 }
             }

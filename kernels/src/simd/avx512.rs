@@ -399,30 +399,29 @@ impl Long for Ymm<32> {
     }
 
     #[inline(always)]
-    fn taps16<const T: usize>(self, seen: Seen, from: &[f32], at: usize) -> [__m512; 3] {
-        let there = &from[at..at + seen.len];
-        let from = there.as_ptr().wrapping_sub(seen.skip);
+    fn taps16<const T: usize>(self, seen: Seen, from: &[f32]) -> [__m512; 3] {
+        let from = seen.of(from).as_ptr().wrapping_sub(seen.skip);
         let mask = seen.mask;
         // SAFETY: `self` proves AVX-512F; the mask has exactly the slice's values (see `Seen::new`), no other is read.
         unsafe {
-            let load = [
-                _mm512_maskz_loadu_ps(mask as u16, from),
-                _mm512_maskz_loadu_ps((mask >> 1) as u16, from.wrapping_add(1)),
-                _mm512_maskz_loadu_ps((mask >> 2) as u16, from.wrapping_add(2)),
-            ];
+            let first = _mm512_maskz_loadu_ps(mask as u16, from);
             if T == 1 {
-                return load;
+                return [
+                    first,
+                    _mm512_maskz_loadu_ps((mask >> 1) as u16, from.wrapping_add(1)),
+                    _mm512_maskz_loadu_ps((mask >> 2) as u16, from.wrapping_add(2)),
+                ];
             }
             let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
-            let after = _mm512_maskz_loadu_ps((mask >> 18) as u16, from.wrapping_add(18));
+            let behind = _mm512_maskz_loadu_ps((mask >> 32) as u16, from.wrapping_add(32));
             let evens =
                 _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odds = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-            [
-                _mm512_permutex2var_ps(load[0], evens, high),
-                _mm512_permutex2var_ps(load[0], odds, high),
-                _mm512_permutex2var_ps(load[2], evens, after),
-            ]
+            let [left, middle] =
+                [evens, odds].map(|places| _mm512_permutex2var_ps(first, places, high));
+            let (moved, last) = (_mm512_castps_si512(left), _mm512_castps_si512(behind));
+            let right = _mm512_castsi512_ps(_mm512_alignr_epi32::<1>(last, moved));
+            [left, middle, right]
         }
     }
 }

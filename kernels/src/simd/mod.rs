@@ -206,6 +206,12 @@ impl Seen {
             mask: ((1 << end) - 1) & !(skip as u64),
         }
     }
+
+    /// The values seen of those from the first one on. Panics if there are fewer.
+    #[inline(always)]
+    pub fn of(self, from: &[f32]) -> &[f32] {
+        &from[..self.len]
+    }
 }
 
 /// Operations on vectors of 8 f32.
@@ -369,7 +375,7 @@ pub(crate) trait Long: Simd {
     fn load16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
     /// The same for every other one of 31 values.
     fn evens16_lanes(self, lanes: Range<usize>, from: &[f32], at: isize) -> Self::L;
-    /// The values of three neighbouring columns of taps for 16 outputs `T` (1 or 2) apart; the first value that is seen
-    /// is at `at`. Panics if the slice is shorter.
-    fn taps16<const T: usize>(self, seen: Seen, from: &[f32], at: usize) -> [Self::L; 3];
+    /// The values of three neighbouring columns of taps for 16 outputs `T` (1 or 2) apart, from what is seen of a row. Panics if
+    /// that is shorter.
+    fn taps16<const T: usize>(self, seen: Seen, from: &[f32]) -> [Self::L; 3];
 }
