@@ -110,7 +110,15 @@ fn main() {
         return;
     }
     for (k, outputs) in [(512, 1024), (25_088, 4096), (32_768, 256)] {
-        linear(isa, k, outputs, zeros);
+        let q = codes(k * outputs, zeros);
+        linear(isa, k, outputs, "i8", |part| TileValues::I8 {
+            q: &q[part],
+            steps: Steps::Layer(0.01),
+        });
+        let values: Vec<f32> = q.iter().map(|&q| 0.01 * f32::from(q)).collect();
+        linear(isa, k, outputs, "f32", |part| {
+            TileValues::F32(&values[part])
+        });
     }
 }
 
@@ -243,9 +251,14 @@ fn convolution(isa: Isa, case: &Case, zeros: u64) {
     );
 }
 
-fn linear(isa: Isa, k: usize, outputs: usize, zeros: u64) {
+fn linear<'w>(
+    isa: Isa,
+    k: usize,
+    outputs: usize,
+    kind: &str,
+    values: impl Fn(std::ops::Range<usize>) -> TileValues<'w>,
+) {
     let panels = outputs / PANEL;
-    let q = codes(panels * k * PANEL, zeros);
     let x = vec![0.5; k];
     let mut y = vec![0.0; outputs];
     let per_tile = (TILE / (k * PANEL)).clamp(1, panels);
@@ -263,10 +276,7 @@ fn linear(isa: Isa, k: usize, outputs: usize, zeros: u64) {
                 k0,
                 k_len,
                 order: KOrder::ChannelMajor,
-                values: TileValues::I8 {
-                    q: &q[at..at + count * k_len * PANEL],
-                    steps: Steps::Layer(0.01),
-                },
+                values: values(at..at + count * k_len * PANEL),
             };
             let start = if k0 == 0 {
                 Start::Zero
@@ -290,7 +300,7 @@ fn linear(isa: Isa, k: usize, outputs: usize, zeros: u64) {
         }
     });
     println!(
-        "linear_f32_{:21} {k:6} -> {outputs:<10} {per_tile:3} panels          {rate:7.1} GMAC/s {:4.0} %",
+        "linear_f32_{:21} {k:6} -> {outputs:<6} {kind:3} {per_tile:3} panels    0 KiB {rate:7.1} GMAC/s {:4.0} %",
         isa.name(),
         100.0 * rate / peak
     );

@@ -410,8 +410,14 @@ impl LongWork for StraightTwo<'_> {
             w[i] = &codes[i * weights..][..len];
             xs[i] = &x[i * inputs..][..len];
         }
+        // The next eight blocks lie behind these; panels are streams by themselves.
+        let ahead = match straight.side {
+            Side::Panels => 0,
+            Side::Blocks => CHAINS * len * PANEL,
+        };
         let mut acc = [simd.splat16(0.0); CHAINS / 2];
         for k in 0..len {
+            simd.prefetch(codes.as_ptr(), ahead + k * CACHE_LINE);
             for i in 0..CHAINS / 2 {
                 let (a, b) = (2 * i, 2 * i + 1);
                 let w = simd.lookup_16_two(lut, &w[a][k], &w[b][k]);

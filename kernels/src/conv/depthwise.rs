@@ -34,7 +34,10 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> bool {
     let Some(block) = block.filter(|block| block.len == shape.taps()) else {
         return false;
     };
-    let short = call.start != Start::Accumulate && depthwise3::fits(isa, shape, call.rows.len());
+    if call.start == Start::Accumulate {
+        return false;
+    }
+    let short = depthwise3::fits(isa, shape, call.rows.len());
     let long = depthwise3_long::fits(isa, shape) && !(short && depthwise3::is_wide(shape));
     if !long && !short {
         return false;
@@ -54,7 +57,7 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> bool {
                 rows: call.rows.clone(),
                 columns: 0..shape.out_w,
             },
-            accumulate: call.start == Start::Accumulate,
+            accumulate: false,
             epilogue: call.epilogue,
             plain: false,
         };

@@ -18,7 +18,7 @@ const LOW: usize = 4;
 /// Most input rows that they see.
 const SEEN: usize = 9;
 
-/// Whether this can compute a layer.
+/// Whether this can compute a layer that is not added to what is there.
 pub(super) fn fits(isa: Isa, shape: &ConvShape) -> bool {
     let [stride, across] = shape.stride;
     // The middle column of taps of the last output is at most one behind the row.
@@ -111,7 +111,7 @@ impl<const T: usize, const R: usize> LongWork for Rows<'_, '_, '_, '_, T, R> {
         let channels = direct.channels.clone();
         let (low, high) = lasts.limits.unwrap_or_default();
         let (low, high) = (simd.splat16(low), simd.splat16(high));
-        let (end, accumulate, map) = (target.band.rows.end, target.accumulate, target.out.map);
+        let (end, map) = (target.band.rows.end, target.out.map);
         // Rows that are too many are written first, where the last one comes then.
         let mut places = [0; R];
         for (row, place) in places.iter_mut().enumerate() {
@@ -168,12 +168,6 @@ impl<const T: usize, const R: usize> LongWork for Rows<'_, '_, '_, '_, T, R> {
                         }
                     }
                     let out = &mut target.out.data[i * map.channel + column..];
-                    if accumulate {
-                        for row in 0..R {
-                            let old = simd.load16_masked(lanes, &out[places[row]..]);
-                            sums[row] = simd.add16(old, sums[row]);
-                        }
-                    }
                     let bias = simd.splat16(lasts.bias[i]);
                     for row in 0..R {
                         sums[row] = simd.add16(sums[row], bias);

@@ -244,15 +244,16 @@ fn store(
 ) {
     // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
     let plain = target.plain && channels.len() == PAIR;
-    if target.accumulate && (block.first || !plain) {
+    let between = plain && !(block.first && block.last);
+    if target.accumulate && block.first && between {
         isa.run_long(AddOld {
             target: &mut *target,
-            channels: channels.clone(),
+            channel: channels.start,
             group,
             sums: &mut *sums,
         });
     }
-    if plain && !(block.first && block.last) {
+    if between {
         isa.run_long(Between {
             target: &mut *target,
             channel: channels.start,
@@ -264,13 +265,19 @@ fn store(
             return;
         }
     }
-    isa.run_long(Finish {
+    let add = target.accumulate && !between;
+    let finish = Finish {
         target: &mut *target,
         channels: channels.clone(),
         group,
         sums,
         lasts,
-    });
+    };
+    if add {
+        isa.run_long(AddTo(finish));
+    } else {
+        isa.run_long(finish);
+    }
     if let Some(epilogue) = target.epilogue.filter(|e| !e.is_simple()) {
         let width = group.columns.len();
         for row in group.rows.clone() {
@@ -311,10 +318,10 @@ impl LongWork for Between<'_, '_, '_> {
     }
 }
 
-/// Adds the output so far to the sums.
+/// Adds the output so far, of a whole pair, to the sums.
 struct AddOld<'a, 'b, 'c> {
     target: &'a mut Target<'b, 'c>,
-    channels: Range<usize>,
+    channel: usize,
     group: &'a Group,
     sums: &'a mut [[f32; PAIR]],
 }
@@ -324,27 +331,24 @@ impl LongWork for AddOld<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Long>(self, simd: S) {
-        let (width, lanes) = (self.group.columns.len(), self.channels.len());
+        let width = self.group.columns.len();
         let stride = self.target.out.map.channel;
         for (i, row) in self.group.rows.clone().enumerate() {
             let place = self.group.columns.start;
-            let old = &*self.target.place(self.channels.start, row, place);
+            let old = &*self.target.place(self.channel, row, place);
             for column in (0..width).step_by(8) {
                 // Vectors may run over the end of a row, but not over that of the output.
                 let mut ends = [[0.0; 8]; PAIR];
                 let mut rows = [&[0.0; 8]; PAIR];
-                if lanes == PAIR && old.len() >= (PAIR - 1) * stride + column + 8 {
-                    for lane in 0..PAIR {
-                        rows[lane] = &old[lane * stride + column..][..8].as_chunks().0[0];
-                    }
-                } else {
-                    for (lane, (row, end)) in rows.iter_mut().zip(&mut ends).enumerate().take(lanes)
-                    {
-                        let from = &old[lane * stride + column..];
-                        let len = from.len().min(8);
-                        end[..len].copy_from_slice(&from[..len]);
-                        *row = end;
-                    }
+                for (lane, (row, end)) in rows.iter_mut().zip(&mut ends).enumerate() {
+                    let from = &old[lane * stride + column..];
+                    *row = match from.first_chunk() {
+                        Some(row) => row,
+                        None => {
+                            end[..from.len()].copy_from_slice(from);
+                            end
+                        }
+                    };
                 }
                 let count = (width - column).min(8);
                 let sums = &mut self.sums[i * width + column..][..count];
@@ -407,6 +411,53 @@ impl LongWork for Finish<'_, '_, '_> {
                     }
                     if c + PANEL < lanes {
                         simd.store_first(count, high, &mut out[(c + PANEL) * stride..]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The same, added to what is there before anything else happens to it.
+struct AddTo<'a, 'b, 'c>(Finish<'a, 'b, 'c>);
+
+impl LongWork for AddTo<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Long>(self, simd: S) {
+        let Finish { group, .. } = self.0;
+        let width = group.columns.len();
+        let (lasts, first) = self.0.lasts;
+        let (lanes, stride) = (self.0.channels.len(), self.0.target.out.map.channel);
+        for (i, row) in group.rows.clone().enumerate() {
+            let place = group.columns.start;
+            let out = self.0.target.place(self.0.channels.start, row, place);
+            for column in (0..width).step_by(8) {
+                let from = &self.0.sums[i * width + column..][..8];
+                let mut sums = [simd.splat16(0.0); 8];
+                for j in 0..8 {
+                    sums[j] = simd.load16(&from[j]);
+                }
+                let mut rows = [[0.0; 8]; PAIR];
+                for (c, v) in simd.transpose16(sums).into_iter().enumerate() {
+                    // Channel `c` and channel `c + 8` are halves.
+                    let [low, high] = simd.split(v);
+                    simd.store(low, &mut rows[c]);
+                    simd.store(high, &mut rows[c + PANEL]);
+                }
+                let count = (width - column).min(8);
+                let some = simd.first(count);
+                for (c, row) in rows.iter().enumerate().take(lanes) {
+                    let out = &mut out[c * stride + column..];
+                    let sum = simd.load(row);
+                    if count < 8 {
+                        let sum = simd.add(simd.load_first(some, out), sum);
+                        simd.store_first(count, lasts.of_channel(simd, first + c, sum), out);
+                    } else {
+                        let out = &mut out[..8].as_chunks_mut().0[0];
+                        let sum = simd.add(simd.load(out), sum);
+                        simd.store(lasts.of_channel(simd, first + c, sum), out);
                     }
                 }
             }

@@ -442,6 +442,20 @@ impl<const N: usize> Lasts<N> {
 }
 
 impl<const N: usize> Lasts<N> {
+    /// Sums of channel `channel` of the chunk.
+    #[inline(always)]
+    pub fn of_channel<S: Simd>(&self, simd: S, channel: usize, sum: S::V) -> S::V {
+        let sum = simd.add(sum, simd.splat(self.bias[channel]));
+        if let Some((low, high)) = self.limits {
+            simd.at_most(simd.at_least(sum, simd.splat(low)), simd.splat(high))
+        } else if self.leaky {
+            let scaled = simd.mul(simd.splat(self.slope[channel]), sum);
+            simd.select_less(sum, simd.splat(0.0), scaled, sum)
+        } else {
+            sum
+        }
+    }
+
     /// Sums of the panel whose first channel is channel `first` of the chunk, one to a lane.
     #[inline(always)]
     pub fn of_panel<S: Simd>(&self, simd: S, first: usize, mut sums: [S::V; 8]) -> [S::V; 8] {

@@ -78,7 +78,7 @@ impl<const N: usize> Simd for Ymm<N> {
     #[inline(always)]
     fn prefetch<T>(self, place: *const T, bytes: usize) {
         // SAFETY: nothing is read; a place that does not exist is ignored.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.wrapping_byte_add(bytes).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(place.wrapping_byte_add(bytes).cast()) }
     }
 
     #[inline(always)]
