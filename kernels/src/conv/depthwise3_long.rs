@@ -135,7 +135,9 @@ impl<const T: usize, const R: usize> LongWork for Rows<'_, '_, '_, '_, T, R> {
                 };
             }
         }
-        for (panel, own) in direct.weights.chunks_exact(NINE).enumerate() {
+        let panels = direct.weights.chunks_exact(NINE);
+        let panels = panels.take(channels.len().div_ceil(PANEL));
+        for (panel, own) in panels.enumerate() {
             let of_panel = panel * PANEL..channels.len().min((panel + 1) * PANEL);
             for column in (0..shape.out_w).step_by(16) {
                 let lanes = simd.first16(shape.out_w - column);
