@@ -3,7 +3,7 @@
 //!
 //! Each row: billions of dense multiply-adds per second, the share of the rate of multiply-adds in
 //! registers measured next to it, and the panels per call, in tiles joined as the runtime joins them. Weights are i8 codes with one step,
-//! expanded anew in every call as the runtime does; ZEROS percent of them (50) are zero.
+//! expanded anew in every call as the runtime does; ZEROS percent of them (50) are zero. Linear layers also with f32.
 
 use dcz_kernels::*;
 use std::time::Instant;
@@ -300,7 +300,7 @@ fn linear<'w>(
         }
     });
     println!(
-        "linear_f32_{:21} {k:6} -> {outputs:<6} {kind:3} {per_tile:3} panels    0 KiB {rate:7.1} GMAC/s {:4.0} %",
+        "linear_f32_{:21} {k:6} -> {outputs:<6} {kind:3} {per_tile:3} panels          {rate:7.1} GMAC/s {:4.0} %",
         isa.name(),
         100.0 * rate / peak
     );

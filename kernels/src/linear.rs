@@ -410,7 +410,7 @@ impl LongWork for StraightTwo<'_> {
             w[i] = &codes[i * weights..][..len];
             xs[i] = &x[i * inputs..][..len];
         }
-        // The next eight blocks lie behind these; panels are streams by themselves.
+        // The next eight blocks lie behind these. Panels are streams that need no help: only the first one's line is asked for.
         let ahead = match straight.side {
             Side::Panels => 0,
             Side::Blocks => CHAINS * len * PANEL,

@@ -1,8 +1,8 @@
 //! Depthwise convolution: one input channel per output channel, 8 channels of `[tap][8]` weights per panel.
 //!
 //! 3x3 kernels run straight from the map, a pixel per lane: with registers of 16 maps of any width
-//! (`depthwise3_long.rs`), with those of 8 such of 8 to 1,024 columns (`depthwise3.rs`). Everything else runs with a channel per
-//! lane (`depthwise_lanes.rs`). Every sum is one chain over the taps of a block, so the bits do not depend on which of the three ran.
+//! (`depthwise3_long.rs`), but wide ones with stride 1, and with registers of 8 such of 8 to 1,024 columns, in registers of 8
+//! (`depthwise3.rs`). Everything else, and what is added to sums that are there, runs with a channel per lane (`depthwise_lanes.rs`). Every sum is one chain over the taps of a block, so the bits do not depend on which of the three ran.
 //! Bound by memory: a 3x3 layer moves about as many bytes as it
 //! computes.
 
@@ -62,7 +62,7 @@ fn straight(isa: Isa, call: &mut Call<'_, '_>) -> bool {
             plain: false,
         };
         let direct = depthwise3::Direct {
-            weights: &*weights,
+            weights: &weights[..(end - chunk) * block.len],
             input,
             shape,
             channels: first..last + lanes,

@@ -41,32 +41,11 @@ pub(super) fn run(isa: Isa, mut direct: Direct<'_, '_, '_>) {
     let mut first = rows.start;
     while first < rows.end {
         let (direct, lasts) = (&mut direct, &lasts);
-        // Eight are twice four.
         first += match (stride, rows.end - first) {
-            (1, 5..=7 | 9..) => {
-                isa.run_long(Rows::<1, HIGH> {
-                    direct,
-                    lasts,
-                    first,
-                });
-                HIGH
-            }
-            (1, _) => {
-                isa.run_long(Rows::<1, LOW> {
-                    direct,
-                    lasts,
-                    first,
-                });
-                LOW
-            }
-            _ => {
-                isa.run_long(Rows::<2, LOW> {
-                    direct,
-                    lasts,
-                    first,
-                });
-                LOW
-            }
+            // Eight are twice four.
+            (1, 5..=7 | 9..) => next::<1, HIGH>(isa, direct, lasts, first),
+            (1, _) => next::<1, LOW>(isa, direct, lasts, first),
+            _ => next::<2, LOW>(isa, direct, lasts, first),
         };
     }
     if let Some(epilogue) = epilogue.filter(|e| !e.is_simple()) {
@@ -79,10 +58,27 @@ pub(super) fn run(isa: Isa, mut direct: Direct<'_, '_, '_>) {
     }
 }
 
-/// `R` output rows from row `first` on, with stride `T`.
+/// Of the most channels at a time.
+type OfRows = Lasts<{ PANELS * PANEL }>;
+
+/// `R` output rows from row `first` on, with stride `T`; returns `R`.
+fn next<const T: usize, const R: usize>(
+    isa: Isa,
+    direct: &mut Direct<'_, '_, '_>,
+    lasts: &OfRows,
+    first: usize,
+) -> usize {
+    isa.run_long(Rows::<T, R> {
+        direct,
+        lasts,
+        first,
+    });
+    R
+}
+
 struct Rows<'l, 'a, 'b, 'c, const T: usize, const R: usize> {
     direct: &'l mut Direct<'a, 'b, 'c>,
-    lasts: &'l Lasts<{ PANELS * PANEL }>,
+    lasts: &'l OfRows,
     first: usize,
 }
 
@@ -135,9 +131,7 @@ impl<const T: usize, const R: usize> LongWork for Rows<'_, '_, '_, '_, T, R> {
                 };
             }
         }
-        let panels = direct.weights.chunks_exact(NINE);
-        let panels = panels.take(channels.len().div_ceil(PANEL));
-        for (panel, own) in panels.enumerate() {
+        for (panel, own) in direct.weights.chunks_exact(NINE).enumerate() {
             let of_panel = panel * PANEL..channels.len().min((panel + 1) * PANEL);
             for column in (0..shape.out_w).step_by(16) {
                 let lanes = simd.first16(shape.out_w - column);

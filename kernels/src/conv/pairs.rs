@@ -8,7 +8,7 @@
 //!     for row, for 8 pixels             bias and activation, then transposed, to the output
 //! ```
 //! Expanded weights lie pair after pair, `[k][16]` (`gemm::Weights`). Bias and activation come before the transposition,
-//! where a lane is a channel. Same chains and bits. A lone panel meets two neighbouring pixels at a time: lanes are each
+//! where a lane is a channel, unless sums are added to what is there. Same chains and bits. A lone panel meets two neighbouring pixels at a time: lanes are each
 //! channel twice, inputs both pixels in turns, which one load spreads. Half a vector is lost to it only where pixels are
 //! not neighbours.
 
@@ -245,15 +245,15 @@ fn store(
     // Between blocks, sums lie pixel after pixel: the rows of these channels are one stretch.
     let plain = target.plain && channels.len() == PAIR;
     let between = plain && !(block.first && block.last);
-    if target.accumulate && block.first && between {
-        isa.run_long(AddOld {
-            target: &mut *target,
-            channel: channels.start,
-            group,
-            sums: &mut *sums,
-        });
-    }
     if between {
+        if target.accumulate && block.first {
+            isa.run_long(AddOld {
+                target: &mut *target,
+                channel: channels.start,
+                group,
+                sums: &mut *sums,
+            });
+        }
         isa.run_long(Between {
             target: &mut *target,
             channel: channels.start,
@@ -265,7 +265,7 @@ fn store(
             return;
         }
     }
-    let add = target.accumulate && !between;
+    let adds = target.accumulate && !between;
     let finish = Finish {
         target: &mut *target,
         channels: channels.clone(),
@@ -273,7 +273,7 @@ fn store(
         sums,
         lasts,
     };
-    if add {
+    if adds {
         isa.run_long(AddTo(finish));
     } else {
         isa.run_long(finish);

@@ -224,7 +224,7 @@ pub(crate) trait Simd: Copy {
     fn splat(self, value: f32) -> Self::V;
     /// 8 consecutive values.
     fn load(self, from: &[f32; 8]) -> Self::V;
-    /// Has the cache line so many bytes from a place, which need not exist, brought to the caches.
+    /// Has the cache line so many bytes from a place, which need not exist, brought to the L2 cache.
     #[inline(always)]
     fn prefetch<T>(self, place: *const T, bytes: usize) {
         let _ = (place, bytes);
